@@ -1,0 +1,17 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Real X-rays: the folder named by CXR_DATA, or the copy that lies beside the checkout."""
+    folder = Path(os.environ.get("CXR_DATA") or ROOT.parent / "shared/data/chest_xray_224")
+    if not folder.is_dir():
+        pytest.skip(f"no real X-rays at {folder}; name their folder in CXR_DATA")
+    return folder
