@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from cxr.errors import CxrError
 
 ALLOWED_PACKAGES = ("torch.", "torchvision.", "torchmetrics.")
-# Set by whole-file replacement of a mapping's `_target_`; its other keys are arguments and belong to no schema.
 TARGET_KEY = "_target_"
 CLASS_NAMES = {2: ("normal", "pneumonia"), 3: ("normal", "bacteria", "virus")}
 
@@ -214,13 +213,13 @@ def merge(base: dict, over: dict) -> dict:
     return merged
 
 
-def keys(section: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
+def known_keys(section: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
     """Every dotted key there is, sections and `_target_` arguments left out."""
     found = []
     for name, field in section.model_fields.items():
         dotted = prefix + (field.alias or name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            found += keys(field.annotation, dotted + ".")
+            found += known_keys(field.annotation, dotted + ".")
         else:
             found.append(dotted)
     return found
@@ -228,7 +227,7 @@ def keys(section: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
 
 def _nested(key: str, text: str) -> dict:
     """`train.epochs`, `10` to `{"train": {"epochs": 10}}`; the key must exist."""
-    known = keys()
+    known = known_keys()
     parts = key.split(".")
     owner = next((k for k in known if key == k or key.startswith(k + ".")), None)
     if owner is None or (owner != key and not _holds_target(owner)):
@@ -277,7 +276,7 @@ def _explain(error: dict) -> str:
     key = ".".join(p for p in path if p not in ("int", "float", "str", "Target", "list"))
     seen = error["input"]
     if error["type"] == "extra_forbidden":
-        return f"unknown setting {key!r}; {_allowed(key, keys())}"
+        return f"unknown setting {key!r}; {_allowed(key, known_keys())}"
     if error["type"] == "missing":
         return f"setting {key!r} is missing; add it, or start from the params.yaml of this project"
     message = error["msg"].removeprefix("Value error, ").replace("Input should", "it should")

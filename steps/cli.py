@@ -1,0 +1,111 @@
+"""Command line of a step: `--name value` pairs as MLflow hands them over, and nothing it does not know.
+
+MLflow passes every declared parameter of MLproject (an empty text where none was given) and appends any other
+`-P key=value` as `--key value`. A dotted key overrides a setting; everything else must be a declared name.
+"""
+
+import argparse
+import difflib
+from dataclasses import dataclass, field
+
+from cxr.errors import CxrError
+
+# Parameters that every step takes, with the help text of each.
+COMMON = {
+    "profile": "sample | cpu | paper | one of your own in the settings file",
+    "params": "settings file to use instead of params.yaml",
+    "seed": "setting seed",
+    "log_dir": "setting log_dir",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a step is called and what it takes.
+
+    Attributes:
+        name: its entry point in MLproject.
+        about: one sentence for `--help`.
+        parents: parameter that names a run -> kinds of step such a run may be of.
+        short: parameter -> the settings it stands for, separated by blanks.
+        flags: other parameters -> help text.
+        system_metrics: whether MLflow samples processor, memory and GPU during the run.
+    """
+
+    name: str
+    about: str
+    parents: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    short: dict[str, str] = field(default_factory=dict)
+    flags: dict[str, str] = field(default_factory=dict)
+    system_metrics: bool = False
+
+    def parameters(self) -> dict[str, str]:
+        """Every declared parameter with its help text, in the order of MLproject."""
+        runs = {
+            name: f"run of {' or '.join(kinds)}; default: the newest finished" for name, kinds in self.parents.items()
+        }
+        short = {name: f"setting {keys.replace(' ', ' and ')}" for name, keys in self.short.items()}
+        return {**runs, **self.flags, **short, **COMMON}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A parsed command line: declared parameters that were given, and settings to override."""
+
+    flags: dict[str, str]
+    overrides: dict[str, str]
+
+
+def parse(step: Step, argv: list[str]) -> Arguments:
+    """Parse `argv`; `--help` prints and leaves, an unknown name raises `CxrError` with the nearest one."""
+    declared = step.parameters()
+    if "--help" in argv or "-h" in argv:
+        _help(step, declared)
+    flags: dict[str, str] = {}
+    overrides: dict[str, str] = {}
+    short = {**step.short, "seed": "seed", "log_dir": "log_dir"}
+    for name, value in _pairs(argv):
+        if "." in name:
+            overrides[name] = value
+        elif name not in declared:
+            raise CxrError(f"unknown parameter {name!r}; {_nearest(name, declared)}")
+        elif value != "":
+            flags[name] = value
+    # What is spelt out in full (-P train.epochs=3) wins over the short name that means the same.
+    for name in [n for n in short if n in flags]:
+        for key in short[name].split():
+            overrides.setdefault(key, flags[name])
+    return Arguments(flags, overrides)
+
+
+def _pairs(argv: list[str]) -> list[tuple[str, str]]:
+    pairs, rest = [], list(argv)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or len(word) == 2:
+            raise CxrError(f"{word!r} stands where a parameter is expected; write --name value, or -P name=value")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise CxrError(f"parameter {name!r} has no value; write --{name} value, or -P {name}=value")
+            value = rest.pop(0)
+        pairs.append((name, value))
+    return pairs
+
+
+def _nearest(name: str, declared: dict[str, str]) -> str:
+    near = difflib.get_close_matches(name, declared, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}known: {', '.join(declared)}, and any setting by its full name (train.epochs)"
+
+
+def _help(step: Step, declared: dict[str, str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog=f"mlflow run . -e {step.name}",
+        description=step.about,
+        epilog="Any setting of params.yaml can be given by its full name, e.g. --train.epochs 10 (-P train.epochs=10).",
+    )
+    for name, text in declared.items():
+        parser.add_argument(f"--{name}", help=text.replace("%", "%%"), metavar="")
+    parser.print_help()
+    raise SystemExit(0)
