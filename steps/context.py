@@ -2,16 +2,16 @@
 
 import json
 import logging
-import os
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr.config import Settings
 from cxr.errors import CxrError
+from cxr.files import write_atomic
 from steps import process
 from steps.cli import Step
 
@@ -77,12 +77,8 @@ class Context:
         base = local.parent if local.is_file() else local
         for file in files:
             target = root / (folder or "") / file.relative_to(base)
-            try:
-                _replace(file, target)
-            except OSError as error:
-                raise CxrError(
-                    f"artifact {target}: {error.strerror or error}; make room or name another store"
-                ) from None
+            with file.open("rb") as source:
+                write_atomic(target, partial(shutil.copyfileobj, source))
 
     def put_text(self, text: str, path: str) -> None:
         """Log `text` as the artifact `path`."""
@@ -126,20 +122,3 @@ class Context:
 
         uri = self.client.get_run(self.run_id).info.artifact_uri
         return Path(local_file_uri_to_path(uri)) if is_local_uri(uri) else None
-
-
-def _replace(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as out, source.open("rb") as data:
-            shutil.copyfileobj(data, out, 1 << 20)
-            out.flush()
-            os.fsync(out.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from cxr.config import DataSettings, Settings
+from steps.context import Context
 from steps.inherit import COMMON, OWNED
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -34,6 +35,13 @@ def components(step: str, settings: Settings, inputs: list[str]) -> dict[str, st
 def key(parts: dict[str, str]) -> str:
     """One digest over all components."""
     return _digest({name: parts[name] for name in COMPONENTS})
+
+
+def tag(context: Context, parts: dict[str, str]) -> None:
+    """Write the key and its components to the run of `context`."""
+    context.tag("cxr.step_key", key(parts))
+    for name in COMPONENTS:
+        context.tag(f"cxr.key.{name}", parts[name])
 
 
 def used_settings(step: str, settings: Settings) -> dict:

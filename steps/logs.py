@@ -20,12 +20,17 @@ BACKUPS = 3
 FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s %(process)d"
 
 
-def open_logs(step: str, run_id: str, log_dir: Path, run_folder: Path) -> logging.Logger:
-    """Send the records of this process to the console and to both folders; returns the step's logger."""
-    root = logging.getLogger()
+def open_console() -> None:
+    """Send the records of this process to the console, and nowhere else yet."""
     close_logs()
-    root.setLevel(logging.DEBUG)
-    root.addHandler(_console())
+    logging.getLogger().setLevel(logging.DEBUG)
+    logging.getLogger().addHandler(_console())
+    logging.captureWarnings(True)
+
+
+def open_logs(step: str, run_id: str, log_dir: Path, run_folder: Path) -> logging.Logger:
+    """Send the records of this process to both folders as well; returns the step's logger."""
+    root = logging.getLogger()
     extra = {"step": step, "run_id": run_id}
     try:
         log_dir.mkdir(parents=True, exist_ok=True)
@@ -45,7 +50,6 @@ def open_logs(step: str, run_id: str, log_dir: Path, run_folder: Path) -> loggin
                 root.addHandler(handler)
     except OSError as error:
         raise CxrError(f"log_dir {log_dir}: {error.strerror or error}; name a folder that can be written") from None
-    logging.captureWarnings(True)
     return logging.getLogger(f"cxr.{step}")
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # mlflow takes seconds to import, and `--help` needs none of 
 
 def main(step: Step, work, argv: list[str] | None = None) -> None:
     """Run a step from its command line to its exit status: 0 done, 1 failed, 130 interrupted."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         arguments = parse(step, sys.argv[1:] if argv is None else argv)
         process.stop_on_sigterm()
@@ -39,8 +38,9 @@ def main(step: Step, work, argv: list[str] | None = None) -> None:
 def _in_run(step: Step, work, arguments: Arguments) -> int:
     import mlflow
 
-    from steps import runs
+    from steps import logs, runs
 
+    logs.open_console()
     _quiet_mlflow()
     run, status, code, context = _start(step), "FAILED", 1, None
     client = mlflow.MlflowClient()

@@ -15,3 +15,11 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real X-rays at {folder}; name their folder in CXR_DATA")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_store_of_the_user(tmp_path_factory):
+    """The suite may itself run inside an MLflow run: tests must neither see nor touch that store."""
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        del os.environ[name]
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"

@@ -1,0 +1,123 @@
+"""Where a network is cut: a prefix that stays frozen and a suffix that is trained.
+
+The cut is made in the graph that torch.fx traces, so that any architecture can be cut whose blocks form a chain. Both
+halves call the very modules of the network: training one trains the network.
+"""
+
+from collections.abc import Iterator
+
+from torch import fx, nn
+
+from cxr.errors import CxrError
+from cxr.model import Network
+
+# A child that holds this share of the backbone is no block but what the blocks stand in.
+_CONTAINER_SHARE = 0.8
+
+
+def blocks(network: Network) -> list[str]:
+    """Names of the backbone's blocks, from the input to the head: `features.0` to `features.8`, say."""
+    found = [name for name, child in network.module.named_children() if _size(child) and not _holds(name, network.head)]
+    while True:
+        largest = max(found, key=lambda name: _size(network.module.get_submodule(name)))
+        total = sum(_size(network.module.get_submodule(name)) for name in found)
+        child = network.module.get_submodule(largest)
+        inner = [f"{largest}.{name}" for name, part in child.named_children() if _size(part)]
+        if len(inner) < 2 or _size(child) < _CONTAINER_SHARE * total:
+            return found
+        place = found.index(largest)
+        found[place : place + 1] = inner
+
+
+def split_at(network: Network, unfreeze: int | str) -> tuple[nn.Module, nn.Module]:
+    """Cut `network.module` into (prefix, suffix), with `suffix(prefix(x)) == module(x)`.
+
+    `unfreeze` counts blocks from the head; 0 leaves the suffix the head alone (with the dropout before it), "all"
+    gives the suffix everything. The prefix is meant for eval mode without gradients. Names in the suffix's state
+    dict are those of the network's. Raises `CxrError` where there are not so many blocks, or the graph has no single
+    place to cut.
+    """
+    if unfreeze == "all":
+        return nn.Identity(), network.module
+    names = blocks(network)
+    if unfreeze > len(names):
+        raise CxrError(f"unfreeze={unfreeze}: {network.name} has {len(names)} blocks; allowed: 0 to {len(names)}, all")
+    graph = _Tracer(names).trace(network.module)
+    nodes = list(graph.nodes)
+    first = _head_start(nodes, network) if unfreeze == 0 else _block_start(nodes, names[-unfreeze:])
+    cut = nodes.index(first)
+    crossing = {arg for node in nodes[cut:] for arg in node.all_input_nodes if nodes.index(arg) < cut}
+    tensors = [node for node in crossing if node.op != "get_attr"]
+    if len(tensors) != 1:
+        raise CxrError(f"unfreeze={unfreeze}: {network.name} cannot be cut there; try another number, or all")
+    boundary = tensors[0]
+    return _prefix(network.module, graph, boundary), _suffix(network.module, nodes[cut:], boundary)
+
+
+class _Tracer(fx.Tracer):
+    """Sees whole modules, not their insides, but for the containers that blocks stand in."""
+
+    def __init__(self, block_names: list[str]):
+        super().__init__()
+        self.containers = {name.rpartition(".")[0] for name in block_names} - {""}
+        self.containers |= {outer for name in self.containers for outer in _outer(name)}
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return name not in self.containers and not isinstance(module, nn.Sequential)
+
+
+def _outer(name: str) -> Iterator[str]:
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+
+
+def _prefix(module: nn.Module, graph: fx.Graph, boundary: fx.Node) -> nn.Module:
+    part, copies = fx.Graph(), {}
+    for node in graph.nodes:
+        copies[node] = part.node_copy(node, copies.__getitem__)
+        if node is boundary:
+            break
+    part.output(copies[boundary])
+    return _module(module, part)
+
+
+def _suffix(module: nn.Module, nodes: list[fx.Node], boundary: fx.Node) -> nn.Module:
+    part = fx.Graph()
+    copies = {boundary: part.placeholder("features")}
+
+    def copy(node: fx.Node) -> fx.Node:
+        if node not in copies:  # a parameter of the module itself that was read before the cut
+            copies[node] = part.node_copy(node)
+        return copies[node]
+
+    for node in nodes:
+        copies[node] = part.node_copy(node, copy)
+    return _module(module, part)
+
+
+def _module(module: nn.Module, graph: fx.Graph) -> nn.Module:
+    half = fx.GraphModule(module, graph)
+    half.graph.eliminate_dead_code()
+    half.delete_all_unused_submodules()
+    half.recompile()
+    return half
+
+
+def _block_start(nodes: list[fx.Node], unfrozen: list[str]) -> fx.Node:
+    return next(n for n in nodes if n.op == "call_module" and any(_holds(block, n.target) for block in unfrozen))
+
+
+def _head_start(nodes: list[fx.Node], network: Network) -> fx.Node:
+    node = next(n for n in nodes if n.op == "call_module" and n.target == network.head)
+    before = node.all_input_nodes[0]
+    dropped = before.op == "call_module" and isinstance(network.module.get_submodule(before.target), nn.Dropout)
+    return before if dropped else node
+
+
+def _holds(outer: str, name: str) -> bool:
+    return name == outer or name.startswith(outer + ".")
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

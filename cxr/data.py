@@ -1,0 +1,120 @@
+"""Batches for the engine: images of a manifest, decoded, fitted, augmented and normalised.
+
+The order of an epoch depends on seed and epoch alone, its augmentation on seed, epoch and batch, so that a resumed
+training sees what it would have seen, with any number of workers.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cxr import images
+from cxr.augment import Augment
+from cxr.images import InputSpec
+from cxr.machine import cores
+from cxr.manifest import Manifest, read_verified
+
+PREFETCH = 3  # batches that are being decoded while the network works on one
+
+
+class ImageDataset:
+    """The images of one part of a manifest as `uint8` rasters; each is decoded anew when it is asked for.
+
+    Item `i` is an array of shape (S, S). A file that is not the one the manifest lists raises `CxrError`.
+    """
+
+    def __init__(self, manifest: Manifest, spec: InputSpec):
+        self.manifest, self.spec = manifest, spec
+        self.labels = torch.from_numpy(manifest.labels())
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.spec.fit_grey(images.decode(read_verified(self.manifest, index)))
+
+
+class ImageBatches:
+    """Batches `(x, y)` on the device: x `float32` of shape (B, 3, S, S), y `int64` of shape (B,).
+
+    Args:
+        dataset: rasters of shape (R, R) and their labels.
+        spec: what the network wants; R equals its size unless `augment` cuts smaller views from finer rasters.
+        augment: applied to shuffled (training) batches only.
+    """
+
+    def __init__(
+        self, dataset: ImageDataset, spec: InputSpec, *, batch_size: int, device: torch.device, seed: int = 0,
+        shuffle: bool = False, augment: Augment | None = None, workers: int | str = "auto",
+    ):  # fmt: skip
+        self.dataset, self.batch_size, self.device = dataset, batch_size, device
+        self.seed, self.shuffle, self.augment = seed, shuffle, augment
+        self.threads = cores() if workers == "auto" else max(1, int(workers))
+        self.normalise = Normalise(spec).to(device)
+
+    @property
+    def images(self) -> int:
+        """Images of an epoch."""
+        return sum(len(part) for part in self._parts(0))
+
+    def __len__(self) -> int:
+        return len(self._parts(0))
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one epoch. Decoding runs ahead in threads: Pillow works outside Python's lock."""
+        parts = self._parts(epoch)
+        with ThreadPoolExecutor(self.threads) as pool:
+            waiting: deque = deque()
+            try:
+                for number, part in enumerate(parts):
+                    while len(waiting) < PREFETCH and number + len(waiting) < len(parts):
+                        ahead = parts[number + len(waiting)]
+                        waiting.append([pool.submit(self.dataset.__getitem__, i) for i in ahead.tolist()])
+                    rasters = torch.from_numpy(np.stack([future.result() for future in waiting.popleft()]))
+                    yield self._input(rasters, epoch, number), self.dataset.labels[part].to(self.device)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _input(self, rasters: Tensor, epoch: int, number: int) -> Tensor:
+        if self.device.type == "cuda":
+            rasters = rasters.pin_memory()
+        rasters = rasters.to(self.device, non_blocking=True)
+        if self.augment is None:
+            return self.normalise(rasters.float())
+        return self.normalise(self.augment(rasters, seeded(self.seed, epoch, number)))
+
+    def _parts(self, epoch: int) -> list[Tensor]:
+        count = len(self.dataset)
+        order = torch.randperm(count, generator=seeded(self.seed, epoch)) if self.shuffle else torch.arange(count)
+        parts = list(order.split(self.batch_size))
+        # Batch norm cannot learn from a single image; another epoch's order brings it into a fuller batch.
+        return parts[:-1] if self.shuffle and len(parts) > 1 and len(parts[-1]) == 1 else parts
+
+
+class Normalise(torch.nn.Module):
+    """The twin of `InputSpec.normalise` on a device: grey 0..255 of shape (B, S, S) to (B, 3, S, S)."""
+
+    def __init__(self, spec: InputSpec):
+        super().__init__()
+        scale, shift = spec.affine()
+        self.register_buffer("scale", torch.from_numpy(scale)[:, None, None])
+        self.register_buffer("shift", torch.from_numpy(shift)[:, None, None])
+
+    def forward(self, grey: Tensor) -> Tensor:
+        return (grey[:, None] * self.scale + self.shift).contiguous(memory_format=torch.channels_last)
+
+
+def class_weights(manifest: Manifest) -> Tensor:
+    """`n / (C * n_c)` of shape (C,), `float32`: each class weighs the same in all (scikit-learn's "balanced")."""
+    counts = torch.bincount(torch.from_numpy(manifest.labels()), minlength=len(manifest.classes))
+    return (counts.sum() / (len(counts) * counts)).float()
+
+
+def seeded(*numbers: int) -> torch.Generator:
+    """A generator whose state depends on all `numbers` and on nothing else."""
+    entropy = np.random.SeedSequence(numbers).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(entropy[0]) << 32 | int(entropy[1]))

@@ -1,0 +1,108 @@
+"""What `train` and `finetune` share: an engine run that is logged, checkpointed, resumed and kept as a bundle."""
+
+from typing import TYPE_CHECKING
+
+from cxr import bundle, checkpoint, device
+from cxr.bundle import Bundle
+from cxr.config import FitSettings
+from cxr.curves import training_curves
+from cxr.engine import Callbacks, Epoch, FitResult, State
+from cxr.errors import CxrError
+from cxr.fitting import fit_network
+from cxr.manifest import Manifest
+from cxr.model import Network
+from steps import keys
+from steps.context import Context
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+LAST = "checkpoint/last.pt"
+
+
+def begin(context: Context, inputs: list[str]) -> State | None:
+    """Tag the run with its key; with `resume`, go on in that earlier run and return its last checkpoint."""
+    parts = keys.components(context.step.name, context.settings, inputs)
+    given = context.flags.get("resume")
+    if given is None:
+        keys.tag(context, parts)
+        return None
+    earlier = _resumable(context, given)
+    changed = [name for name in ("settings", "inputs") if earlier.data.tags.get(f"cxr.key.{name}") != parts[name]]
+    if changed:
+        raise CxrError(
+            f"resume={given}: its {' and '.join(changed)} are not those of this command; "
+            "resume with the same ones, or train anew without resume"
+        )
+    state = checkpoint.load(context.fetch(given, LAST))
+    context.continue_run(earlier)
+    context.log.info("going on with run %s after epoch %d", given, state["epoch"])
+    return state
+
+
+def manifest_of(context: Context, split_run_id: str) -> Manifest:
+    """The manifest that a prepare_split run has logged."""
+    return Manifest.load(context.fetch(split_run_id, "split"))
+
+
+def train_and_keep(
+    context: Context,
+    network: Network,
+    manifest: Manifest,
+    settings: FitSettings,
+    unfreeze: int | str,
+    state: State | None,
+) -> FitResult:
+    """Run the engine; log every epoch, keep the best weights as `bundle/` and the last state as `checkpoint/`."""
+    where = device.pick(context.settings.device, context.settings.precision)
+    device.prepare(context.settings.seed, context.settings.deterministic)
+    metric = settings.metric.target.rpartition(".")[2]
+    facts = {"step": context.step.name, "run_id": context.run_id, "manifest_digest": manifest.digest, "metric": metric}
+
+    def on_epoch(record: Epoch) -> None:
+        context.metrics(record.values(), step=record.epoch)
+        context.log.info(
+            "epoch %d of %d: loss %.4f, validation loss %.4f, %s %.4f, %.0f images/s",
+            record.epoch, settings.epochs, record.train_loss, record.val_loss, metric, record.val_metric,
+            record.images_per_second,
+        )  # fmt: skip
+
+    def on_improved(record: Epoch) -> None:
+        best = {**facts, "epoch": record.epoch, "val_metric": record.val_metric, "val_loss": record.val_loss}
+        folder = context.folder / "bundle"
+        context.tag("cxr.output_digest", bundle.save(Bundle(network, facts=best), folder))
+        context.put(folder, "bundle")
+
+    def on_checkpoint(last: State) -> None:
+        file = context.folder / "last.pt"
+        checkpoint.save(last, file)
+        context.put(file, "checkpoint")
+
+    callbacks = Callbacks(on_epoch, on_improved, on_checkpoint)
+    result = fit_network(
+        network, manifest, settings, unfreeze=unfreeze, device=where, seed=context.settings.seed, resume=state,
+        callbacks=callbacks,
+    )  # fmt: skip
+    best = result.best
+    context.metrics({"best_epoch": best.epoch, "best_val_metric": best.val_metric, "best_val_loss": best.val_loss})
+    context.put_figure(training_curves(result.history, best.epoch, metric), "figures/training.png")
+    context.log.info(
+        "best epoch %d of %d: %s %.4f, validation loss %.4f (stopped by %s)",
+        best.epoch, len(result.history), metric, best.val_metric, best.val_loss, result.stopped,
+    )  # fmt: skip
+    return result
+
+
+def _resumable(context: Context, run_id: str) -> "Run":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = context.client.get_run(run_id)
+    except MlflowException:
+        raise CxrError(f"resume={run_id}: there is no such run; give the ID of an interrupted training") from None
+    kind = run.data.tags.get("cxr.step")
+    if kind != context.step.name:
+        raise CxrError(f"resume={run_id} is a run of {kind!r}; needed is one of {context.step.name}")
+    if run.info.status == "RUNNING":
+        raise CxrError(f"resume={run_id} is still running; stop it first, or train anew without resume")
+    return run
