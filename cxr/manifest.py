@@ -65,7 +65,8 @@ class Manifest:
 
     def labels(self) -> np.ndarray:
         """Class indices, `int64` of shape (n,)."""
-        return self.rows["label"].map({name: i for i, name in enumerate(self.classes)}).to_numpy(np.int64)
+        index = {name: i for i, name in enumerate(self.classes)}
+        return np.array([index[label] for label in self.rows["label"]], dtype=np.int64)
 
     def files(self) -> list[Path]:
         """Full paths of the images."""

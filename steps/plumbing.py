@@ -152,6 +152,7 @@ def _fail_project_run(reason: str) -> None:
 
 
 def _quiet_mlflow() -> None:
-    """MLflow's own notices about its store are not news of a step."""
+    """MLflow's own notices and bars about its store are not news of a step."""
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     for name in ("mlflow", "alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,66 @@
+"""The one way from pictures to probabilities, for evaluation and for serving.
+
+Always float32, in eval mode: the answer to a picture depends neither on the batch it comes in nor on who asks.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy import ndarray
+from tqdm import tqdm
+
+from cxr import images
+from cxr.bundle import Bundle
+from cxr.machine import cores
+
+
+class Predictor:
+    """Answers for pictures: bytes in, probabilities out. Safe to call from several threads at once."""
+
+    def __init__(self, bundle: Bundle, device: str = "cpu"):
+        self.classes = bundle.network.classes
+        self.spec = bundle.network.spec
+        self.temperature = bundle.temperature
+        self.device = torch.device(device)
+        self.module = bundle.network.module.float().eval().to(self.device, memory_format=torch.channels_last)
+
+    def logits(self, rasters: ndarray) -> ndarray:
+        """`uint8` rasters of shape (B, S, S) to logits `float64` of shape (B, C)."""
+        x = torch.from_numpy(self.spec.normalise(rasters)).to(self.device, memory_format=torch.channels_last)
+        with torch.inference_mode():
+            return self.module(x).double().cpu().numpy()
+
+    def probabilities(self, rasters: ndarray) -> ndarray:
+        """`uint8` rasters of shape (B, S, S) to probabilities `float64` of shape (B, C); every row adds up to 1."""
+        return softmax(self.logits(rasters) / self.temperature)
+
+    def raster(self, data: bytes) -> ndarray:
+        """Bytes of a picture to the raster that the network sees, `uint8` of shape (S, S); may raise `ImageError`."""
+        return self.spec.fit_grey(images.decode(data))
+
+    def predict(self, read: Sequence[Callable[[], bytes]], batch_size: int) -> ndarray:
+        """Probabilities of shape (n, C) for pictures that are read one by one, decoded in threads ahead of use."""
+        found = list(tqdm(self._batches(read, batch_size), total=-(-len(read) // batch_size), desc="evaluating",
+                          unit="batch", leave=False, disable=not sys.stderr.isatty()))  # fmt: skip
+        return np.concatenate(found) if found else np.empty((0, len(self.classes)))
+
+    def _batches(self, read: Sequence[Callable[[], bytes]], batch_size: int) -> Iterator[ndarray]:
+        with ThreadPoolExecutor(cores()) as pool:
+            parts = [read[i : i + batch_size] for i in range(0, len(read), batch_size)]
+            ahead = [self._submit(pool, part) for part in parts[:2]]
+            for number in range(len(parts)):
+                if number + 2 < len(parts):
+                    ahead.append(self._submit(pool, parts[number + 2]))
+                yield self.probabilities(np.stack([future.result() for future in ahead.pop(0)]))
+
+    def _submit(self, pool: ThreadPoolExecutor, part: Sequence[Callable[[], bytes]]) -> list:
+        return [pool.submit(lambda one=one: self.raster(one())) for one in part]
+
+
+def softmax(logits: ndarray) -> ndarray:
+    """Probabilities over the last axis."""
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)
