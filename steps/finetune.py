@@ -5,11 +5,9 @@ Reads the bundle, the settings and the split of a train run; writes `bundle/`, `
     mlflow run . -e finetune -P lr=1e-5
 """
 
-from cxr import bundle
 from steps.cli import Step
 from steps.context import Context
 from steps.plumbing import main
-from steps.training import begin, manifest_of, train_and_keep
 
 STEP = Step(
     name="finetune",
@@ -22,6 +20,9 @@ STEP = Step(
 
 
 def work(context: Context) -> None:
+    from cxr import bundle  # here, not above: torch takes seconds to import, and --help needs none of it
+    from steps.training import begin, manifest_of, train_and_keep
+
     train = context.parent("train_run_id")
     state = begin(context, [train.data.tags["cxr.output_digest"]])
     start = bundle.load(context.fetch(train.info.run_id, "bundle"))

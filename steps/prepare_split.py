@@ -6,19 +6,9 @@ patient is in two splits, and nothing of the test part stands in training.
     mlflow run . -e prepare_split -P data_path=FOLDER
 """
 
-import warnings
-from typing import TYPE_CHECKING
-
-from cxr import layouts, leaks, sources, split, survey
-from cxr.config import CLASS_NAMES
-from cxr.manifest import COLUMNS, Manifest
-from steps import keys
 from steps.cli import Step
 from steps.context import Context
 from steps.plumbing import main
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 STEP = Step(
     name="prepare_split",
@@ -28,71 +18,9 @@ STEP = Step(
 
 
 def work(context: Context) -> None:
-    settings, log = context.settings, context.log
-    data = settings.data
-    keys.tag(context, keys.components("prepare_split", settings, [keys.data_fingerprint(data)]))
-    source = sources.fetch(data, settings.seed)
-    log.info("source: %s (%s)", source.description["address"], source.root)
-    if source.description["synthetic"]:
-        log.warning("SYNTHETIC DATA: these are drawn phantoms; nothing learnt from them says anything about X-rays")
-    found = layouts.scan(source.root, data.classes)
-    table, unreadable = survey.survey(
-        source.root, found, workers=data.workers, max_unreadable=data.max_unreadable
-    )  # fmt: skip
-    log.info("decoded %d images, %d unreadable", len(table), len(unreadable))
-    table = split.assign(
-        table, classes=data.classes, val_size=data.val_size, test_size=data.test_size,
-        subset_size=data.subset_size, seed=settings.seed,
-    )  # fmt: skip
-    table, report = leaks.resolve(table, data.near_duplicate_bits)
-    log.info(
-        "duplicates: %d exact groups, %d near pairs; %d images dropped; patients in two splits: %d",
-        report["exact"]["groups"], report["near"]["groups"], len(report["dropped"]),
-        len(report["patients_in_two_splits"]),
-    )  # fmt: skip
-    manifest = Manifest(table[COLUMNS], source.root, CLASS_NAMES[data.classes], source.description)
-    _keep(context, manifest, table, report, unreadable)
-    log.info("%r", manifest)
+    from steps.splitting import prepare  # here, not above: its imports take a second, and --help needs none of them
 
-
-def _keep(
-    context: Context, manifest: Manifest, table: "pd.DataFrame", report: dict, unreadable: list[tuple[str, str]]
-) -> None:
-    """Log everything; the digest that later steps start from comes last."""
-    import pandas as pd
-
-    from cxr.split_figures import figures
-
-    folder = context.folder / "split"
-    manifest.save(folder)
-    manifest.counts().to_csv(folder / "counts.csv")
-    pd.DataFrame(unreadable, columns=["path", "reason"]).to_csv(folder / "unreadable.csv", index=False)
-    context.put(folder, "split")
-    context.put_json(report, "split/leaks.json")
-    for name, figure in figures(manifest, table, context.settings.seed).items():
-        context.put_figure(figure, f"split/figures/{name}")
-    counts = manifest.counts()
-    context.metrics(
-        {f"{what}_{part}_{label}": n for (part, label), row in counts.iterrows() for what, n in row.items()}
-        | {"unreadable": len(unreadable), "dropped_duplicates": len(report["dropped"])}
-    )
-    _log_dataset(context, manifest)
-    context.tag("cxr.synthetic", str(bool(manifest.source.get("synthetic"))).lower())
-    context.tag("cxr.data_root", manifest.root)
-    context.tag("cxr.manifest_digest", manifest.digest)
-    context.tag("cxr.output_digest", manifest.digest)
-
-
-def _log_dataset(context: Context, manifest: Manifest) -> None:
-    """The manifest as MLflow's dataset input, with a digest that sees every row (36 characters is what fits)."""
-    import mlflow
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # hints on integer columns, meant for model signatures
-        dataset = mlflow.data.from_pandas(
-            manifest.rows, source=str(manifest.root), name="manifest", digest=manifest.digest[:36], targets="label"
-        )
-        mlflow.log_input(dataset, context="split")
+    prepare(context)
 
 
 if __name__ == "__main__":

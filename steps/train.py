@@ -6,11 +6,9 @@ and the curves.
     mlflow run . -e train -P epochs=10 -P lr=1e-3
 """
 
-from cxr.model import build
 from steps.cli import Step
 from steps.context import Context
 from steps.plumbing import main
-from steps.training import begin, manifest_of, train_and_keep
 
 STEP = Step(
     name="train",
@@ -23,6 +21,9 @@ STEP = Step(
 
 
 def work(context: Context) -> None:
+    from cxr.model import build  # here, not above: torch takes seconds to import, and --help needs none of it
+    from steps.training import begin, manifest_of, train_and_keep
+
     settings = context.settings
     split = context.parent("split_run_id")
     state = begin(context, [split.data.tags["cxr.output_digest"]])

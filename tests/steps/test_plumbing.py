@@ -99,9 +99,10 @@ def test_artifacts_appear_whole_or_not_at_all(run, monkeypatch):
 
     def work(context):
         context.put_text("old", "checkpoint/last.pt")
-        with monkeypatch.context() as patch, pytest.raises(CxrError, match="No space left on device; make room"):
+        with monkeypatch.context() as patch:
             patch.setattr(context_module.shutil, "copyfileobj", full)
-            context.put_text("new", "checkpoint/last.pt")
+            with pytest.raises(CxrError, match=r"\(No space left on device\); make room"):
+                context.put_text("new", "checkpoint/last.pt")
 
     code, made = run(work)
     assert code == 0
