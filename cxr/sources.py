@@ -33,7 +33,7 @@ CITATION = (
     "Classification, Mendeley Data, V2 (2018), doi:10.17632/rscbjbr9sj.2, CC BY 4.0"
 )
 TIMEOUT_S = (10, 60)  # to connect, and between two pieces of a download
-CHUNK = 1 << 18  # bytes
+CHUNK = 1 << 14  # bytes; what is lost of a connection that breaks
 ATTEMPTS = 3  # connections to one download; each goes on where the last was cut
 
 

@@ -1,0 +1,34 @@
+"""What several tests need: settings by way of params.yaml, and a small set of pictures with its manifest."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from cxr import config
+from cxr.config import Settings
+from cxr.files import sha256_of
+from cxr.manifest import COLUMNS, Manifest
+
+ROOT = Path(__file__).resolve().parent.parent
+CLASSES = ("normal", "bacteria", "virus")
+
+
+def settings_with(overrides: dict[str, object], profile: str = "") -> Settings:
+    """The shipped settings with some of them replaced, as a command line would."""
+    return config.load(ROOT / "params.yaml", profile, {key: str(value) for key, value in overrides.items()})
+
+
+def small_set(folder: Path, per_class: int = 12, side: int = 48) -> Manifest:
+    """A manifest of pictures that a network can tell apart: brightness goes with the class. One picture a patient."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for index, label in enumerate(CLASSES):
+        for number in range(per_class):
+            grey = np.clip(60 + 60 * index + 30 * rng.standard_normal((side, side)), 0, 255).astype(np.uint8)
+            file = folder / f"{label}-{number}.png"
+            Image.fromarray(grey).save(file)
+            split = "val" if number % 4 == 0 else "test" if number % 4 == 1 else "train"
+            rows.append([file.name, sha256_of(file), label, f"train/{label}{number}", split, side, side, "L"])
+    return Manifest(pd.DataFrame(rows, columns=COLUMNS), folder, CLASSES, {"kind": "folder"})
