@@ -103,8 +103,8 @@ def _download(address: str, cache: Path, sha256: str | None, name: str | None) -
     try:
         return Path(fetcher.fetch(name, downloader=_resuming))
     except ValueError as error:  # pooch's word for a wrong checksum; it keeps nothing of such a file
-        seen = re.search(r"[0-9a-f]{64}(?=[^0-9a-f]*$)", str(error).replace(sha256 or "-", ""))
-        found = f"SHA-256 {seen[0]}" if seen else "another SHA-256"
+        seen = re.search(r"but got ([0-9a-f]{64})", str(error))
+        found = f"SHA-256 {seen[1]}" if seen else "another SHA-256"
         raise CxrError(f"{_public(address)} has {found}, wanted is {sha256}; the file changed or was damaged") from None
     except requests.RequestException as error:
         reason = _reason(error)
