@@ -18,7 +18,6 @@ from cxr.images import InputSpec
 
 NAME = "efficientnet_lite0"
 SPEC = InputSpec(size=224, resize=256, interpolation="bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 DROPOUT = 0.2
 _NORM = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 # expansion, kernel, stride, channels in and out, layers of each stage
