@@ -59,6 +59,9 @@ class Augment:
         theta = torch.stack(rows, 1).to(grey.device)  # (B, 2, 3)
         shape = (len(grey), 1, self.size, self.size)
         grid = functional.affine_grid(theta, shape, align_corners=False)
+        # Inside the picture, nothing is blended with the black outside: half a pixel at its edges belongs to it.
+        edge = 1 - 1 / grey.shape[-1]
+        grid = torch.where(grid.abs() <= 1, grid.clamp(-edge, edge), grid)
         moved = functional.grid_sample(grey[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         return moved[:, 0]
 

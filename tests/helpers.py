@@ -10,9 +10,17 @@ from cxr import config
 from cxr.config import Settings
 from cxr.files import sha256_of
 from cxr.manifest import COLUMNS, Manifest
+from cxr.model import Network, build
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("normal", "bacteria", "virus")
+
+
+def network(name: str = "efficientnet_lite0", *, seed: int = 0, size: int = 64, **model: object) -> Network:
+    """A network with a random head: ImageNet weights for EfficientNet-Lite0, random ones for all others."""
+    weights = "imagenet" if name == "efficientnet_lite0" else "none"
+    keys = {"name": name, "weights": weights, "input_size": size, **model}
+    return build(settings_with({f"model.{k}": v for k, v in keys.items()}).model, CLASSES, seed=seed)
 
 
 def settings_with(overrides: dict[str, object], profile: str = "") -> Settings:

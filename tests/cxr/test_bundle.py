@@ -8,12 +8,12 @@ import torch
 from cxr import bundle
 from cxr.bundle import Bundle
 from cxr.errors import CxrError
-from tests.cxr.test_model import network
+from tests.helpers import network
 
 
 @pytest.fixture(scope="module")
 def made():
-    return network("mobilenet_v3_small", seed=5)
+    return network(seed=5)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_the_digest_sees_what_decides_the_answer(made, tmp_path):
     own = digest()
     assert digest(facts={"epoch": 9}) == own
     assert digest(temperature=2.0) != own
-    assert digest(network=network("mobilenet_v3_small", seed=6)) != own
+    assert digest(network=network(seed=6)) != own
 
 
 def test_weights_that_are_cut_off_or_exchanged_are_refused(folder, tmp_path):

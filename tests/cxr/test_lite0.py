@@ -17,7 +17,7 @@ def ours():
 
 @pytest.mark.parametrize("side", [224, 225, 190])  # stride 2 pads even and odd sides differently
 def test_its_imagenet_logits_are_those_of_the_reference_implementation(ours, side):
-    reference = EfficientNetLite.from_name("efficientnet-lite0", override_params={"image_size": side})
+    reference = EfficientNetLite.from_name("efficientnet-lite0", image_size=side)
     reference.load_state_dict(torch.load(lite0.weights_file(), weights_only=True))
     x = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():

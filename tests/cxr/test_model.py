@@ -5,18 +5,13 @@ import torch
 
 from cxr.boundary import blocks, split_at
 from cxr.errors import CxrError
-from cxr.model import build, names
-from tests.helpers import CLASSES, settings_with
+from cxr.model import names
+from tests.helpers import network
 
 FAMILIES = [
     "efficientnet_lite0", "resnet18", "mobilenet_v3_small", "densenet121", "convnext_tiny", "regnet_y_400mf",
     "shufflenet_v2_x0_5", "mnasnet0_5", "googlenet", "swin_t", "vit_b_16",
 ]  # fmt: skip
-
-
-def network(name="efficientnet_lite0", *, seed=0, size=64, **more):
-    keys = {"name": name, "weights": "none", "input_size": size, **more}
-    return build(settings_with({f"model.{k}": v for k, v in keys.items()}).model, CLASSES, seed=seed)
 
 
 def test_many_architectures_are_known():
