@@ -33,7 +33,7 @@ def test_without_shuffling_they_are_the_pictures_as_evaluated(manifest):
 
 
 def test_every_image_once_in_another_order_each_epoch(manifest):
-    shuffled = batches(manifest, shuffle=True, seed=4)
+    shuffled = batches(manifest, shuffle=True, seed=4, batch_size=8)
     epochs = [torch.cat([x[:, 0].double().sum((1, 2)) for x, _ in shuffled.epoch(e)]) for e in (1, 2)]
     torch.testing.assert_close(epochs[0].sort().values, epochs[1].sort().values)
     assert not torch.equal(epochs[0], epochs[1])
