@@ -16,13 +16,33 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from cxr import bundle
-from cxr.errors import CxrError, ImageError
+from cxr.errors import ImageError
 from cxr.metrics import pneumonia_probability
 from cxr.predictor import Predictor
 
 COLUMN = "image"
 BATCH = 32  # pictures that go through the network at once
 _MAGIC = (b"\xff\xd8", b"\x89PNG", b"II*\x00", b"MM\x00*", b"BM")  # JPEG, PNG, TIFF twice, BMP
+
+
+class Refused(MlflowException):
+    """A request that is answered with status 400 and one line.
+
+    MLflow's server writes the whole input in front of the message of an exception that it passes on: what is said
+    here cannot be changed any more.
+    """
+
+    def __init__(self, line: str):
+        self._line = line
+        super().__init__(line, error_code=INVALID_PARAMETER_VALUE)
+
+    @property
+    def message(self) -> str:
+        return self._line
+
+    @message.setter
+    def message(self, longer: str) -> None:
+        pass
 
 
 class ServedModel(PythonModel):
@@ -46,7 +66,7 @@ class ServedModel(PythonModel):
         try:
             return self.predictor.raster(picture_bytes(value))
         except ImageError as error:
-            raise _refused(f"row {row}: {error}") from None
+            raise Refused(f"row {row}: {error}") from None
 
 
 def answer(probabilities: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
@@ -81,11 +101,7 @@ def _column(model_input: Any) -> list[Any]:
     if isinstance(model_input, pd.DataFrame) and COLUMN in model_input.columns:
         return list(model_input[COLUMN])
     seen = ", ".join(map(str, model_input.columns)) if isinstance(model_input, pd.DataFrame) else "no table"
-    raise _refused(f"a column {COLUMN!r} with pictures is needed; seen: {seen[:200] or 'no column'}")
-
-
-def _refused(message: str) -> MlflowException:
-    return MlflowException(str(CxrError(message)), error_code=INVALID_PARAMETER_VALUE)
+    raise Refused(f"a column {COLUMN!r} with pictures is needed; seen: {seen[:200] or 'no column'}")
 
 
 mlflow.models.set_model(ServedModel())

@@ -1,7 +1,7 @@
 """Command line of a step: `--name value` pairs as MLflow hands them over, and nothing it does not know.
 
 MLflow passes every declared parameter of MLproject (an empty text where none was given) and appends any other
-`-P key=value` as `--key value`. A dotted key overrides a setting; everything else must be a declared name.
+`-P key=value` as `--key value`. The full name of a setting overrides it; everything else must be a declared name.
 """
 
 import argparse
@@ -17,6 +17,8 @@ COMMON = {
     "seed": "setting seed",
     "log_dir": "setting log_dir",
 }
+# Settings that belong to no section, and so have no dot in their names.
+PLAIN_SETTINGS = ("seed", "device", "precision", "deterministic", "log_dir")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ def parse(step: Step, argv: list[str]) -> Arguments:
     overrides: dict[str, str] = {}
     short = {**step.short, "seed": "seed", "log_dir": "log_dir"}
     for name, value in _pairs(argv):
-        if "." in name:
+        if "." in name or (name in PLAIN_SETTINGS and name not in declared):
             overrides[name] = value
         elif name not in declared:
             raise CxrError(f"unknown parameter {name!r}; {_nearest(name, declared)}")
@@ -94,7 +96,7 @@ def _pairs(argv: list[str]) -> list[tuple[str, str]]:
 
 
 def _nearest(name: str, declared: dict[str, str]) -> str:
-    near = difflib.get_close_matches(name, declared, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, [*declared, *PLAIN_SETTINGS], n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}known: {', '.join(declared)}, and any setting by its full name (train.epochs)"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cxr import config
 from cxr.config import Settings
 from cxr.errors import CxrError
-from steps.cli import Arguments
+from steps.cli import PLAIN_SETTINGS, Arguments
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -24,7 +24,7 @@ OWNED = {
     "finetune": ("finetune",),
     "evaluate": ("evaluate", "registry"),
 }
-COMMON = ("seed", "device", "precision", "deterministic", "log_dir")
+COMMON = PLAIN_SETTINGS
 DEFAULT_PROFILE = "sample"
 PARAMS = Path(__file__).resolve().parent.parent / "params.yaml"
 

@@ -9,7 +9,7 @@ import yaml
 
 from cxr import config
 from steps import keys
-from steps.inherit import OWNED
+from steps.inherit import COMMON, OWNED
 
 ROOT = Path(__file__).resolve().parent.parent
 CXR = sorted((ROOT / "cxr").rglob("*.py"))
@@ -83,6 +83,7 @@ def test_every_section_of_the_settings_has_one_owner():
     owned = [section for sections in OWNED.values() for section in sections]
     sections = {key.split(".")[0] for key in config.known_keys() if "." in key}
     assert sorted(owned) == sorted(sections)
+    assert sorted(COMMON) == sorted(key for key in config.known_keys() if "." not in key)
 
 
 @pytest.mark.parametrize("profile", ["", "sample", "cpu", "paper"])

@@ -54,3 +54,8 @@ def test_help_names_every_parameter(capsys):
     assert leave.value.code == 0
     text = capsys.readouterr().out
     assert all(f"--{name}" in text for name in STEP.parameters())
+
+
+def test_a_setting_without_a_section_is_a_setting():
+    arguments = parse(STEP, ["--precision", "float32", "--device", "cpu"])
+    assert arguments.overrides == {"precision": "float32", "device": "cpu"}

@@ -1,0 +1,202 @@
+"""What users get wrong: one clear line, exit status 1, a run marked FAILED, and nothing lost."""
+
+import json
+import shutil
+import signal
+import zipfile
+from importlib import import_module
+from pathlib import Path
+
+import mlflow
+import pytest
+from PIL import Image
+
+from steps.plumbing import main
+
+
+@pytest.fixture
+def refused(workflow, monkeypatch, capfd):
+    """Run a step in this process against the finished workflow; it must fail. Returns its one line."""
+    for name, value in {"MLFLOW_TRACKING_URI": workflow.uri, "MLFLOW_EXPERIMENT_ID": workflow.experiment_id}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    mlflow.set_tracking_uri(workflow.uri)
+    mlflow.set_experiment(experiment_id=workflow.experiment_id)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(step: str, **given: object) -> str:
+        module = import_module(f"steps.{step}")
+        argv = [word for name, value in given.items() for word in (f"--{name.replace('__', '.')}", str(value))]
+        known = {run.info.run_id for run in workflow.client.search_runs([workflow.experiment_id])}
+        with pytest.raises(SystemExit) as leave:
+            main(module.STEP, module.work, ["--log_dir", str(workflow.folder / "logs"), *argv])
+        assert leave.value.code == 1
+        made = [r for r in workflow.client.search_runs([workflow.experiment_id]) if r.info.run_id not in known]
+        assert [run.info.status for run in made] in (["FAILED"], [])  # none: refused before a run was open
+        printed = capfd.readouterr().err
+        errors = [line for line in printed.splitlines() if "ERROR" in line]
+        assert len(errors) == 1, printed
+        assert "Traceback" not in printed
+        if made:
+            assert made[0].data.tags["cxr.error"] in errors[0]
+        return errors[0]
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A small set in the official layout: six patients of each class."""
+    root = tmp_path / "set"
+    for number in range(18):
+        label = ("normal", "bacteria", "virus")[number % 3]
+        name = f"NORMAL/IM-{number}-1.jpeg" if label == "normal" else f"PNEUMONIA/person{number}_{label}_1.jpeg"
+        path = root / "train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((40, 40), 90).save(path)
+    return root
+
+
+def test_no_such_folder(refused, tmp_path):
+    assert "does not exist; give a folder, a .zip" in refused("prepare_split", data_path=tmp_path / "none")
+
+
+def test_a_folder_without_images(refused, tmp_path):
+    assert "holds no X-rays in a known layout" in refused("prepare_split", data_path=tmp_path)
+
+
+def test_a_class_without_images(refused, folder):
+    shutil.rmtree(folder / "train/NORMAL")
+    assert "has no images of normal (seen: 6 bacteria, 6 virus)" in refused("prepare_split", data_path=folder)
+
+
+def test_a_class_without_patients_in_a_part(refused, folder):
+    line = refused("prepare_split", data_path=folder, data__val_size=0.01)
+    assert "the val part would have no images of" in line
+
+
+def test_too_many_unreadable_images(refused, folder):
+    (folder / "train/NORMAL/IM-90-1.jpeg").write_text("text")
+    (folder / "train/NORMAL/IM-91-1.jpeg").write_bytes(b"")
+    line = refused("prepare_split", data_path=folder)
+    assert "2 of 20 images cannot be read, allowed is a share of 0.01" in line
+    assert "IM-91-1.jpeg: the file is empty (0 bytes)" in line
+
+
+def test_a_zip_that_would_leave_its_folder(refused, tmp_path):
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as packed:
+        packed.writestr("../evil.jpeg", b"")
+    line = refused("prepare_split", data_path=tmp_path / "evil.zip", data__cache_dir=tmp_path / "cache")
+    assert "would leave the folder; this archive is not trusted" in line
+
+
+def test_a_zip_that_is_cut_off(refused, tmp_path):
+    (tmp_path / "cut.zip").write_bytes(b"PK\x03\x04 and no end")
+    line = refused("prepare_split", data_path=tmp_path / "cut.zip", data__cache_dir=tmp_path / "cache")
+    assert "is no zip archive, or cut off or damaged" in line
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"train__epoch": 3}, "unknown setting 'train.epoch'; did you mean 'train.epochs'"),
+        ({"train__epochs": "many"}, "setting train.epochs = 'many'"),
+        ({"train__epochs": 0}, "setting train.epochs = 0"),
+        ({"train__optimizer___target_": "os.system"}, "only classes under torch."),
+        ({"train__optimizer___target_": "torch.optim.Adamm"}, "did you mean torch.optim.Adam"),
+        ({"profile": "gpu"}, "gpu"),
+        ({"params": "none.yaml"}, "none.yaml"),
+        ({"epoch": 3}, "unknown parameter 'epoch'; did you mean 'epochs'"),
+    ],
+)
+def test_settings(refused, given, words):
+    given = {name.replace("optimizer___target_", "optimizer._target_"): value for name, value in given.items()}
+    assert words in refused("train", **given)
+
+
+def test_a_setting_of_an_earlier_step(refused):
+    assert "setting data.val_size belongs to prepare_split" in refused("train", data__val_size=0.3)
+
+
+@pytest.mark.parametrize(
+    "step, parameter", [("train", "split_run_id"), ("finetune", "train_run_id"), ("evaluate", "run_id")]
+)
+def test_a_run_that_is_not_there_or_of_the_wrong_kind(refused, workflow, step, parameter):
+    assert "there is no such run" in refused(step, **{parameter: "0" * 32})
+    other = workflow.first("evaluate").info.run_id
+    assert f"{parameter}={other} is a run of 'evaluate'; needed is one of" in refused(step, **{parameter: other})
+
+
+def test_a_run_that_failed(refused, workflow, tmp_path):
+    refused("prepare_split", data_path=tmp_path)
+    failed = workflow.runs("prepare_split", "FAILED")[0].info.run_id
+    assert "is FAILED; needed is a finished run" in refused("train", split_run_id=failed)
+
+
+def test_nothing_to_start_from(refused, workflow, monkeypatch):
+    empty = workflow.client.get_experiment_by_name("empty")
+    other = empty.experiment_id if empty else workflow.client.create_experiment("empty")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", other)
+    mlflow.set_experiment(experiment_id=other)
+    line = refused("train")
+    assert "no finished prepare_split run in this experiment; run `mlflow run . -e prepare_split` first" in line
+
+
+def bundle_of(workflow, tmp_path) -> Path:
+    return Path(shutil.copytree(workflow.artifact(workflow.first("train"), "bundle"), tmp_path / "bundle"))
+
+
+def test_a_bundle_with_other_classes(refused, workflow, tmp_path):
+    made = bundle_of(workflow, tmp_path)
+    values = json.loads((made / "config.json").read_text())
+    (made / "config.json").write_text(json.dumps({**values, "classes": ["normal", "virus", "bacteria"]}))
+    line = refused("evaluate", bundle=made)
+    assert "the bundle knows the classes normal, virus, bacteria, the split has normal, bacteria, virus" in line
+
+
+def test_a_bundle_that_is_cut_in_half(refused, workflow, tmp_path):
+    made = bundle_of(workflow, tmp_path)
+    (made / "model.pt").write_bytes((made / "model.pt").read_bytes()[:1000])
+    assert "model.pt is not the one that config.json names (cut off or exchanged)" in refused("evaluate", bundle=made)
+
+
+def test_a_bundle_and_a_run(refused, workflow, tmp_path):
+    line = refused("evaluate", bundle=tmp_path, run_id=workflow.first("train").info.run_id)
+    assert "run_id and bundle are both given; give one of them" in line
+
+
+def test_a_checkpoint_that_is_cut_in_half(refused, workflow):
+    train = workflow.first("train")
+    file = workflow.folder / "artifacts" / train.info.run_id / "artifacts/checkpoint/last.pt"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    try:
+        line = refused("train", resume=train.info.run_id, train__epochs=2, model__input_size=64, precision="float32")
+    finally:
+        file.write_bytes(whole)
+    assert "is damaged" in line
+    assert "train anew, without resume" in line
+    assert workflow.client.get_run(train.info.run_id).info.status == "FINISHED"
+
+
+def test_a_training_with_other_settings_is_not_resumed(refused, workflow):
+    line = refused("train", resume=workflow.first("train").info.run_id, train__epochs=9, model__input_size=64)
+    assert "its settings are not those of this command" in line
+
+
+def test_an_architecture_without_a_head(refused):
+    assert "its head was not found" in refused("train", model__name="squeezenet1_0", model__weights="none")
+
+
+def test_an_output_folder_that_cannot_be_written(refused, tmp_path):
+    (tmp_path / "file").write_text("")
+    line = refused("evaluate", out=tmp_path / "file/out", registry__register="false")
+    assert "name a folder that can be written" in line
+
+
+def test_a_store_that_cannot_be_used(refused, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/none/mlflow.db")
+    mlflow.set_tracking_uri("sqlite:////proc/none/mlflow.db")
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
+    assert "the MLflow store sqlite:////proc/none/mlflow.db cannot be used" in refused("prepare_split")

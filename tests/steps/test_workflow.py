@@ -1,0 +1,167 @@
+"""The whole workflow as a user runs it, on a few phantoms: what it leaves, what it reuses, what it goes on with."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import yaml
+
+from cxr.manifest import Manifest
+from tests.steps.conftest import SMALL
+
+STEPS = ("prepare_split", "train", "finetune", "evaluate")
+
+
+def wait_for(condition, seconds: float = 90):
+    """The first true value of `condition()`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Processes that work with a workspace, by their command line."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if str(folder) in " ".join(process.info["cmdline"] or []):
+            found.append(process)
+    return found
+
+
+def test_main_leaves_a_champion_that_leads_back_to_every_run(workflow):
+    runs = {step: workflow.first(step) for step in STEPS}
+    version = workflow.client.get_model_version("cxr-pneumonia", "1")
+    for step in STEPS:
+        name = step.removeprefix("prepare_")
+        assert version.tags[f"cxr.{name}_run_id"] == runs[step].info.run_id
+    main = workflow.first("main")
+    assert {r.data.tags["mlflow.parentRunId"] for r in runs.values()} == {main.info.run_id}
+    assert version.tags["cxr.synthetic"] == "true"
+
+
+def test_main_says_what_it_did_and_that_the_sample_is_synthetic(workflow):
+    for words in (
+        "SYNTHETIC DATA: drawn phantoms, no patients",
+        "macro-F1",
+        "cxr-pneumonia version 1: champion: the first version",
+        "mlflow models serve -m 'models:/cxr-pneumonia@champion'",
+        *(workflow.first(step).info.run_id for step in STEPS),
+    ):
+        assert words in workflow.output
+    assert workflow.artifact(workflow.first("main"), "summary.txt").read_text() in workflow.output
+
+
+def test_every_step_leaves_what_the_next_one_needs(workflow):
+    split, train, finetune, evaluate = (workflow.first(step) for step in STEPS)
+    manifest = Manifest.load(workflow.artifact(split, "split"))
+    assert manifest.rows.groupby("patient")["split"].nunique().max() == 1
+    assert json.loads(workflow.artifact(split, "split/leaks.json").read_text())["patients_in_two_splits"] == []
+    assert split.inputs.dataset_inputs[0].dataset.digest == manifest.digest[:36]
+    for run in (train, finetune):
+        assert {f.name for f in workflow.artifact(run, "bundle").iterdir()} == {"model.pt", "config.json"}
+        assert [f.name for f in workflow.artifact(run, "checkpoint").iterdir()] == ["last.pt"]
+        assert {"lr", "train_loss", "val_loss", "val_metric", "images_per_second"} <= set(run.data.metrics)
+    assert yaml.safe_load(workflow.artifact(train, "settings.yaml").read_text())["train"]["epochs"] == 2
+    predictions = json.loads(workflow.artifact(evaluate, "evaluation/predictions.json").read_text())
+    assert [p["path"] for p in predictions] == list(manifest.part("test").rows["path"])
+    confusion = json.loads(workflow.artifact(evaluate, "evaluation/confusion.json").read_text())
+    assert np.trace(confusion["counts"]) / len(predictions) == pytest.approx(evaluate.data.metrics["test_accuracy"])
+    for step in STEPS:
+        logs = workflow.artifact(workflow.first(step), "logs")
+        first = json.loads((logs / "info.log").read_text().splitlines()[0])
+        assert {"message", "levelname"} <= set(first) or {"message", "level"} <= set(first)
+
+
+def test_what_has_not_changed_is_reused(workflow):
+    def counts():
+        versions = workflow.client.search_model_versions("name='cxr-pneumonia'")
+        return [*(len(workflow.runs(step)) for step in STEPS), len(versions)]
+
+    before = counts()
+    again = workflow.project("main", *SMALL)
+    assert again.returncode == 0, again.stderr
+    for step in STEPS:
+        assert f"{step}: reused run {workflow.first(step).info.run_id}, nothing has changed" in again.stderr
+    assert counts() == before
+    changed = workflow.project("main", *SMALL, "finetune.optimizer.lr=1e-5")
+    assert "train: reused" in changed.stderr
+    assert "finetune: runs, changed since the last run: settings" in changed.stderr
+    assert "evaluate: runs, changed since the last run: inputs" in changed.stderr
+    assert [now - then for now, then in zip(counts(), before, strict=True)] == [0, 0, 1, 1, 1]
+    anew = workflow.project("main", *SMALL, "reuse=false")
+    assert anew.returncode == 0, anew.stderr
+    # All of it ran, to the very same bundle: that is no new version.
+    assert [now - then for now, then in zip(counts(), before, strict=True)] == [1, 1, 2, 2, 1]
+
+
+def test_finetune_alone_starts_from_the_newest_train_run_with_its_settings(workflow):
+    train = workflow.runs("train")[0]
+    done = workflow.project("finetune", "lr=1e-5")
+    assert done.returncode == 0, done.stderr
+    run = workflow.runs("finetune")[0]
+    assert run.data.tags["cxr.train_run_id"] == train.info.run_id
+    settings = yaml.safe_load(workflow.artifact(run, "settings.yaml").read_text())
+    assert settings["finetune"]["optimizer"]["lr"] == 1e-5
+    assert settings["finetune"]["batch_size"] == 32
+    assert settings["model"]["input_size"] == 64
+    assert workflow.artifact(run, "bundle/model.pt").is_file()
+
+
+def test_evaluate_takes_a_bundle_from_a_folder_and_writes_to_a_folder(workflow, tmp_path):
+    folder = workflow.artifact(workflow.first("train"), "bundle")
+    done = workflow.project("evaluate", f"bundle={folder}", f"out={tmp_path / 'out'}", "registry.register=false")
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    assert scores["macro_f1"] == pytest.approx(workflow.runs("evaluate")[0].data.metrics["test_macro_f1"])
+    assert (tmp_path / "out/figures/confusion.png").is_file()
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
+def test_an_interrupted_main_leaves_nothing_behind_and_goes_on(new_workflow, signal_):
+    workflow = new_workflow(run=False)
+    settings = (*SMALL, "train.epochs=40", "train.patience=40")
+    started = subprocess.Popen(
+        workflow.command("main", *settings), cwd=workflow.folder, env=workflow.environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        running = wait_for(lambda: [r for r in workflow.runs("train", "RUNNING") if "val_loss" in r.data.metrics])[0]
+    finally:
+        os.kill(started.pid, signal_)
+        started.wait(60)
+    wait_for(lambda: not processes_of(workflow.folder), 30)
+    if signal_ != signal.SIGKILL:
+        for step in ("main", "train"):
+            assert not workflow.runs(step, "RUNNING")
+    epochs_then = len(workflow.client.get_metric_history(running.info.run_id, "val_loss"))
+    assert epochs_then < 40
+    done = workflow.project("main", *settings)
+    assert done.returncode == 0, done.stderr
+    assert "prepare_split: reused" in done.stderr
+    assert f"train: goes on, run {running.info.run_id} was interrupted" in done.stderr
+    [train] = workflow.runs("train")
+    assert train.info.run_id == running.info.run_id
+    steps = [m.step for m in workflow.client.get_metric_history(train.info.run_id, "val_loss")]
+    assert sorted(set(steps)) == list(range(1, 41))
+    every = workflow.client.search_runs([workflow.experiment_id])
+    assert not [run for run in every if run.info.status == "RUNNING"]
+
+
+def test_a_failed_step_fails_main_with_the_steps_own_line(new_workflow, tmp_path):
+    workflow = new_workflow(run=False)
+    (tmp_path / "NORMAL").mkdir()
+    done = workflow.project("main", f"data_path={tmp_path}")
+    assert done.returncode == 1
+    assert "step prepare_split failed: " in done.stderr
+    assert "holds no X-rays in a known layout" in done.stderr
+    assert "Traceback" not in done.stderr.split("mlflow.projects")[0]
+    assert {r.info.status for r in workflow.client.search_runs([workflow.experiment_id])} == {"FAILED"}
