@@ -6,13 +6,17 @@ halves call the very modules of the network: training one trains the network.
 
 from collections.abc import Iterator
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 
 from cxr.errors import CxrError
 from cxr.model import Network
 
 # A child that holds this share of the backbone is no block but what the blocks stand in.
 _CONTAINER_SHARE = 0.8
+# Kernels may round the last images of an odd batch differently; in whole multiples the answer to an image depends on
+# that image alone, so that a stored feature is the very one that training would have computed.
+_MULTIPLE = 16
 
 
 def blocks(network: Network) -> list[str]:
@@ -52,6 +56,20 @@ def split_at(network: Network, unfreeze: int | str) -> tuple[nn.Module, nn.Modul
         raise CxrError(f"unfreeze={unfreeze}: {network.name} cannot be cut there; try another number, or all")
     boundary = tensors[0]
     return _prefix(network.module, graph, boundary), _suffix(network.module, nodes[cut:], boundary)
+
+
+def frozen(prefix: nn.Module, x: Tensor) -> Tensor:
+    """`prefix(x)` without gradients, the same for an image in any batch."""
+    with torch.no_grad():
+        if isinstance(prefix, nn.Identity):
+            return x
+        lacking = -len(x) % _MULTIPLE
+        if not lacking:
+            return prefix(x)
+        padded = torch.cat([x, x[:1].expand(lacking, *x.shape[1:])])
+        if x.dim() == 4:
+            padded = padded.contiguous(memory_format=torch.channels_last)
+        return prefix(padded)[: len(x)]
 
 
 class _Tracer(fx.Tracer):

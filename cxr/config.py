@@ -104,6 +104,7 @@ class FitSettings(Section):
     checkpoint_interval: Positive
     class_weights: Literal["balanced", "none"]
     workers: Workers
+    compile: Literal["auto"] | bool
     loss: Target
     optimizer: Target
     scheduler: Target | None
@@ -125,6 +126,14 @@ class RegistrySettings(Section):
     register_model: bool = Field(alias="register")
 
 
+class CacheSettings(Section):
+    dir: str | None
+    max_gb: float = Field(ge=0)
+    decoded: bool
+    features: bool
+    views: Annotated[int, Field(ge=1, le=100)]
+
+
 class Settings(Section):
     """All settings of a run. Attribute names are the keys of `params.yaml`."""
 
@@ -137,6 +146,7 @@ class Settings(Section):
     model: ModelSettings
     train: FitSettings
     finetune: FinetuneSettings
+    cache: CacheSettings
     evaluate: EvaluateSettings
     registry: RegistrySettings
 

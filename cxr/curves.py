@@ -19,6 +19,7 @@ def training_curves(history: list[Epoch], best_epoch: int, metric: str) -> Figur
     scores.set(title=f"{metric}: {best.val_metric:.4f} in epoch {best_epoch}, kept", xlabel="epoch", ylabel=metric)
     for axes in (losses, scores):
         axes.axvline(best_epoch, color=style.GREY, lw=1, ls="--", label="kept")
+        axes.set_xlim(0.5, len(history) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
     return drawn

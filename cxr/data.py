@@ -7,6 +7,7 @@ training sees what it would have seen, with any number of workers.
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,10 +22,20 @@ from cxr.manifest import Manifest, read_verified
 PREFETCH = 3  # batches that are being decoded while the network works on one
 
 
-class ImageDataset:
-    """The images of one part of a manifest as `uint8` rasters; each is decoded anew when it is asked for.
+class Rasters(Protocol):
+    """The images of one part of a manifest as `uint8` rasters, with their labels `int64` of shape (n,)."""
 
-    Item `i` is an array of shape (S, S). A file that is not the one the manifest lists raises `CxrError`.
+    labels: Tensor
+
+    def __len__(self) -> int: ...
+    def rasters(self, index: np.ndarray) -> np.ndarray:
+        """Some of them, of shape (len(index), R, R); called from several threads."""
+
+
+class DecodedAnew:
+    """Rasters that are decoded from their files whenever they are asked for.
+
+    A file that is not the one the manifest lists raises `CxrError`.
     """
 
     def __init__(self, manifest: Manifest, spec: InputSpec):
@@ -34,8 +45,9 @@ class ImageDataset:
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.spec.fit_grey(images.decode(read_verified(self.manifest, index)))
+    def rasters(self, index: np.ndarray) -> np.ndarray:
+        """Of shape (len(index), R, R)."""
+        return np.stack([self.spec.fit_grey(images.decode(read_verified(self.manifest, int(i)))) for i in index])
 
 
 class ImageBatches:
@@ -48,7 +60,7 @@ class ImageBatches:
     """
 
     def __init__(
-        self, dataset: ImageDataset, spec: InputSpec, *, batch_size: int, device: torch.device, seed: int = 0,
+        self, dataset: Rasters, spec: InputSpec, *, batch_size: int, device: torch.device, seed: int = 0,
         shuffle: bool = False, augment: Augment | None = None, workers: int | str = "auto",
     ):  # fmt: skip
         self.dataset, self.batch_size, self.device = dataset, batch_size, device
@@ -66,33 +78,39 @@ class ImageBatches:
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch. Decoding runs ahead in threads: Pillow works outside Python's lock."""
-        parts = self._parts(epoch)
+        batches = self._parts(epoch)
         with ThreadPoolExecutor(self.threads) as pool:
             waiting: deque = deque()
             try:
-                for number, part in enumerate(parts):
-                    while len(waiting) < PREFETCH and number + len(waiting) < len(parts):
-                        ahead = parts[number + len(waiting)]
-                        waiting.append([pool.submit(self.dataset.__getitem__, i) for i in ahead.tolist()])
-                    rasters = torch.from_numpy(np.stack([future.result() for future in waiting.popleft()]))
-                    yield self._input(rasters, epoch, number), self.dataset.labels[part].to(self.device)
+                for number, part in enumerate(batches):
+                    while len(waiting) < PREFETCH and number + len(waiting) < len(batches):
+                        ahead = batches[number + len(waiting)].numpy()
+                        shares = np.array_split(ahead, min(self.threads, len(ahead)))
+                        waiting.append([pool.submit(self.dataset.rasters, share) for share in shares])
+                    rasters = torch.from_numpy(np.concatenate([future.result() for future in waiting.popleft()]))
+                    yield self.view(rasters, epoch, number), self.dataset.labels[part].to(self.device)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _input(self, rasters: Tensor, epoch: int, number: int) -> Tensor:
+    def view(self, rasters: Tensor, *numbers: int) -> Tensor:
+        """Rasters `uint8` (B, R, R) to inputs (B, 3, S, S); what augmentation draws depends on seed and `numbers`."""
         if self.device.type == "cuda":
             rasters = rasters.pin_memory()
         rasters = rasters.to(self.device, non_blocking=True)
         if self.augment is None:
             return self.normalise(rasters.float())
-        return self.normalise(self.augment(rasters, seeded(self.seed, epoch, number)))
+        return self.normalise(self.augment(rasters, seeded(self.seed, *numbers)))
 
     def _parts(self, epoch: int) -> list[Tensor]:
-        count = len(self.dataset)
-        order = torch.randperm(count, generator=seeded(self.seed, epoch)) if self.shuffle else torch.arange(count)
-        parts = list(order.split(self.batch_size))
-        # Batch norm cannot learn from a single image; another epoch's order brings it into a fuller batch.
-        return parts[:-1] if self.shuffle and len(parts) > 1 and len(parts[-1]) == 1 else parts
+        return parts(len(self.dataset), self.batch_size, self.seed if self.shuffle else None, epoch)
+
+
+def parts(count: int, batch_size: int, seed: int | None, epoch: int) -> list[Tensor]:
+    """Indices of each batch of an epoch: in order without a seed, else in the order that seed and epoch decide."""
+    order = torch.arange(count) if seed is None else torch.randperm(count, generator=seeded(seed, epoch))
+    found = list(order.split(batch_size))
+    # Batch norm cannot learn from a single image; another epoch's order brings it into a fuller batch.
+    return found[:-1] if seed is not None and len(found) > 1 and len(found[-1]) == 1 else found
 
 
 class Normalise(torch.nn.Module):

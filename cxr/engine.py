@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 from tqdm import tqdm
 
+from cxr.boundary import frozen
 from cxr.config import FitSettings
 from cxr.device import Device, random_states, restore_random_states
 from cxr.errors import CxrError
@@ -122,7 +123,8 @@ class Training:
 
 
 def fit(training: Training, resume: State | None = None) -> FitResult:
-    """Train until the epochs are done or patience is out; the suffix ends with the weights of its best epoch.
+    """Train until the epochs are done or patience is out; however it ends, the suffix then has the weights of its
+    best epoch.
 
     A loss that is not finite raises `CxrError` with epoch and step; checkpoint and best weights stay those of
     before. `resume` goes on after the epoch of that state, to the very weights an unbroken training reaches.
@@ -134,21 +136,24 @@ def fit(training: Training, resume: State | None = None) -> FitResult:
     if resume is not None:
         history, best = _restore(t, stopping, resume)
     t.prefix.eval().requires_grad_(False)
-    for epoch in range(len(history) + 1, settings.epochs + 1):
-        if stopping.over:
-            break
-        torch.manual_seed(t.seed * 100_003 + epoch)  # dropout of an epoch does not depend on the epochs before
-        record = _one_epoch(t, epoch)
-        history.append(record)
-        t.callbacks.on_epoch(record)
-        _step_scheduler(t.scheduler, record)
-        if stopping.improved(record.val_metric, epoch):
-            best = copy.deepcopy(t.suffix.state_dict())
-            t.callbacks.on_improved(record)
-        if epoch % settings.checkpoint_interval == 0 or epoch == settings.epochs or stopping.over:
-            t.callbacks.on_checkpoint(_state(t, stopping, history, best))
-    t.suffix.load_state_dict(best)
-    t.suffix.eval()
+    try:
+        for epoch in range(len(history) + 1, settings.epochs + 1):
+            if stopping.over:
+                break
+            torch.manual_seed(t.seed * 100_003 + epoch)  # dropout of an epoch does not depend on the epochs before
+            record = _one_epoch(t, epoch)
+            history.append(record)
+            t.callbacks.on_epoch(record)
+            _step_scheduler(t.scheduler, record)
+            if stopping.improved(record.val_metric, epoch):
+                best = copy.deepcopy(t.suffix.state_dict())
+                t.callbacks.on_improved(record)
+            if epoch % settings.checkpoint_interval == 0 or epoch == settings.epochs or stopping.over:
+                t.callbacks.on_checkpoint(_state(t, stopping, history, best))
+    finally:
+        if best:
+            t.suffix.load_state_dict(best)
+        t.suffix.eval()
     stopped = "patience" if stopping.over else "epochs"
     return FitResult(history[stopping.best_epoch - 1], history, stopped)
 
@@ -207,9 +212,7 @@ def evaluate(t: Training) -> tuple[float, float]:
 def _forward(t: Training, x: Tensor) -> Tensor:
     """Logits `float32` of shape (B, C)."""
     with t.device.autocast():
-        with torch.no_grad():
-            features = t.prefix(x)
-        return t.suffix(features).float()
+        return t.suffix(frozen(t.prefix, x)).float()
 
 
 def _bar(batches: Batches, epoch: int, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:

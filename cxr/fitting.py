@@ -6,18 +6,23 @@ import json
 import logging
 
 import torch
+from torch import nn
 
 from cxr import targets
-from cxr.augment import Augment, raster
 from cxr.boundary import split_at
-from cxr.config import FitSettings
-from cxr.data import ImageBatches, ImageDataset, class_weights
+from cxr.config import CacheSettings, FitSettings
+from cxr.data import class_weights
 from cxr.device import Device
 from cxr.engine import Callbacks, FitResult, State, Training, fit
+from cxr.features import FeatureBatches
+from cxr.feeding import Feed, feed, views_of
 from cxr.manifest import Manifest
 from cxr.model import Network
 
 log = logging.getLogger("cxr.fitting")
+
+# Images in all epochs from which compiling (a minute or two) is taken to be won back; not measured yet.
+_PAYS_FROM = 50_000
 
 
 def fit_network(
@@ -30,12 +35,16 @@ def fit_network(
     seed: int,
     resume: State | None = None,
     callbacks: Callbacks | None = None,
+    cache: CacheSettings | None = None,
 ) -> FitResult:
-    """Train the last `unfreeze` blocks and the head (0: the head alone); `network` ends with the best weights."""
-    train, val = manifest.part("train"), manifest.part("val")
-    weight = class_weights(train).to(device.device) if settings.class_weights == "balanced" else None
+    """Train the last `unfreeze` blocks and the head (0: the head alone); `network` ends with the best weights.
+
+    `cache` says what may be kept on disk between epochs and runs; None: nothing.
+    """
+    weight = class_weights(manifest.part("train")).to(device.device) if settings.class_weights == "balanced" else None
     network.module.to(device.device, memory_format=torch.channels_last)
     prefix, suffix = split_at(network, unfreeze)
+    prefix.requires_grad_(False)
     suffix.requires_grad_(True)
     parameters = [p for p in suffix.parameters() if p.requires_grad]
     log.info(
@@ -49,11 +58,13 @@ def fit_network(
     scheduler = None
     if settings.scheduler is not None:
         scheduler = targets.build(settings.scheduler, optimizer, kind=torch.optim.lr_scheduler.LRScheduler)
+    fed = feed(network, manifest, settings, cache, prefix=prefix, unfreeze=unfreeze, device=device, seed=seed)
+    _compile(settings, fed, suffix, device)
     training = Training(
-        prefix=prefix,
+        prefix=fed.prefix,
         suffix=suffix,
-        train=_batches(network, train, settings, device, seed, training=True),
-        val=_batches(network, val, settings, device, seed, training=False),
+        train=fed.train,
+        val=fed.val,
         loss=targets.loss(settings.loss, weight).to(device.device),
         val_loss=targets.loss(settings.loss, None).to(device.device),
         metric=targets.metric(settings.metric, len(network.classes)).to(device.device),
@@ -62,29 +73,24 @@ def fit_network(
         settings=settings,
         device=device,
         seed=seed,
-        fingerprint=_fingerprint(network, manifest, settings, unfreeze, seed),
+        fingerprint=_fingerprint(network, manifest, settings, unfreeze, seed)
+        | {"views": str(views_of(settings, cache, unfreeze) if not settings.augment.off else 0)},
         callbacks=callbacks or Callbacks(),
     )
     return fit(training, resume)
 
 
-def _batches(
-    network: Network, part: Manifest, settings: FitSettings, device: Device, seed: int, *, training: bool
-) -> ImageBatches:
-    augment = None
-    spec = network.spec
-    if training and not settings.augment.off:
-        augment, spec = Augment(settings.augment, spec.size), raster(spec, settings.augment)
-    return ImageBatches(
-        ImageDataset(part, spec),
-        network.spec,
-        batch_size=settings.batch_size,
-        device=device.device,
-        seed=seed,
-        shuffle=training,
-        augment=augment,
-        workers=settings.workers,
-    )
+def _compile(settings: FitSettings, fed: Feed, suffix: nn.Module, device: Device) -> None:
+    """Compile what runs in every step, in place, so that the names of weights stay as they are."""
+    wish = settings.compile
+    if wish == "auto":
+        whole = settings.epochs * fed.train.images
+        wish = device.device.type == "cuda" and whole >= _PAYS_FROM and not isinstance(fed.train, FeatureBatches)
+    if wish:
+        log.info("compiling; the first steps of training and of validation take longer for it")
+        for half in (fed.prefix, suffix):
+            if not isinstance(half, nn.Identity):
+                half.compile()
 
 
 def _optimizer(settings: FitSettings, parameters: list, device: Device) -> torch.optim.Optimizer:
@@ -98,7 +104,7 @@ def _optimizer(settings: FitSettings, parameters: list, device: Device) -> torch
 
 def _fingerprint(network: Network, manifest: Manifest, settings: FitSettings, unfreeze: int | str, seed: int) -> dict:
     """What must be the same for a checkpoint to be gone on with."""
-    idle = {"workers", "checkpoint_interval"}
+    idle = {"workers", "checkpoint_interval", "compile"}
     values = {k: v for k, v in settings.model_dump(by_alias=True).items() if k not in idle}
     return {
         "model": network.name,

@@ -36,6 +36,7 @@ def contact_sheet(manifest: Manifest, seed: int) -> Figure:
             rows = manifest.rows.query("label == @label and split == @split")
             chosen = rows.iloc[rng.permutation(len(rows))[:_PER_CLASS]]
             tiles = [_tile(manifest.root / path) for path in chosen["path"]]
+            tiles += [np.full((_CELL + 4, _CELL + 4), 255, np.uint8)] * (_PER_CLASS - len(tiles))
             axes = grid[row][column]
             axes.imshow(np.hstack(tiles), cmap="gray", vmin=0, vmax=255)
             axes.set(xticks=[], yticks=[])
@@ -76,15 +77,16 @@ def sizes(table: pd.DataFrame, names: tuple[str, ...]) -> Figure:
     """Width and height of every image, and how wide they are for their height."""
     drawn, (scatter, ratios) = style.figure(9, 3.4, 1, 2)
     aspect = table["width"] / table["height"]
-    bins = np.histogram_bin_edges(aspect, bins=40)
+    bins = np.histogram_bin_edges(aspect, bins=min(40, max(8, len(aspect) // 10)))
+    size = 4 if len(table) > 1000 else 16  # points squared
     for label in names:
         own = table["label"] == label
         colour = style.CLASS_COLOURS[label]
-        scatter.scatter(table["width"][own], table["height"][own], s=5, alpha=0.4, color=colour, label=label, lw=0)
+        scatter.scatter(table["width"][own], table["height"][own], s=size, alpha=0.4, color=colour, label=label, lw=0)
         ratios.hist(aspect[own], bins=bins, histtype="step", lw=1.5, color=colour, label=label)
     scatter.set(title=f"Sizes of {len(table):,} images", xlabel="width (pixels)", ylabel="height (pixels)")
     ratios.set(title="Aspect", xlabel="width / height", ylabel="images")
-    scatter.legend(markerscale=3)
+    scatter.legend(markerscale=2)
     ratios.legend()
     return drawn
 
@@ -109,7 +111,7 @@ def patients(manifest: Manifest) -> Figure:
 def grey_levels(table: pd.DataFrame, names: tuple[str, ...]) -> Figure:
     """Mean grey level of the images of each class, by split: a shift here is a shortcut for a network."""
     drawn, panels = style.figure(9, 3.0, 1, len(SPLITS), sharex=True)
-    bins = np.linspace(0, 255, 52)
+    bins = np.linspace(0, 255, 52 if len(table) > 1000 else 27)
     for panel, split in zip(panels, SPLITS, strict=True):
         for label in names:
             own = table["mean_grey"][(table["label"] == label) & (table["split"] == split)]

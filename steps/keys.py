@@ -11,14 +11,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from cxr.config import DataSettings, Settings
+from steps.cli import PLAIN_SETTINGS
 from steps.context import Context
-from steps.inherit import COMMON, OWNED
+from steps.inherit import OWNED
 
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("cxr", "steps")
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "numpy", "pillow", "scikit-learn", "scipy", "mlflow")
 # Settings that change where or how fast something is done, not what comes out.
 IDLE = {"log_dir", "data.cache_dir", "data.workers", "train.workers", "finetune.workers"}
+IDLE |= {"cache.dir", "cache.max_gb", "cache.decoded"}
 COMPONENTS = ("settings", "code", "inputs", "libraries")
 
 
@@ -46,7 +48,8 @@ def tag(context: Context, parts: dict[str, str]) -> None:
 
 def used_settings(step: str, settings: Settings) -> dict:
     """The settings that decide the result of a step, by dotted key."""
-    sections = OWNED[step] + (("seed",) if step == "prepare_split" else COMMON)
+    sections = OWNED[step] + (("seed",) if step == "prepare_split" else PLAIN_SETTINGS)
+    sections += ("cache",) if step in ("train", "finetune") else ()
     flat = _flat({name: settings.to_dict()[name] for name in sections})
     return {name: value for name, value in flat.items() if name not in IDLE}
 

@@ -85,7 +85,7 @@ def _parameters(context: Context, name: str) -> dict[str, str]:
     given = {
         key: value
         for key, value in context.overrides.items()
-        if owner(key) == name or (owner(key) is None and key in COMMON)
+        if owner(key) == name or (owner(key) is None and key.split(".")[0] in COMMON)
     }
     given["profile"] = context.flags.get("profile", DEFAULT_PROFILE)
     if "params" in context.flags:

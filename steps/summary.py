@@ -1,5 +1,6 @@
 """The closing words of the driver: where the runs are, what they scored, what to type next."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
@@ -40,12 +41,18 @@ def summary(client: "MlflowClient", experiment_id: str, main_id: str, done: dict
     if "cxr.model_version" in tags:
         lines.append(f"Model  {model} version {tags['cxr.model_version']}: {tags.get('cxr.gate', 'registered')}")
     lines.append("Next")
+    # MLflow looks for its store in the current folder; another one must be named wherever it is asked for.
+    store = "" if uri == f"sqlite:///{Path.cwd() / 'mlflow.db'}" else f"MLFLOW_TRACKING_URI={uri} "
     if not remote:
         lines.append(f"  see the runs   mlflow ui --backend-store-uri {uri} --port {UI_PORT}")
     if settings.registry.register_model:
         served = f"models:/{model}@champion"
-        lines.append(f"  serve it       mlflow models serve -m '{served}' --env-manager local --port {SERVE_PORT}")
-    lines.append("  tune it        mlflow run . -e finetune -P lr=1e-5 --env-manager local")
+        lines.append(
+            f"  serve it       {store}mlflow models serve -m '{served}' --env-manager local --port {SERVE_PORT}"
+        )
+    lines.append(f"  tune it        {store}mlflow run . -e finetune -P lr=1e-5 --env-manager local")
     if settings.data.path == "sample":
-        lines.append("  real X-rays    mlflow run . -e main -P data_path=FOLDER -P profile=cpu --env-manager local")
+        lines.append(
+            f"  real X-rays    {store}mlflow run . -e main -P data_path=FOLDER -P profile=cpu --env-manager local"
+        )
     return "\n".join([*lines, "=" * 78])

@@ -1,5 +1,6 @@
 """What `train` and `finetune` share: an engine run that is logged, checkpointed, resumed and kept as a bundle."""
 
+import time
 from typing import TYPE_CHECKING
 
 from cxr import bundle, checkpoint, device
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 LAST = "checkpoint/last.pt"
+KEEP_EVERY_S = 20  # a process that is killed loses no more: its checkpoint has the best weights as well
 
 
 def begin(context: Context, inputs: list[str]) -> State | None:
@@ -68,21 +70,21 @@ def train_and_keep(
         )  # fmt: skip
 
     def on_improved(record: Epoch) -> None:
-        best = {**facts, "epoch": record.epoch, "val_metric": record.val_metric, "val_loss": record.val_loss}
-        folder = context.folder / "bundle"
-        context.tag("cxr.output_digest", bundle.save(Bundle(network, facts=best), folder))
-        context.put(folder, "bundle")
+        keeper.improved({**facts, "epoch": record.epoch, "val_metric": record.val_metric, "val_loss": record.val_loss})
 
     def on_checkpoint(last: State) -> None:
         file = context.folder / "last.pt"
         checkpoint.save(last, file)
         context.put(file, "checkpoint")
 
-    callbacks = Callbacks(on_epoch, on_improved, on_checkpoint)
-    result = fit_network(
-        network, manifest, settings, unfreeze=unfreeze, device=where, seed=context.settings.seed, resume=state,
-        callbacks=callbacks,
-    )  # fmt: skip
+    keeper = _Keeper(context, network)
+    try:
+        result = fit_network(
+            network, manifest, settings, unfreeze=unfreeze, device=where, seed=context.settings.seed, resume=state,
+            callbacks=Callbacks(on_epoch, on_improved, on_checkpoint), cache=context.settings.cache,
+        )  # fmt: skip
+    finally:
+        keeper.keep()  # however the training ended, the network has its best weights now
     best = result.best
     context.metrics({"best_epoch": best.epoch, "best_val_metric": best.val_metric, "best_val_loss": best.val_loss})
     context.put_figure(training_curves(result.history, best.epoch, metric), "figures/training.png")
@@ -91,6 +93,29 @@ def train_and_keep(
         best.epoch, len(result.history), metric, best.val_metric, best.val_loss, result.stopped,
     )  # fmt: skip
     return result
+
+
+class _Keeper:
+    """Keeps the best weights as the run's bundle: at the end, and now and then before."""
+
+    def __init__(self, context: Context, network: Network):
+        self.context, self.network = context, network
+        self.pending: dict | None = None
+        self.kept_at = time.monotonic()
+
+    def improved(self, facts: dict) -> None:
+        """Take note of the network's weights; epochs on stored features are too quick to write each of them."""
+        self.pending = facts
+        if time.monotonic() - self.kept_at > KEEP_EVERY_S:
+            self.keep()
+
+    def keep(self) -> None:
+        if self.pending is None:
+            return
+        folder = self.context.folder / "bundle"
+        self.context.tag("cxr.output_digest", bundle.save(Bundle(self.network, facts=self.pending), folder))
+        self.context.put(folder, "bundle")
+        self.pending, self.kept_at = None, time.monotonic()
 
 
 def _resumable(context: Context, run_id: str) -> "Run":

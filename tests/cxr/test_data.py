@@ -20,7 +20,7 @@ def manifest(tmp_path):
 
 def batches(manifest, **more) -> data.ImageBatches:
     given = {"batch_size": 7, "device": torch.device("cpu"), **more}
-    return data.ImageBatches(data.ImageDataset(manifest, SPEC), SPEC, **given)
+    return data.ImageBatches(data.DecodedAnew(manifest, SPEC), SPEC, **given)
 
 
 def test_without_shuffling_they_are_the_pictures_as_evaluated(manifest):

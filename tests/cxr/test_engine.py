@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from cxr import checkpoint, device, fitting
-from cxr.data import ImageBatches
+from cxr.boundary import split_at
 from cxr.engine import Callbacks, EarlyStopping, Epoch
 from cxr.errors import CxrError
+from cxr.feeding import feed
 from tests.helpers import network, settings_with, small_set
 
 CPU = device.Device(torch.device("cpu"), torch.float32)
@@ -113,6 +114,21 @@ def test_the_best_weights_are_the_ones_kept(manifest):
     assert result.best.val_metric == max(record.val_metric for record in result.history)
 
 
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, CxrError])
+def test_the_best_weights_are_kept_when_training_breaks_off(manifest, ending):
+    kept = {}
+    made = network()
+
+    def stop(record):
+        if record.epoch == 4:
+            raise ending("now")
+
+    callbacks = Callbacks(on_epoch=stop, on_improved=lambda record: kept.update(best=weights(made)))
+    with pytest.raises(ending):
+        fit(manifest, made=made, callbacks=callbacks, epochs=5, **{"optimizer.lr": 0.1})
+    assert same(weights(made), kept["best"])
+
+
 def test_patience_ends_the_training(manifest):
     _, result = fit(manifest, epochs=30, patience=2, **{"optimizer.lr": 1e-12})
     assert result.stopped == "patience"
@@ -166,7 +182,7 @@ def test_the_optimizer_is_fused_unless_told_otherwise(manifest):
 
 def test_throughput_is_counted_in_images(manifest):
     made = network()
-    batches = fitting._batches(made, manifest.part("train"), settings_with({}).train, CPU, 0, training=True)
-    assert isinstance(batches, ImageBatches)
-    assert batches.images == 18
+    prefix, _ = split_at(made, 0)
+    fed = feed(made, manifest, settings_with({}).train, None, prefix=prefix, unfreeze=0, device=CPU, seed=0)
+    assert fed.train.images == 18
     assert set(Epoch(1, 0.1, 1, 1, 1, 1, 1).values()) >= {"lr", "train_loss", "val_loss", "images_per_second"}

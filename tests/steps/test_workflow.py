@@ -53,7 +53,7 @@ def test_main_says_what_it_did_and_that_the_sample_is_synthetic(workflow):
         "SYNTHETIC DATA: drawn phantoms, no patients",
         "macro-F1",
         "cxr-pneumonia version 1: champion: the first version",
-        "mlflow models serve -m 'models:/cxr-pneumonia@champion'",
+        f"serve it       MLFLOW_TRACKING_URI={workflow.uri} mlflow models serve -m 'models:/cxr-pneumonia@champion'",
         *(workflow.first(step).info.run_id for step in STEPS),
     ):
         assert words in workflow.output
