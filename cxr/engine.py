@@ -161,7 +161,7 @@ def fit(training: Training, resume: State | None = None) -> FitResult:
 def _one_epoch(t: Training, epoch: int) -> Epoch:
     started = time.perf_counter()
     lr = t.optimizer.param_groups[0]["lr"]
-    train_loss, bad_step = _train(t, epoch)
+    train_loss, bad_step = train_epoch(t, epoch)
     if bad_step:
         raise CxrError(
             f"the loss is not finite in epoch {epoch}, step {bad_step} (lr {lr:g}, {t.device}); lower the "
@@ -175,7 +175,7 @@ def _one_epoch(t: Training, epoch: int) -> Epoch:
     return Epoch(epoch, lr, train_loss, val_loss, val_metric, t.train.images / trained, seconds)
 
 
-def _train(t: Training, epoch: int) -> tuple[float, int]:
+def train_epoch(t: Training, epoch: int) -> tuple[float, int]:
     """One pass over the training part: mean loss, and the first step whose loss was not finite (0: none)."""
     t.suffix.train()
     # Sums stay on the device: asking for a number would stop it after every step.

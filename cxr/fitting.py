@@ -54,7 +54,7 @@ def fit_network(
         network.name,
         device,
     )
-    optimizer = _optimizer(settings, parameters, device)
+    optimizer = build_optimizer(settings, parameters, device)
     scheduler = None
     if settings.scheduler is not None:
         scheduler = targets.build(settings.scheduler, optimizer, kind=torch.optim.lr_scheduler.LRScheduler)
@@ -93,7 +93,7 @@ def _compile(settings: FitSettings, fed: Feed, suffix: nn.Module, device: Device
                 half.compile()
 
 
-def _optimizer(settings: FitSettings, parameters: list, device: Device) -> torch.optim.Optimizer:
+def build_optimizer(settings: FitSettings, parameters: list, device: Device) -> torch.optim.Optimizer:
     """The optimizer, fused into one kernel where its class can be and the settings do not say otherwise."""
     target, extra = settings.optimizer, {}
     given = target.arguments

@@ -175,9 +175,9 @@ def test_bfloat16_computes_nearly_the_same(manifest):
 def test_the_optimizer_is_fused_unless_told_otherwise(manifest):
     settings = settings_with({}).train
     parameter = [torch.nn.Parameter(torch.ones(2))]
-    assert fitting._optimizer(settings, parameter, CPU).defaults["fused"] is True
+    assert fitting.build_optimizer(settings, parameter, CPU).defaults["fused"] is True
     plain = settings_with({"train.optimizer.fused": "false"}).train
-    assert fitting._optimizer(plain, parameter, CPU).defaults["fused"] is False
+    assert fitting.build_optimizer(plain, parameter, CPU).defaults["fused"] is False
 
 
 def test_throughput_is_counted_in_images(manifest):

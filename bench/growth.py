@@ -1,0 +1,108 @@
+"""Time and peak memory as the set grows: `python -m bench.growth --sizes 1000 2000 4000`.
+
+Each size runs in a process of its own: decode and survey, then head and last two blocks of EfficientNet-Lite0 from
+stores that are cold. Memory alone is measured for a manifest of 50,000 rows as well.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+
+from bench.common import ROOT, empty_stores, parser, quiet, real_data, real_images, report, settings
+
+
+def one(count: int, where: str) -> dict[str, float]:
+    """Seconds (imports left out) and peak bytes for `count` images."""
+    from cxr import device as devices
+    from cxr import layouts, leaks, survey
+    from cxr.fitting import fit_network
+    from cxr.model import build
+
+    quiet()
+    picked = devices.pick(where)
+    devices.prepare(0, deterministic=False)
+    manifest = real_images(count * 4 // 5, count - count * 4 // 5)
+    found = {item.path: item for item in layouts.scan(manifest.root)}
+    started = time.perf_counter()
+    table, _ = survey.survey(manifest.root, [found[path] for path in manifest.rows["path"]])
+    leaks.resolve(table.assign(split="train"), 6)
+    del table
+    with empty_stores() as folder:
+        chosen = settings({"cache.dir": folder, "train.epochs": 3, "finetune.epochs": 3}, "cpu")
+        network = build(chosen.model, manifest.classes, seed=0)
+        for fit, unfreeze in ((chosen.train, 0), (chosen.finetune, 2)):
+            fit_network(network, manifest, fit, unfreeze=unfreeze, device=picked, seed=0, cache=chosen.cache)
+    return {"seconds": time.perf_counter() - started, "peak_bytes": _peak()}
+
+
+def rows_alone(count: int) -> dict[str, float]:
+    """Peak bytes with a manifest of `count` rows that was written, read, and cut into its parts; and without one."""
+    import pandas as pd
+
+    from cxr.data import class_weights, parts
+    from cxr.manifest import COLUMNS, Manifest
+
+    before = _peak()
+    rows = pd.DataFrame(
+        {
+            "path": [f"train/PNEUMONIA/person{n}_virus_{n}.jpeg" for n in range(count)],
+            "sha256": [f"{n:064x}" for n in range(count)],
+            "label": [("normal", "bacteria", "virus")[n % 3] for n in range(count)],
+            "patient": [f"train/person{n}" for n in range(count)],
+            "split": [("train", "train", "train", "val", "test")[n % 5] for n in range(count)],
+            "width": 1000, "height": 1000, "mode": "L",
+        }
+    )[COLUMNS]  # fmt: skip
+    with empty_stores() as folder:
+        Manifest(rows, real_data(), ("normal", "bacteria", "virus")).save(folder)
+        loaded = Manifest.load(folder)
+    class_weights(loaded.part("train"))
+    parts(len(loaded), 64, 0, 1)
+    return {"peak_bytes": _peak(), "before_bytes": before}
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _apart(*words: str) -> dict[str, float]:
+    done = subprocess.run([sys.executable, "-m", "bench.growth", *words], cwd=ROOT, capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("--sizes", type=int, nargs="+", default=[1000, 2000, 4000])
+    made.add_argument("--rows", type=int, default=50_000)
+    made.add_argument("--only", choices=("images", "rows"), help="measure one size in this process")
+    given = made.parse_args()
+    if given.only:
+        print(json.dumps(one(given.sizes[0], given.device) if given.only == "images" else rows_alone(given.rows)))
+        return
+    _apart("--only", "images", "--sizes", "200", "--device", given.device)  # warm-up: files in memory, code compiled
+    found = {n: _apart("--only", "images", "--sizes", str(n), "--device", given.device) for n in given.sizes}
+    alone = _apart("--only", "rows", "--rows", str(given.rows))
+    first, last = given.sizes[0], given.sizes[-1]
+    slope = (found[last]["seconds"] - found[first]["seconds"]) / (last - first)
+    off = max(abs(found[n]["seconds"] / (found[first]["seconds"] + slope * (n - first)) - 1) for n in given.sizes)
+    peaks = [found[n]["peak_bytes"] for n in given.sizes]
+    rows = [(f"{n:,} images", f"{found[n]['seconds']:.1f} s, {1000 * found[n]['seconds'] / n:.1f} ms an image, "
+             f"peak memory {found[n]['peak_bytes'] / 1e9:.2f} GB") for n in given.sizes]  # fmt: skip
+    rows += [("time, largest distance from the line through the ends", f"{100 * off:.1f} %"),
+             ("time per image, largest over smallest set",
+              f"{found[last]['seconds'] / last / (found[first]['seconds'] / first):.3f}"),
+             ("peak memory, largest over smallest", f"{max(peaks) / min(peaks):.3f}"),
+             (f"{given.rows:,} manifest rows", f"peak memory {alone['peak_bytes'] / 1e9:.2f} GB, "
+              f"{alone['before_bytes'] / 1e9:.2f} GB before them")]  # fmt: skip
+    report(given, "Time and memory as the set grows", rows,
+           {"sizes": {str(n): v for n, v in found.items()}, "off_linear": off, "memory_ratio": max(peaks) / min(peaks),
+            "ratio": found[last]["seconds"] / last / (found[first]["seconds"] / first), "rows": alone})  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

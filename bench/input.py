@@ -1,0 +1,92 @@
+"""Does training wait for its images? The real loop against the same step on one batch that is in memory already:
+`python -m bench.input --images 256 --rounds 5`."""
+
+import time
+from statistics import median
+
+from torch import nn
+
+from bench.common import empty_stores, parser, quiet, real_images, report, settings, synchronise
+from cxr import device as devices
+from cxr import engine, targets
+from cxr.boundary import split_at
+from cxr.engine import Training
+from cxr.feeding import feed
+from cxr.fitting import build_optimizer
+from cxr.model import build
+
+
+class Fixed:
+    """One batch, as often as an epoch has batches."""
+
+    def __init__(self, batches):
+        self.x, self.y = next(iter(batches.epoch(1)))
+        self.count = len(batches)
+        self.images = self.count * len(self.y)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def epoch(self, _epoch: int):
+        for _ in range(self.count):
+            yield self.x, self.y
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("--images", type=int, default=256)
+    made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--batch-size", type=int, default=32)
+    made.add_argument("--model", default="efficientnet_lite0")
+    made.add_argument("--size", type=int, default=224, help="pixels")
+    made.add_argument("--compile", default="auto")
+    given = made.parse_args()
+    quiet()
+    where = devices.pick(given.device)
+    devices.prepare(0, deterministic=False)
+    manifest = real_images(given.images, 16)
+    with empty_stores() as folder:
+        keys = {"model.name": given.model, "model.weights": "none", "model.input_size": given.size, "cache.dir": folder,
+                "train.batch_size": given.batch_size, "train.compile": given.compile,
+                "train.augment.crop_scale": "[0.8, 1.0]", "train.augment.rotate": 5, "train.augment.contrast": 0.2,
+                "train.epochs": 100}  # fmt: skip
+        chosen = settings(keys)
+        network = build(chosen.model, manifest.classes, seed=0)
+        network.module.to(where.device, memory_format=engine.torch.channels_last)
+        prefix, suffix = split_at(network, "all")
+        suffix.requires_grad_(True)
+        fed = feed(network, manifest, chosen.train, chosen.cache, prefix=prefix, unfreeze="all", device=where, seed=0)
+        if given.compile == "true" or (given.compile == "auto" and where.device.type == "cuda"):
+            suffix.compile()
+        fixed = Fixed(fed.train)
+        training = Training(
+            prefix=nn.Identity(), suffix=suffix, train=fed.train, val=fed.val,
+            loss=targets.loss(chosen.train.loss, None), val_loss=targets.loss(chosen.train.loss, None),
+            metric=targets.metric(chosen.train.metric, 3),
+            optimizer=build_optimizer(chosen.train, list(suffix.parameters()), where), scheduler=None,
+            settings=chosen.train, device=where, seed=0, fingerprint={},
+        )  # fmt: skip
+
+        def rate(batches) -> float:
+            training.train = batches
+            synchronise(where.device)
+            started = time.perf_counter()
+            engine.train_epoch(training, 1)
+            synchronise(where.device)
+            return batches.images / (time.perf_counter() - started)
+
+        rate(fixed), rate(fed.train)  # warm-up
+        pairs = [(rate(fed.train), rate(fixed)) for _ in range(given.rounds)]
+    ratio = median(real / still for real, still in pairs)
+    rows = [
+        ("model", f"{given.model}, {given.size} pixels, all of it trained, batch {given.batch_size}"),
+        ("images", f"{given.images}, augmented, from the decoded store"),
+        ("real loop", f"{median(real for real, _ in pairs):.1f} images/s"),
+        ("one fixed batch", f"{median(still for _, still in pairs):.1f} images/s"),
+        ("ratio", f"{ratio:.3f} (median of {given.rounds} pairs)"),
+    ]
+    report(given, "The real loop against one fixed batch", rows, {"ratio": ratio, "pairs": pairs})
+
+
+if __name__ == "__main__":
+    main()
