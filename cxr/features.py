@@ -82,12 +82,9 @@ class Wanted:
     device: Device
     views: int
 
-    def plan(self, weights: str) -> Plan:
-        """The store for `weights`, the digest of the prefix; its shape is found by asking for one image."""
-        size, cut = self.network.spec.size, self.batches.augment
-        with self.device.autocast():
-            blank = torch.zeros(1, 3, size, size, device=self.device.device)
-            one = frozen(self.prefix, blank.contiguous(memory_format=torch.channels_last))
+    def plan(self, weights: str, one: np.ndarray) -> Plan:
+        """The store for `weights`, the digest of the prefix, which gives `one` for an image."""
+        cut = self.batches.augment
         drawn = {"settings": cut.settings.model_dump(), "seed": self.batches.seed} if cut is not None else None
         shape = (self.views * len(self.part), *one.shape[1:])
         return Plan(
@@ -106,7 +103,7 @@ class Wanted:
                 "code": code_digest(images, data, augment, boundary, model, lite0, sys.modules[__name__]),
             },
             shape=shape,
-            dtype=_numpy(one).dtype,
+            dtype=one.dtype,
             about=f"{len(self.part):,} images x {self.views} views of {' x '.join(map(str, shape[1:]))}",
         )
 
@@ -131,8 +128,8 @@ class Wanted:
 
 def open_features(wanted: list[Wanted], stores: Stores) -> list[Store] | None:
     """The stores of all that is wanted (made where they are missing), or None where they are too large together."""
-    weights = digest(wanted[0].prefix)
-    plans = [one.plan(weights) for one in wanted]
+    weights, example = digest(wanted[0].prefix), _example(wanted[0])
+    plans = [one.plan(weights, example) for one in wanted]
     total = sum(plan.bytes for plan in plans)
     if total > stores.limit:
         log.warning(
@@ -141,6 +138,15 @@ def open_features(wanted: list[Wanted], stores: Stores) -> list[Store] | None:
         )  # fmt: skip
         return None
     return [stores.get(plan, one.write) for plan, one in zip(plans, wanted, strict=True)]
+
+
+def _example(wanted: Wanted) -> np.ndarray:
+    """What the prefix gives for a blank image, of shape (1, ...)."""
+    size = wanted.network.spec.size
+    blank = torch.zeros(1, 3, size, size, device=wanted.device.device).contiguous(memory_format=torch.channels_last)
+    wanted.prefix.eval()
+    with torch.no_grad(), wanted.device.autocast():
+        return _numpy(wanted.prefix(blank))
 
 
 def digest(module: nn.Module) -> str:
