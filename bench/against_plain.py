@@ -27,8 +27,8 @@ def arguments(about: str, views: int) -> argparse.Namespace:
     made.add_argument("--batch-size", type=int, default=32)
     made.add_argument("--lr", type=float, default=1e-3)
     made.add_argument("--plain-epochs", type=int, help="run fewer of the plain loop and multiply")
-    made.add_argument("--plain-statistics", choices=("moving", "frozen"), default="moving",
-                      help="batch norms of the frozen part in the plain loop: as they come, or in eval mode")  # fmt: skip
+    words = "batch norms of the frozen part in the plain loop: as they come, or in eval mode"
+    made.add_argument("--plain-statistics", choices=("moving", "frozen"), default="moving", help=words)
     return made.parse_args()
 
 

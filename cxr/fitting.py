@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cxr import targets
-from cxr.boundary import split_at
+from cxr.boundary import folded, split_at
 from cxr.config import CacheSettings, FitSettings
 from cxr.data import class_weights
 from cxr.device import Device
@@ -44,7 +44,7 @@ def fit_network(
     weight = class_weights(manifest.part("train")).to(device.device) if settings.class_weights == "balanced" else None
     network.module.to(device.device, memory_format=torch.channels_last)
     prefix, suffix = split_at(network, unfreeze)
-    prefix.requires_grad_(False)
+    prefix = prefix if isinstance(prefix, nn.Identity) else folded(prefix)
     suffix.requires_grad_(True)
     parameters = [p for p in suffix.parameters() if p.requires_grad]
     log.info(

@@ -40,7 +40,7 @@ class _SameConv2d(nn.Conv2d):
         for side, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
             total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
             padding += [total // 2, total - total // 2]
-        return functional.conv2d(functional.pad(x, padding), self.weight, None, self.stride, 0, 1, self.groups)
+        return functional.conv2d(functional.pad(x, padding), self.weight, self.bias, self.stride, 0, 1, self.groups)
 
 
 def _unit(channels: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True) -> nn.Module:

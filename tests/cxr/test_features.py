@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cxr import decoded, features, fitting
-from cxr.boundary import frozen, split_at
+from cxr.boundary import folded, frozen, split_at
 from cxr.data import DecodedAnew
 from cxr.device import Device
 from cxr.features import FeatureBatches
@@ -156,6 +156,21 @@ def test_an_image_has_the_same_features_in_any_batch():
     for size in (1, 3, 8, 17, 32):
         parts = [frozen(prefix, x[i : i + size]) for i in range(0, 33, size)]
         assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "efficientnet_v2_s"])
+def test_folding_changes_next_to_nothing_and_leaves_the_network_alone(name):
+    made = network(name)
+    for module in made.module.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    before = weights(made)
+    prefix, _ = split_at(made, 0)
+    x = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    plain, quick = frozen(prefix.eval(), x), frozen(folded(prefix), x)
+    torch.testing.assert_close(quick, plain, rtol=1e-4, atol=1e-5 * float(plain.abs().max()))
+    assert same(weights(made), before)
 
 
 def test_the_store_is_not_changed_by_training(manifest, tmp_path):
