@@ -109,6 +109,10 @@ def report(arguments: argparse.Namespace, title: str, rows: list[tuple[str, str]
     command = f"python -m {Path(sys.argv[0]).parent.name}.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}".strip()
     lines = [f"\n## {title}\n", f"{today}. {where}.{f' {arguments.note}' if arguments.note else ''}\n",
              f"`{command}`\n", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]  # fmt: skip
+    if not RESULTS.exists():
+        lines.insert(
+            0, "# Bench results\n\nWhat each bench printed, the newest last. Ratios are of runs side by side.\n"
+        )
     with RESULTS.open("a", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
     if arguments.json:

@@ -4,6 +4,7 @@
 import time
 from statistics import median
 
+import torch
 from torch import nn
 
 from bench.common import empty_stores, parser, quiet, real_images, report, settings, synchronise
@@ -52,7 +53,7 @@ def main() -> None:
                 "train.epochs": 100}  # fmt: skip
         chosen = settings(keys)
         network = build(chosen.model, manifest.classes, seed=0)
-        network.module.to(where.device, memory_format=engine.torch.channels_last)
+        network.module.to(where.device, memory_format=torch.channels_last)
         prefix, suffix = split_at(network, "all")
         suffix.requires_grad_(True)
         fed = feed(network, manifest, chosen.train, chosen.cache, prefix=prefix, unfreeze="all", device=where, seed=0)
@@ -78,6 +79,7 @@ def main() -> None:
         rate(fixed), rate(fed.train)  # warm-up
         pairs = [(rate(fed.train), rate(fixed)) for _ in range(given.rounds)]
     ratio = median(real / still for real, still in pairs)
+    peak = torch.cuda.max_memory_allocated() if where.device.type == "cuda" else 0
     rows = [
         ("model", f"{given.model}, {given.size} pixels, all of it trained, batch {given.batch_size}"),
         ("images", f"{given.images}, augmented, from the decoded store"),
@@ -85,7 +87,8 @@ def main() -> None:
         ("one fixed batch", f"{median(still for _, still in pairs):.1f} images/s"),
         ("ratio", f"{ratio:.3f} (median of {given.rounds} pairs)"),
     ]
-    report(given, "The real loop against one fixed batch", rows, {"ratio": ratio, "pairs": pairs})
+    rows += [("peak memory on the GPU", f"{peak / 1e9:.2f} GB")] if peak else []
+    report(given, "The real loop against one fixed batch", rows, {"ratio": ratio, "pairs": pairs, "peak_bytes": peak})
 
 
 if __name__ == "__main__":

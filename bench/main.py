@@ -73,9 +73,11 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--profile", default="cpu")
     made.add_argument("--subset", type=int, help="images in all; default: every one")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting")
     given = made.parse_args()
     more = [f"profile={given.profile}", f"device={given.device}"]
     more += [f"data.subset_size={given.subset}"] if given.subset else []
+    more += given.set
     with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder:
         cold, steps, printed = run_main(folder, *more)
         warm, _, _ = run_main(folder, *more, "train.optimizer.lr=0.0008")

@@ -20,7 +20,7 @@ _CONTAINER_SHARE = 0.8
 # A frozen prefix sees whole chunks of so many images, the last one filled up: kernels may round odd batches otherwise,
 # and the features of an image would depend on its neighbours. On a CPU small chunks stay in its caches (measured: 8 is
 # 1.2 to 1.8 times as quick as 64); a GPU wants its batch whole.
-_CHUNK = 8
+CHUNK = 8
 
 
 def blocks(network: Network) -> list[str]:
@@ -67,10 +67,10 @@ def frozen(prefix: nn.Module, x: Tensor) -> Tensor:
     if isinstance(prefix, nn.Identity):
         return x
     with torch.no_grad():
-        lacking = -len(x) % _CHUNK
+        lacking = -len(x) % CHUNK
         filled = torch.cat([x, x[:1].expand(lacking, *x.shape[1:])]) if lacking else x
         filled = filled.contiguous(memory_format=torch.channels_last)
-        chunks = filled.split(_CHUNK) if x.device.type == "cpu" else [filled]
+        chunks = filled.split(CHUNK) if x.device.type == "cpu" else [filled]
         return torch.cat([prefix(chunk) for chunk in chunks])[: len(x)]
 
 

@@ -13,6 +13,7 @@ from numpy import ndarray
 from tqdm import tqdm
 
 from cxr import images
+from cxr.boundary import CHUNK, folded
 from cxr.bundle import Bundle
 from cxr.machine import cores
 
@@ -25,13 +26,14 @@ class Predictor:
         self.spec = bundle.network.spec
         self.temperature = bundle.temperature
         self.device = torch.device(device)
-        self.module = bundle.network.module.float().eval().to(self.device, memory_format=torch.channels_last)
+        self.module = folded(bundle.network.module.float()).to(self.device, memory_format=torch.channels_last)
 
     def logits(self, rasters: ndarray) -> ndarray:
         """`uint8` rasters of shape (B, S, S) to logits `float64` of shape (B, C)."""
         x = torch.from_numpy(self.spec.normalise(rasters)).to(self.device, memory_format=torch.channels_last)
         with torch.inference_mode():
-            return self.module(x).double().cpu().numpy()
+            chunks = x.split(CHUNK) if self.device.type == "cpu" else [x]
+            return torch.cat([self.module(chunk) for chunk in chunks]).double().cpu().numpy()
 
     def probabilities(self, rasters: ndarray) -> ndarray:
         """`uint8` rasters of shape (B, S, S) to probabilities `float64` of shape (B, C); every row adds up to 1."""

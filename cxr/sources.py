@@ -47,7 +47,7 @@ class Source:
 
 def fetch(data: DataSettings, seed: int) -> Source:
     """Make `data.path` a folder of images; raises `CxrError` where it cannot be had."""
-    cache = Path(data.cache_dir).expanduser() if data.cache_dir else Path(pooch.os_cache("cxr"))
+    cache = cache_folder(data)
     if data.path == "sample":
         return Source(_phantoms(cache, data.sample_images, seed), _described("sample", "sample", synthetic=True))
     if data.path == "mendeley":
@@ -68,6 +68,23 @@ def fetch(data: DataSettings, seed: int) -> Source:
         return Source(root, _described("zip", str(path), digest))
     seen = "is neither a folder nor a .zip" if path.exists() else "does not exist"
     raise CxrError(f"data path {path} {seen}; give a folder, a .zip, an address, `mendeley` or `sample`")
+
+
+def cache_folder(data: DataSettings) -> Path:
+    """Where downloads, unpacked archives and drawn phantoms are kept."""
+    return Path(data.cache_dir).expanduser() if data.cache_dir else Path(pooch.os_cache("cxr"))
+
+
+def clear(data: DataSettings) -> int:
+    """Remove what this module keeps; returns the bytes that were freed. Other folders in the cache stay."""
+    freed = 0
+    cache = cache_folder(data)
+    kept = [*cache.glob("downloads"), *cache.glob("phantoms-v*"), *(f.parent for f in cache.glob(f"*/{archive.DONE}"))]
+    kept += [folder for pattern in (".unpack-*", ".phantoms-*") for folder in cache.glob(pattern)]
+    for folder in kept:
+        freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        shutil.rmtree(folder, ignore_errors=True)
+    return freed
 
 
 def _described(

@@ -98,7 +98,7 @@ class Stores:
         if plan.bytes > self.limit:
             log.warning(
                 "%s would take %s on disk, cache.max_gb allows %s: goes without",
-                plan.about, _gb(plan.bytes), _gb(self.limit),
+                plan.about, in_words(plan.bytes), in_words(self.limit),
             )  # fmt: skip
             return None
         try:
@@ -123,7 +123,7 @@ class Stores:
             log.warning("%s is damaged: built anew", folder)
             return None
         os.utime(folder / FACTS)  # for `_make_room`: used now
-        log.info("%s: %s, %s, read from %s", plan.kind, plan.about, _gb(plan.bytes), folder)
+        log.info("%s: %s, %s, read from %s", plan.kind, plan.about, in_words(plan.bytes), folder)
         return Store(folder, plan)
 
     def _built(self, plan: Plan, fill: Callable[[Write], None]) -> Store:
@@ -131,7 +131,7 @@ class Stores:
         for left in self.folder.glob(f".{plan.name}-*"):  # by a process that was killed: the lock is ours
             shutil.rmtree(left, ignore_errors=True)
         self._make_room(plan)
-        log.info("%s: %s, %s on disk, is written to %s", plan.kind, plan.about, _gb(plan.bytes), folder)
+        log.info("%s: %s, %s on disk, is written to %s", plan.kind, plan.about, in_words(plan.bytes), folder)
         scratch = Path(tempfile.mkdtemp(prefix=f".{plan.name}-", dir=self.folder))
         try:
             with (scratch / ROWS).open("wb") as file:
@@ -159,7 +159,7 @@ class Stores:
             lock = FileLock(self.folder / f".{folder.name}.lock")
             with lock:  # nobody builds it now; who reads it keeps what is mapped
                 shutil.rmtree(folder, ignore_errors=True)
-            log.info("removed %s (%s) to stay within cache.max_gb", folder.name, _gb(size))
+            log.info("removed %s (%s) to stay within cache.max_gb", folder.name, in_words(size))
             excess -= size
 
     def listed(self) -> Iterator[tuple[Path, int, float]]:
@@ -184,5 +184,9 @@ def _write(file: BinaryIO, plan: Plan, first: int, values: np.ndarray) -> None:
     file.write(np.ascontiguousarray(values).data)
 
 
-def _gb(size: int) -> str:
-    return f"{size / GB:.2f} GB" if size >= GB / 100 else f"{size / 10**6:.1f} MB"
+def in_words(size: int) -> str:
+    """Bytes as people say them."""
+    for unit, name in ((GB, "GB"), (10**6, "MB"), (1000, "kB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} bytes"

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Every bench that a GPU changes, in one call of under ten minutes. Needs one NVIDIA GPU, `CXR_DATA` (or the data beside
+# the checkout), Python 3.11 or newer with torch >= 2.11 and torchvision >= 0.26; what else is missing is installed
+# without touching these two.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out="${OUT:-bench/gpu}"
+mkdir -p "$out"
+
+python - <<'PY'
+import torch
+assert torch.cuda.is_available(), "no GPU: torch.cuda.is_available() is false"
+print(torch.__version__, torch.cuda.get_device_name())
+PY
+grep -vE '^(torch|torchvision|nvidia-|triton|cuda-|    #|#)' requirements.txt > "$out/others.txt"
+pip install --quiet --no-deps -r "$out/others.txt" || echo "some packages could not be installed; going on with what is there"
+
+bench() { timeout "$1" python -m "bench.$2" --device cuda --json "$out/$2$4.json" $3 || echo "bench.$2 $3: failed or out of time"; }
+bench 90 input "--model efficientnet_v2_s --size 384 --images 1024 --batch-size 64 --rounds 3" ""
+bench 90 head "--images 1024 --epochs 10 --views 1 --plain-epochs 1 --batch-size 64" "-1"
+bench 90 head "--images 1024 --epochs 10 --views 4 --plain-epochs 1 --batch-size 64" "-4"
+bench 90 finetune "--images 1024 --epochs 10 --views 2 --plain-epochs 1 --batch-size 64" ""
+# The published setting from end to end; without a file in WEIGHTS, from weights drawn at random.
+bench 230 main "--profile paper --set model.weights=${WEIGHTS:-none}" ""
+cp bench/RESULTS.md "$out/"
