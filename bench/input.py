@@ -9,7 +9,7 @@ from torch import nn
 
 from bench.common import empty_stores, parser, quiet, real_images, report, settings, synchronise
 from cxr import device as devices
-from cxr import engine, targets
+from cxr import engine, quicker, targets
 from cxr.boundary import split_at
 from cxr.engine import Training
 from cxr.feeding import feed
@@ -56,6 +56,7 @@ def main() -> None:
         network.module.to(where.device, memory_format=torch.channels_last)
         prefix, suffix = split_at(network, "all")
         suffix.requires_grad_(True)
+        quicker.for_training(suffix, where.device)
         fed = feed(network, manifest, chosen.train, chosen.cache, prefix=prefix, unfreeze="all", device=where, seed=0)
         if given.compile == "true" or (given.compile == "auto" and where.device.type == "cuda"):
             suffix.compile()

@@ -55,10 +55,9 @@ class Augment:
         shift_x = (2 * draws[3] - 1) * (room + 2 * s.translate)
         shift_y = (2 * draws[4] - 1) * (room + 2 * s.translate)
         cos, sin = side * angle.cos(), side * angle.sin()
-        rows = [torch.stack([mirror * cos, -sin, shift_x], -1), torch.stack([mirror * sin, cos, shift_y], -1)]
-        theta = torch.stack(rows, 1).to(grey.device)  # (B, 2, 3)
-        shape = (len(grey), 1, self.size, self.size)
-        grid = functional.affine_grid(theta, shape, align_corners=False)
+        x_row = torch.stack([mirror * cos, -sin, shift_x]).to(grey.device)  # of the affine map, each (3, B)
+        y_row = torch.stack([mirror * sin, cos, shift_y]).to(grey.device)
+        grid = torch.stack([_coordinate(x_row, self.size), _coordinate(y_row, self.size)], -1)  # (B, S, S, 2)
         # Inside the picture, nothing is blended with the black outside: half a pixel at its edges belongs to it.
         edge = 1 - 1 / grey.shape[-1]
         grid = torch.where(grid.abs() <= 1, grid.clamp(-edge, edge), grid)
@@ -77,3 +76,13 @@ class Augment:
         if s.brightness:
             grey = grey + (255 * s.brightness * (2 * draws[7] - 1))[:, None, None]
         return grey.clamp(0, 255) if s.gamma or s.contrast or s.brightness else grey
+
+
+def _coordinate(row: Tensor, size: int) -> Tensor:
+    """One row (3, B) of affine maps at every pixel's centre, (B, S, S); the picture reaches from -1 to 1.
+
+    The same as `affine_grid`, whose matrix product took a third of all augmentation on a CPU.
+    """
+    centres = (2 * torch.arange(size, device=row.device) + 1) / size - 1
+    along, down, shift = row[..., None]  # each (B, 1)
+    return (down * centres + shift)[:, :, None] + (along * centres)[:, None, :]

@@ -8,7 +8,7 @@ import logging
 import torch
 from torch import nn
 
-from cxr import targets
+from cxr import quicker, targets
 from cxr.boundary import folded, split_at
 from cxr.config import CacheSettings, FitSettings
 from cxr.data import class_weights
@@ -46,6 +46,7 @@ def fit_network(
     prefix, suffix = split_at(network, unfreeze)
     prefix = prefix if isinstance(prefix, nn.Identity) else folded(prefix)
     suffix.requires_grad_(True)
+    quicker.for_training(suffix, device.device)
     parameters = [p for p in suffix.parameters() if p.requires_grad]
     log.info(
         "training %s of %s parameters of %s on %s",
