@@ -20,6 +20,9 @@ CLASS_NAMES = {2: ("normal", "pneumonia"), 3: ("normal", "bacteria", "virus")}
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+GateScore = Literal[
+    "accuracy", "balanced_accuracy", "macro_f1", "auc_pneumonia", "sensitivity", "specificity"
+]  # higher is better for all of them
 Workers = Literal["auto"] | Annotated[int, Field(ge=0)]
 
 
@@ -116,14 +119,30 @@ class FinetuneSettings(FitSettings):
     unfreeze: Literal["all"] | Annotated[int, Field(ge=0)]
 
 
+class CalibrationSettings(Section):
+    temperature: Literal["fitted", "none"]
+    min_sensitivity: Share
+
+
 class EvaluateSettings(Section):
     batch_size: Positive
     metric: Target
+    prevalences: list[Share]
+    robustness: bool
+    robustness_images: Positive | None
+    gallery: int = Field(ge=0, le=60)
+
+
+class GateSettings(Section):
+    metric: GateScore
+    margin: float = Field(ge=0, le=1)
+    minimum: dict[GateScore, Annotated[float, Field(ge=0, le=1)]]
 
 
 class RegistrySettings(Section):
     name: str = Field(pattern=r"^[\w .-]+$")
     register_model: bool = Field(alias="register")
+    gate: GateSettings
 
 
 class CacheSettings(Section):
@@ -147,6 +166,7 @@ class Settings(Section):
     train: FitSettings
     finetune: FinetuneSettings
     cache: CacheSettings
+    calibration: CalibrationSettings
     evaluate: EvaluateSettings
     registry: RegistrySettings
 

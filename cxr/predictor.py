@@ -45,6 +45,10 @@ class Predictor:
 
     def predict(self, read: Sequence[Callable[[], bytes]], batch_size: int) -> ndarray:
         """Probabilities of shape (n, C) for pictures that are read one by one, decoded in threads ahead of use."""
+        return softmax(self.predict_logits(read, batch_size) / self.temperature)
+
+    def predict_logits(self, read: Sequence[Callable[[], bytes]], batch_size: int) -> ndarray:
+        """Logits of shape (n, C), before the temperature."""
         found = list(tqdm(self._batches(read, batch_size), total=-(-len(read) // batch_size), desc="evaluating",
                           unit="batch", leave=False, disable=not sys.stderr.isatty()))  # fmt: skip
         return np.concatenate(found) if found else np.empty((0, len(self.classes)))
@@ -56,7 +60,7 @@ class Predictor:
             for number in range(len(parts)):
                 if number + 2 < len(parts):
                     ahead.append(self._submit(pool, parts[number + 2]))
-                yield self.probabilities(np.stack([future.result() for future in ahead.pop(0)]))
+                yield self.logits(np.stack([future.result() for future in ahead.pop(0)]))
 
     def _submit(self, pool: ThreadPoolExecutor, part: Sequence[Callable[[], bytes]]) -> list:
         return [pool.submit(lambda one=one: self.raster(one())) for one in part]

@@ -1,39 +1,79 @@
-"""The work of `evaluate`: probabilities of the test part, scores, files, and the registered version."""
+"""The work of `evaluate`: answers on validation and test, scores, the gate, the registered version, the report."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from numpy import ndarray
 
 from cxr import bundle, device, metrics, targets
+from cxr.assessment import activation, assess, figures, gallery, plots, robustness, subgroups, tuning
+from cxr.assessment.scores import Sample
 from cxr.bundle import Bundle
 from cxr.errors import CxrError
-from cxr.eval_figures import figures
-from cxr.manifest import Manifest, read_verified
-from cxr.predictor import Predictor
-from steps import keys, registry
+from cxr.manifest import Manifest
+from cxr.predictor import Predictor, softmax
+from steps import keys, registry, reporting
 from steps.context import Context
+from steps.rival import Rivals
+
+PARTS = {"val": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated: a bundle, its network at work, and the split it answers on."""
+
+    folder: Path
+    bundle: Bundle
+    predictor: Predictor
+    manifest: Manifest
+    split_run_id: str
+    digest: str
+    device: str
 
 
 def evaluate(context: Context) -> None:
-    """Score the bundle that the command line names, and register it."""
+    """Score the bundle that the command line names, register it, and write the report."""
+    subject = _subject(context)
+    settings = context.settings.evaluate
+    logits, samples, found = {}, {}, {}
+    for split, word in PARTS.items():
+        part = subject.manifest.part(split)
+        context.log.info("evaluating %s on %d %s images", subject.bundle.network.name, len(part), word)
+        logits[split] = tuning.logits_of(subject.predictor, part, settings.batch_size)
+        samples[split] = Sample.of(part, context.settings.seed)
+        found[split] = assess.assess(samples[split], logits[split], subject.bundle, settings.prevalences)
+    answers = {split: softmax(values / subject.bundle.temperature) for split, values in logits.items()}
+    _log_scores(context, subject, found, answers["test"])
+    pictures = _pictures(context, subject, logits["test"], samples["test"])
+    rivals = Rivals(context, subject.manifest, samples, answers, subject.device)
+    facts = {"validation": found["val"], "test": found["test"], **_where_it_fails(context, subject, samples, answers)}
+    facts["mistakes"] = pictures.pop("mistakes")
+    if context.settings.registry.register_model:
+        facts |= registry.register(context, subject.folder, subject.bundle, _tags(context, subject), found, rivals)
+    _keep(context, subject, answers["test"])
+    reporting.report(context, subject, facts, pictures)
+    context.tag("cxr.output_digest", subject.digest)
+    _copy(context)
+
+
+def _subject(context: Context) -> Subject:
     folder, split_run_id = _inputs(context)
     loaded = bundle.load(folder)
     manifest = Manifest.load(context.fetch(split_run_id, "split"))
     bundle.check_classes(loaded, manifest.classes)
     digest = bundle.digest(folder)
     keys.tag(context, keys.components("evaluate", context.settings, [digest]))
-    test = manifest.part("test")
-    if not len(test):
-        raise CxrError("the split has no test images; run prepare_split with data.test_size above 0")
-    probabilities = _probabilities(context, loaded, test)
-    scores = _scores(context, test, probabilities, loaded)
-    _keep(context, test, probabilities, scores)
-    context.tag("cxr.output_digest", digest)
-    if context.settings.registry.register_model:
-        _register(context, folder, loaded, manifest, digest)
+    for split, word in PARTS.items():
+        if not len(manifest.part(split)):
+            raise CxrError(f"the split has no {word} images; run prepare_split with data.{split}_size above 0")
+    where = device.pick(context.settings.device, "float32")
+    device.prepare(context.settings.seed, context.settings.deterministic)
+    predictor = Predictor(loaded, str(where.device))
+    return Subject(folder, loaded, predictor, manifest, split_run_id, digest, str(where.device))
 
 
 def _inputs(context: Context) -> tuple[Path, str]:
@@ -50,56 +90,78 @@ def _inputs(context: Context) -> tuple[Path, str]:
     return context.fetch(run.info.run_id, "bundle"), split_run_id
 
 
-def _probabilities(context: Context, loaded: Bundle, test: Manifest) -> np.ndarray:
-    where = device.pick(context.settings.device, "float32")
-    device.prepare(context.settings.seed, context.settings.deterministic)
-    predictor = Predictor(loaded, str(where.device))
-    context.log.info("evaluating %s on %d test images on %s", loaded.network.name, len(test), where)
-    readers = [lambda i=i: read_verified(test, i) for i in range(len(test))]
-    probabilities = predictor.predict(readers, context.settings.evaluate.batch_size)
-    if not np.isfinite(probabilities).all():
-        raise CxrError("the network's answers are not finite numbers; train again, with precision=float32")
-    return probabilities
-
-
-def _scores(context: Context, test: Manifest, probabilities: np.ndarray, loaded: Bundle) -> dict[str, Any]:
-    labels = test.labels()
-    scores = metrics.scores(labels, probabilities, test.classes)
-    metric = targets.metric(context.settings.evaluate.metric, len(test.classes))
-    metric.update(torch.from_numpy(probabilities), torch.from_numpy(labels))
-    scores["metric"] = float(metric.compute())
-    context.metrics({f"test_{k}": v for k, v in metrics.flat(scores).items()})
-    if "val_metric" in loaded.facts:
-        context.metrics({"val_metric": loaded.facts["val_metric"], "val_loss": loaded.facts["val_loss"]})
+def _log_scores(context: Context, subject: Subject, found: dict[str, Any], probabilities: ndarray) -> None:
+    """Every test score and its interval as metrics, the configured metric, and one line for the log."""
+    test = found["test"]["scores"]
+    values = {f"test_{k}": v["value"] for k, v in test.items()}
+    values |= {f"test_{k}_{end}": v[end] for k, v in test.items() for end in ("low", "high")}
+    values |= {f"val_{k}": v["value"] for k, v in found["val"]["scores"].items()}
+    values |= {f"test_{k}": v for k, v in found["test"]["calibration"]["after"].items()}
+    metric = targets.metric(context.settings.evaluate.metric, len(subject.manifest.classes))
+    metric.update(torch.from_numpy(probabilities), torch.from_numpy(subject.manifest.part("test").labels()))
+    values["test_metric"] = float(metric.compute())
+    if "val_metric" in subject.bundle.facts:
+        values |= {name: subject.bundle.facts[name] for name in ("val_metric", "val_loss")}
+    context.metrics({name: value for name, value in values.items() if value is not None})
     context.log.info(
-        "test: macro-F1 %.4f, loss %.4f, accuracy %.4f on %d images",
-        scores["macro_f1"], scores["loss"], scores["accuracy"], len(test),
+        "test: macro-F1 %.4f (%.4f to %.4f), loss %.4f, accuracy %.4f on %d images of %d patients",
+        *test["macro_f1"].values(), test["loss"]["value"], test["accuracy"]["value"], found["test"]["images"],
+        found["test"]["patients"],
     )  # fmt: skip
-    return scores
 
 
-def _keep(context: Context, test: Manifest, probabilities: np.ndarray, scores: dict[str, Any]) -> None:
-    """Log `evaluation/`, and copy it to `out` where that is given."""
-    labels, classes = test.labels(), test.classes
-    confusion = metrics.confusion(labels, probabilities, classes)
-    for name, figure in figures(labels, probabilities, classes, "test part").items():
-        context.put_figure(figure, f"evaluation/figures/{name}")
+def _pictures(context: Context, subject: Subject, logits: ndarray, sample: Sample) -> dict[str, Any]:
+    """Figures by name, and under `mistakes` the list behind the gallery."""
+    loaded, test, words = subject.bundle, subject.manifest.part("test"), "test part"
+    probabilities = softmax(logits / loaded.temperature)
+    drawn = figures.figures(sample.labels, probabilities, test.classes, words, loaded.operating_points)
+    drawn["reliability"] = plots.reliability(logits, sample.labels, loaded.temperature, words)
+    maps = activation.Activation.of(subject.predictor, loaded.network)
+    most = context.settings.evaluate.gallery
+    worst = gallery.mistakes(test, probabilities, subject.predictor, maps, most)
+    drawn["gallery"] = gallery.sheet(worst, maps is not None)
+    listed = [{k: v for k, v in vars(one).items() if k != "picture"} for one in worst]
+    return {**drawn, "mistakes": {"maps": maps is not None, "images": listed}}
+
+
+def _where_it_fails(
+    context: Context, subject: Subject, samples: dict[str, Sample], answers: dict[str, ndarray]
+) -> dict[str, Any]:
+    test, settings = subject.manifest.part("test"), context.settings.evaluate
+    found: dict[str, Any] = {"subgroups": subgroups.by_group(test, samples["test"], answers["test"])}
+    if settings.robustness:
+        context.log.info("scoring under %d changes of the pictures", len(robustness.CHANGES) - 1)
+        maps = activation.Activation.of(subject.predictor, subject.bundle.network)
+        found["robustness"] = robustness.robustness(
+            subject.predictor, maps, test, context.settings.seed, settings.robustness_images, settings.batch_size
+        )
+    return found
+
+
+def _keep(context: Context, subject: Subject, probabilities: ndarray) -> None:
+    """Log the numbers behind the report: confusion and every prediction."""
+    test = subject.manifest.part("test")
+    confusion = metrics.confusion(test.labels(), probabilities, test.classes)
     context.put_json(
-        {"classes": list(classes), "rows": "truth", "columns": "predicted", "counts": confusion.tolist()},
+        {"classes": list(test.classes), "rows": "truth", "columns": "predicted", "counts": confusion.tolist()},
         "evaluation/confusion.json",
     )
     context.put_json(_predictions(test, probabilities), "evaluation/predictions.json")
-    context.put_json(scores, "evaluation/scores.json")
-    if "out" in context.flags:
-        out = Path(context.flags["out"]).expanduser()
-        try:
-            shutil.copytree(context.fetch(context.run_id, "evaluation"), out, dirs_exist_ok=True)
-        except OSError as error:
-            raise CxrError(f"out={out}: {error.strerror or error}; name a folder that can be written") from None
-        context.log.info("copied to %s", out)
 
 
-def _predictions(test: Manifest, probabilities: np.ndarray) -> list[dict[str, Any]]:
+def _copy(context: Context) -> None:
+    """Copy `evaluation/` to `out` where that is given."""
+    if "out" not in context.flags:
+        return
+    out = Path(context.flags["out"]).expanduser()
+    try:
+        shutil.copytree(context.fetch(context.run_id, "evaluation"), out, dirs_exist_ok=True)
+    except OSError as error:
+        raise CxrError(f"out={out}: {error.strerror or error}; name a folder that can be written") from None
+    context.log.info("copied to %s", out)
+
+
+def _predictions(test: Manifest, probabilities: ndarray) -> list[dict[str, Any]]:
     return [
         {
             "path": row.path,
@@ -112,19 +174,17 @@ def _predictions(test: Manifest, probabilities: np.ndarray) -> list[dict[str, An
     ]
 
 
-def _register(context: Context, folder: Path, loaded: Bundle, manifest: Manifest, digest: str) -> None:
-    facts = loaded.facts
+def _tags(context: Context, subject: Subject) -> dict[str, str]:
+    """What a registered version leads back to."""
+    facts = subject.bundle.facts
     if "val_metric" not in facts or facts.get("manifest_digest") is None:
         raise CxrError("the bundle does not tell its validation metric; only bundles of a training can be registered")
     lineage = {k: v for k, v in context.client.get_run(context.run_id).data.tags.items() if k.endswith("_run_id")}
-    tags = {k: v for k, v in lineage.items() if k.startswith("cxr.")} | {
+    return {k: v for k, v in lineage.items() if k.startswith("cxr.")} | {
         "cxr.evaluate_run_id": context.run_id,
         "cxr.manifest_digest": facts["manifest_digest"],
-        "cxr.bundle_digest": digest,
+        "cxr.bundle_digest": subject.digest,
         "cxr.val_metric": str(facts["val_metric"]),
         "cxr.val_metric_name": facts["metric"],
-        "cxr.synthetic": str(bool(manifest.source.get("synthetic"))).lower(),
+        "cxr.synthetic": str(bool(subject.manifest.source.get("synthetic"))).lower(),
     }
-    made, verdict = registry.register(context, folder, loaded, tags)
-    context.tag("cxr.model_version", made.version)
-    context.tag("cxr.gate", verdict)

@@ -24,7 +24,7 @@ OWNED = {
     "finetune": ("finetune",),
     "evaluate": ("evaluate", "registry"),
 }
-COMMON = (*PLAIN_SETTINGS, "cache")
+COMMON = (*PLAIN_SETTINGS, "cache", "calibration")
 DEFAULT_PROFILE = "sample"
 PARAMS = Path(__file__).resolve().parent.parent / "params.yaml"
 

@@ -49,7 +49,7 @@ def tag(context: Context, parts: dict[str, str]) -> None:
 def used_settings(step: str, settings: Settings) -> dict:
     """The settings that decide the result of a step, by dotted key."""
     sections = OWNED[step] + (("seed",) if step == "prepare_split" else PLAIN_SETTINGS)
-    sections += ("cache",) if step in ("train", "finetune") else ()
+    sections += ("cache", "calibration") if step in ("train", "finetune") else ()
     flat = _flat({name: settings.to_dict()[name] for name in sections})
     return {name: value for name, value in flat.items() if name not in IDLE}
 

@@ -1,48 +1,60 @@
-"""The model registry: what is registered, with which tags, and who is champion.
+"""The model registry: what is registered, with which tags, and who is champion (see `steps.gate`)."""
 
-The first version becomes `champion`. A later one becomes `challenger`, and takes over where its validation metric is
-better on the same split; a draw keeps the champion.
-"""
-
+import json
 import logging
+import tempfile
 import time
 import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import mlflow
 import numpy as np
+from filelock import FileLock
 
 from cxr.bundle import Bundle
 from cxr.errors import CxrError
+from steps import gate
 from steps.context import Context
+from steps.gate import CHALLENGER, CHAMPION, Verdict
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+    from steps.rival import Rivals
+
 log = logging.getLogger("cxr.registry")
 
-CHAMPION, CHALLENGER = "champion", "challenger"
+HISTORY = "cxr.champions"  # tag of the registered model: who was champion since when and why, the newest last
+_KEPT = 15  # entries of the history; a tag has room for 5,000 characters
 REQUIREMENTS = ("mlflow", "torch", "torchvision", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "scikit-learn")
 REQUIREMENTS += ("tqdm",)
 _PACKAGE = Path(__file__).resolve().parent.parent / "cxr"
 _ATTEMPTS = 5  # two first aliases at the same moment make one of them fail on sqlite
 
 
-def register(context: Context, folder: Path, bundle: Bundle, tags: dict[str, str]) -> tuple["ModelVersion", str]:
-    """Register the bundle in `folder` and settle who is champion; returns the version and the verdict.
+def register(
+    context: Context, folder: Path, bundle: Bundle, tags: dict[str, str], found: dict[str, Any], rivals: "Rivals"
+) -> dict[str, Any]:
+    """Register the bundle in `folder` and settle who is champion, by its validation scores in `found["val"]`.
 
-    A bundle that is registered already keeps its version. A registration that fails leaves no empty model behind.
+    Returns `gate` (verdict and checks), `registered` (name and version) and, where there was a champion, `champion`
+    with the comparison on both parts. A bundle that is registered already keeps its version. A registration that
+    fails leaves no empty model behind.
     """
     from mlflow.exceptions import MlflowException
 
     name, client = context.settings.registry.name, context.client
-    known = _version_of(client, name, tags["cxr.bundle_digest"])
-    if known is not None:
-        verdict = known.tags.get("cxr.gate", "registered before")
-        log.info("%s version %s is this very bundle: registered before", name, known.version)
-        return known, verdict
+    made = _version_of(client, name, tags["cxr.bundle_digest"])
+    if made is not None:
+        log.info("%s version %s is this very bundle: registered before", name, made.version)
+        words = made.tags.get("cxr.gate", "registered before")
+        return _settled(context, made, words, [], None, rivals)
     is_new = not _exists(client, name)
     try:
         made = _log_and_register(name, folder, bundle, tags)
@@ -50,33 +62,71 @@ def register(context: Context, folder: Path, bundle: Bundle, tags: dict[str, str
         if is_new and _exists(client, name) and not client.search_model_versions(f"name='{name}'"):
             client.delete_registered_model(name)
         raise CxrError(f"the registry refused {name!r}: {str(error).splitlines()[0]}") from None
-    return made, settle(client, name, made)
+    rules, scores = context.settings.registry.gate, found["val"]["scores"]
+    verdict, champion = settle(
+        client, name, made, lambda there: gate.judge(rules, scores, there, lambda v: rivals.on("val", v))
+    )
+    return _settled(context, made, str(verdict), verdict.checks, champion, rivals)
 
 
-def settle(client: "MlflowClient", name: str, made: "ModelVersion") -> str:
-    """Give `made` its alias by comparing it with the champion; returns the reason, which becomes a tag."""
-    champion = _champion(client, name)
-    if champion is None:
-        alias, verdict = CHAMPION, "champion: the first version"
-    else:
-        alias, verdict = _compare(made, champion)
-    client.set_model_version_tag(name, made.version, "cxr.gate", verdict)
-    _set_alias(client, name, alias, made.version)
+def _settled(
+    context: Context, made: "ModelVersion", words: str, checks: list, champion: "ModelVersion | None", rivals: "Rivals"
+) -> dict[str, Any]:
+    context.tag("cxr.model_version", made.version)
+    context.tag("cxr.gate", words)
+    facts: dict[str, Any] = {
+        "registered": {"name": made.name, "version": made.version},
+        "gate": {"verdict": words, "checks": checks},
+    }
+    if champion is not None:
+        parts = {split: rivals.on(split, champion) for split in rivals.samples}
+        if isinstance(parts["test"], str):
+            facts["champion"] = {"version": champion.version, "why_not": parts["test"]}
+        else:
+            facts["champion"] = {"version": champion.version, "validation": parts["val"], "test": parts["test"]}
+    return facts
+
+
+def settle(
+    client: "MlflowClient", name: str, made: "ModelVersion", judge: Callable[["ModelVersion | None"], Verdict]
+) -> tuple[Verdict, "ModelVersion | None"]:
+    """Give `made` the alias that `judge` decides, given the champion there is; also returns that champion.
+
+    One at a time on a machine: who comes second is compared with who came first. The verdict becomes a tag.
+    """
+    with alone(name):
+        champion = champion_of(client, name)
+        verdict = judge(champion)
+        client.set_model_version_tag(name, made.version, "cxr.gate", str(verdict))
+        if verdict.alias == CHAMPION:
+            crown(client, name, made.version, verdict.reason)
+        else:
+            set_alias(client, name, CHALLENGER, made.version)
     log.info("%s version %s: %s", name, made.version, verdict)
-    return verdict
+    return verdict, champion
 
 
-def _compare(made: "ModelVersion", champion: "ModelVersion") -> tuple[str, str]:
-    for tag, what in (("cxr.manifest_digest", "split"), ("cxr.val_metric_name", "metric")):
-        if made.tags.get(tag) != champion.tags.get(tag):
-            return CHALLENGER, f"challenger: another {what} than the champion's (version {champion.version})"
-    ours, theirs = float(made.tags["cxr.val_metric"]), float(champion.tags["cxr.val_metric"])
-    words = f"validation metric {ours:.4f} against {theirs:.4f} of version {champion.version}"
-    return (CHAMPION, f"champion: {words}") if ours > theirs else (CHALLENGER, f"challenger: {words}")
+def crown(client: "MlflowClient", name: str, number: int | str, why: str) -> None:
+    """Move the alias `champion` in one call, so that there is always exactly one, and note it in the history."""
+    set_alias(client, name, CHAMPION, number)
+    entry = {"version": str(number), "at": datetime.now(UTC).isoformat(timespec="seconds"), "why": why[:150]}
+    client.set_registered_model_tag(name, HISTORY, json.dumps([*history(client, name), entry][-_KEPT:]))
+    if (client.get_registered_model(name).aliases or {}).get(CHALLENGER) == str(number):
+        client.delete_registered_model_alias(name, CHALLENGER)
+
+
+def history(client: "MlflowClient", name: str) -> list[dict[str, str]]:
+    """Who was champion, the newest last."""
+    return json.loads(client.get_registered_model(name).tags.get(HISTORY, "[]"))
+
+
+def alone(name: str) -> FileLock:
+    """A lock that processes of this machine share for one registered model of one store."""
+    mark = sha256(f"{mlflow.get_registry_uri()}\n{name}".encode()).hexdigest()[:16]
+    return FileLock(Path(tempfile.gettempdir()) / f"cxr-registry-{mark}.lock", mode=0o666)
 
 
 def _log_and_register(name: str, folder: Path, bundle: Bundle, tags: dict[str, str]) -> "ModelVersion":
-    import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
@@ -97,7 +147,7 @@ def _log_and_register(name: str, folder: Path, bundle: Bundle, tags: dict[str, s
         return mlflow.register_model(logged.model_uri, name, tags=tags)
 
 
-def _set_alias(client: "MlflowClient", name: str, alias: str, number: int | str) -> None:
+def set_alias(client: "MlflowClient", name: str, alias: str, number: int | str) -> None:
     from mlflow.exceptions import MlflowException
 
     for attempt in range(_ATTEMPTS):
@@ -110,7 +160,7 @@ def _set_alias(client: "MlflowClient", name: str, alias: str, number: int | str)
             time.sleep(0.2 * (attempt + 1) + float(np.random.default_rng().random()) * 0.2)
 
 
-def _champion(client: "MlflowClient", name: str) -> "ModelVersion | None":
+def champion_of(client: "MlflowClient", name: str) -> "ModelVersion | None":
     from mlflow.exceptions import MlflowException
 
     try:

@@ -27,6 +27,7 @@ def prepare(context: Context) -> None:
         source.root, found, workers=data.workers, max_unreadable=data.max_unreadable
     )  # fmt: skip
     log.info("decoded %d images, %d unreadable", len(table), len(unreadable))
+    context.metrics({"decoded": len(table), "unreadable": len(unreadable)})
     table = split.assign(
         table, classes=data.classes, val_size=data.val_size, test_size=data.test_size,
         subset_size=data.subset_size, seed=settings.seed,
@@ -61,7 +62,7 @@ def _keep(
     counts = manifest.counts()
     context.metrics(
         {f"{what}_{part}_{label}": n for (part, label), row in counts.iterrows() for what, n in row.items()}
-        | {"unreadable": len(unreadable), "dropped_duplicates": len(report["dropped"])}
+        | {"dropped_duplicates": len(report["dropped"])}
     )
     _log_dataset(context, manifest)
     context.tag("cxr.synthetic", str(bool(manifest.source.get("synthetic"))).lower())

@@ -4,6 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cxr import bundle, checkpoint, device
+from cxr.assessment.tuning import tune
 from cxr.bundle import Bundle
 from cxr.config import FitSettings
 from cxr.curves import training_curves
@@ -70,7 +71,7 @@ def train_and_keep(
         )  # fmt: skip
 
     def on_improved(record: Epoch) -> None:
-        keeper.improved({**facts, "epoch": record.epoch, "val_metric": record.val_metric, "val_loss": record.val_loss})
+        keeper.improved(_facts(facts, record))
 
     def on_checkpoint(last: State) -> None:
         file = context.folder / "last.pt"
@@ -86,6 +87,7 @@ def train_and_keep(
     finally:
         keeper.keep()  # however the training ended, the network has its best weights now
     best = result.best
+    keeper.finish(manifest, _facts(facts, best), str(where.device))
     context.metrics({"best_epoch": best.epoch, "best_val_metric": best.val_metric, "best_val_loss": best.val_loss})
     context.put_figure(training_curves(result.history, best.epoch, metric), "figures/training.png")
     context.log.info(
@@ -93,6 +95,10 @@ def train_and_keep(
         best.epoch, len(result.history), metric, best.val_metric, best.val_loss, result.stopped,
     )  # fmt: skip
     return result
+
+
+def _facts(common: dict, record: Epoch) -> dict:
+    return {**common, "epoch": record.epoch, "val_metric": record.val_metric, "val_loss": record.val_loss}
 
 
 class _Keeper:
@@ -112,10 +118,20 @@ class _Keeper:
     def keep(self) -> None:
         if self.pending is None:
             return
-        folder = self.context.folder / "bundle"
-        self.context.tag("cxr.output_digest", bundle.save(Bundle(self.network, facts=self.pending), folder))
-        self.context.put(folder, "bundle")
+        self._write(Bundle(self.network, facts=self.pending))
         self.pending, self.kept_at = None, time.monotonic()
+
+    def finish(self, manifest: Manifest, facts: dict, device: str) -> None:
+        """Keep the final bundle, completed by what validation decides: temperature and operating points."""
+        final = Bundle(self.network, facts=facts)
+        tune(final, manifest, self.context.settings.calibration, device)
+        self.context.metrics({"temperature": final.temperature})
+        self._write(final)
+
+    def _write(self, kept: Bundle) -> None:
+        folder = self.context.folder / "bundle"
+        self.context.tag("cxr.output_digest", bundle.save(kept, folder))
+        self.context.put(folder, "bundle")
 
 
 def _resumable(context: Context, run_id: str) -> "Run":

@@ -18,7 +18,7 @@ def choose(truth: ndarray, score: ndarray, min_sensitivity: float) -> dict[str, 
     youden = int(np.argmax(sensitivity + specificity))
     enough = np.flatnonzero(sensitivity >= min_sensitivity - 1e-12)
     sensitive = int(enough[np.argmax(specificity[enough])])
-    return {"youden": float(cuts[youden]), f"sensitivity_{min_sensitivity:g}": float(cuts[sensitive])}
+    return {"youden": float(cuts[youden]), "sensitive": float(cuts[sensitive])}
 
 
 def decide(probabilities: ndarray, threshold: float | None) -> ndarray:

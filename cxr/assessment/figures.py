@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: confusion matrix, ROC and precision-recall curves."""
+"""Pictures of an evaluation: confusion matrix, ROC and precision-recall curves with the operating points."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,12 +11,14 @@ from cxr.metrics import confusion, pneumonia_probability
 _LINES = ("-", "--", "-.", ":")  # so that curves can be told apart without colours as well
 
 
-def figures(labels: ndarray, probabilities: ndarray, classes: tuple[str, ...], part: str) -> dict[str, Figure]:
-    """All figures by file name; `part` says in their titles which images they are about."""
+def figures(
+    labels: ndarray, probabilities: ndarray, classes: tuple[str, ...], part: str, points: dict[str, float] | None = None
+) -> dict[str, Figure]:
+    """All figures by name; `part` says in their titles which images they are about, `points` are thresholds."""
     return {
-        "confusion.png": confusion_matrix(labels, probabilities, classes, part),
-        "roc.png": _curves(labels, probabilities, classes, part, "roc"),
-        "precision_recall.png": _curves(labels, probabilities, classes, part, "pr"),
+        "confusion": confusion_matrix(labels, probabilities, classes, part),
+        "roc": _curves(labels, probabilities, classes, part, "roc", points or {}),
+        "precision_recall": _curves(labels, probabilities, classes, part, "pr", points or {}),
     }
 
 
@@ -41,7 +43,9 @@ def confusion_matrix(labels: ndarray, probabilities: ndarray, classes: tuple[str
     return drawn
 
 
-def _curves(labels: ndarray, probabilities: ndarray, classes: tuple[str, ...], part: str, kind: str) -> Figure:
+def _curves(
+    labels: ndarray, probabilities: ndarray, classes: tuple[str, ...], part: str, kind: str, points: dict[str, float]
+) -> Figure:
     drawn, axes = style.figure(4.8, 4.4)
     questions = [(name, labels == i, probabilities[:, i]) for i, name in enumerate(classes)]
     if len(classes) > 2:
@@ -57,6 +61,7 @@ def _curves(labels: ndarray, probabilities: ndarray, classes: tuple[str, ...], p
             y, x, _ = metrics.precision_recall_curve(truth, score)
             label = f"{name}: AP {metrics.average_precision_score(truth, score):.3f} (share {truth.mean():.2f})"
         axes.plot(x, y, color=colour, ls=line, lw=1.8, label=label)
+    _mark(axes, labels != 0, pneumonia_probability(probabilities), points, kind)
     if kind == "roc":
         axes.plot([0, 1], [0, 1], color="#BBBBBB", lw=1)
         axes.set(xlabel="1 - specificity (false positive rate)", ylabel="sensitivity (true positive rate)")
@@ -66,3 +71,14 @@ def _curves(labels: ndarray, probabilities: ndarray, classes: tuple[str, ...], p
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="lower right" if kind == "roc" else "lower left")
     return drawn
+
+
+def _mark(axes, truth: ndarray, score: ndarray, points: dict[str, float], kind: str) -> None:
+    """The operating points on the curve of pneumonia against normal."""
+    if truth.all() or not truth.any():
+        return
+    for (name, threshold), marker in zip(points.items(), ("o", "s", "^", "D"), strict=False):
+        positive = score >= threshold
+        found, false = positive[truth].mean(), positive[~truth].mean()
+        x, y = (false, found) if kind == "roc" else (found, truth[positive].mean() if positive.any() else 1.0)
+        axes.plot(x, y, marker, color="black", ms=6, mfc="white", label=f"{name} (p ≥ {threshold:.2f})", zorder=5)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cxr import operating
+from cxr.assessment import operating
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.random(300) < 0.6
@@ -19,7 +19,7 @@ def test_no_threshold_is_better():
     points = operating.choose(TRUTH, SCORE, 0.95)
     every = [rates(cut) for cut in np.linspace(-0.1, 1.1, 5000)]
     assert sum(rates(points["youden"])) == pytest.approx(max(map(sum, every)))
-    sensitivity, specificity = rates(points["sensitivity_0.95"])
+    sensitivity, specificity = rates(points["sensitive"])
     assert sensitivity >= 0.95
     assert specificity == pytest.approx(max(s for se, s in every if se >= 0.95))
 
@@ -37,4 +37,4 @@ def test_one_kind_alone_has_no_points():
 
 def test_ties_and_perfect_separation():
     points = operating.choose(np.array([False, False, True, True]), np.array([0.1, 0.1, 0.9, 0.9]), 0.95)
-    assert points["youden"] == points["sensitivity_0.95"] == pytest.approx(0.5)
+    assert points["youden"] == points["sensitive"] == pytest.approx(0.5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss
 
-from cxr import calibration
+from cxr.assessment import calibration
 from cxr.predictor import softmax
 
 RNG = np.random.default_rng(0)

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import bootstrap
 from sklearn import metrics
 
-from cxr import intervals
+from cxr.assessment import intervals
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.random(120) < 0.6

@@ -1,0 +1,1 @@
+"""One report from the facts of an evaluation: a page, a model card, a checklist."""

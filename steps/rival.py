@@ -1,0 +1,79 @@
+"""The present champion on the same images: its probabilities, or one line that says why there are none."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy import ndarray
+
+from cxr import bundle
+from cxr.assessment import comparison, tuning
+from cxr.assessment.scores import Sample
+from cxr.errors import CxrError
+from cxr.manifest import Manifest
+from cxr.predictor import Predictor, softmax
+from steps.context import Context
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+log = logging.getLogger("cxr.rival")
+
+
+@dataclass
+class Rivals:
+    """Compares our probabilities with those of other versions; each version is loaded and asked once.
+
+    `ours` holds our probabilities by split ("val", "test"), `samples` the images they are for.
+    """
+
+    context: Context
+    manifest: Manifest
+    samples: dict[str, Sample]
+    ours: dict[str, ndarray]
+    device: str
+    _asked: dict[str, "dict[str, Any] | str"] = field(default_factory=dict)
+
+    def on(self, split: str, version: "ModelVersion") -> "dict[str, Any] | str":
+        """The comparison with a version on one split, or why there can be none."""
+        if version.version not in self._asked:
+            self._asked[version.version] = self._compare(version)
+        found = self._asked[version.version]
+        return found if isinstance(found, str) else found[split]
+
+    def _compare(self, version: "ModelVersion") -> "dict[str, Any] | str":
+        name = f"the champion (version {version.version})"
+        if version.tags.get("cxr.manifest_digest") != self.manifest.digest:
+            return f"{name} was trained on another split: its images may be ours to test on; no comparison"
+        try:
+            theirs = bundle.load(self._fetch(version))
+            if theirs.network.classes != self.manifest.classes:
+                return f"{name} knows the classes {', '.join(theirs.network.classes)}; no comparison"
+            predictor = Predictor(theirs, self.device)
+            log.info("comparing with %s on validation and test", name)
+            found = {}
+            for split, sample in self.samples.items():
+                batch = self.context.settings.evaluate.batch_size
+                logits = tuning.logits_of(predictor, self.manifest.part(split), batch)
+                probabilities = softmax(logits / theirs.temperature)
+                found[split] = comparison.compare(sample, self.ours[split], probabilities)
+            return found
+        except CxrError as error:
+            return f"{name} cannot be loaded ({error}); move the alias by hand: mlflow run . -e promote"
+
+    def _fetch(self, version: "ModelVersion") -> Path:
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        target = self.context.folder / "champion" / version.version
+        target.mkdir(parents=True, exist_ok=True)
+        uri = f"models:/{version.name}/{version.version}"
+        try:
+            got = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(target)))
+        except (MlflowException, OSError) as error:
+            raise CxrError(f"its files are gone: {str(error).splitlines()[0]}") from None
+        found = sorted(got.glob(f"artifacts/*/{bundle.CONFIG}"))
+        if not found:
+            raise CxrError("its files are gone: no bundle among them")
+        return found[0].parent
