@@ -17,10 +17,10 @@ import pandas as pd
 import torch
 
 from cxr import config, device, layouts, split
-from cxr.config import CLASS_NAMES, Settings
 from cxr.files import sha256_of
 from cxr.machine import cores
 from cxr.manifest import COLUMNS, Manifest
+from cxr.schema import CLASS_NAMES, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench/RESULTS.md"

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cxr.config import AugmentSettings
 from cxr.images import InputSpec
+from cxr.schema import AugmentSettings
 
 MAX_FINER = 2.0  # a raster is at most this many times finer than the input; smaller crops are scaled up
 MULTIPLE = 32  # pixels; rasters are whole multiples of it

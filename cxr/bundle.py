@@ -8,22 +8,22 @@ that a bundle whose writing was cut off is known as such.
 import hashlib
 import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cxr.config import ModelSettings
 from cxr.errors import CxrError
 from cxr.files import sha256_of, write_atomic
 from cxr.images import InputSpec
-from cxr.model import Network, build
+from cxr.model import Ensemble, Network, build
+from cxr.schema import ModelSettings
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.pt", "config.json"
 # What decides the answer to an image; the rest of config.json tells where the bundle comes from.
-_MEANING = ("model", "classes", "input", "temperature", "operating_points", "weights_sha256")
+_MEANING = ("model", "members", "classes", "input", "temperature", "operating_points", "weights_sha256")
 
 
 @dataclass
@@ -52,6 +52,7 @@ def save(bundle: Bundle, folder: str | Path) -> str:
     values = {
         "format": FORMAT,
         "model": network.name,
+        "members": network.members,
         "classes": list(network.classes),
         "input": network.spec.to_dict(),
         "temperature": bundle.temperature,
@@ -75,7 +76,7 @@ def load(folder: str | Path) -> Bundle:
         raise CxrError(f"bundle {folder}: {WEIGHTS} is not the one that {CONFIG} names (cut off or exchanged)")
     spec = InputSpec.from_dict(values["input"])
     settings = ModelSettings(name=values["model"], weights="none", input_size=spec.size, fit=spec.fit)
-    network = build(settings, tuple(values["classes"]), seed=0, pretrained=False)
+    network = _empty(settings, tuple(values["classes"]), values["members"])
     network.spec = spec
     try:
         network.module.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
@@ -83,6 +84,14 @@ def load(folder: str | Path) -> Bundle:
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CxrError(f"bundle {folder}: {WEIGHTS} does not fit {values['model']} ({line})") from None
     return Bundle(network, values["temperature"], values["operating_points"], values["facts"])
+
+
+def _empty(settings: ModelSettings, classes: tuple[str, ...], members: int) -> Network:
+    """A network, or an ensemble, of random weights."""
+    built = [build(settings, classes, seed=0, pretrained=False) for _ in range(max(1, members))]
+    if not members:
+        return built[0]
+    return replace(built[0], module=Ensemble([one.module for one in built]).eval(), head="", members=members)
 
 
 def digest(folder: str | Path) -> str:

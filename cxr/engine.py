@@ -20,9 +20,9 @@ from torchmetrics import Metric
 from tqdm import tqdm
 
 from cxr.boundary import frozen
-from cxr.config import FitSettings
 from cxr.device import Device, random_states, restore_random_states
 from cxr.errors import CxrError
+from cxr.schema import FitSettings
 
 log = logging.getLogger("cxr.engine")
 State = dict[str, Any]
@@ -177,7 +177,7 @@ def _one_epoch(t: Training, epoch: int) -> Epoch:
 
 def train_epoch(t: Training, epoch: int) -> tuple[float, int]:
     """One pass over the training part: mean loss, and the first step whose loss was not finite (0: none)."""
-    t.suffix.train()
+    _train_mode(t.suffix, t.settings.batch_norm)
     # Sums stay on the device: asking for a number would stop it after every step.
     total = torch.zeros((), device=t.device.device, dtype=torch.float64 if t.device.device.type != "mps" else None)
     bad = torch.zeros((), device=t.device.device, dtype=torch.int64)
@@ -190,6 +190,15 @@ def train_epoch(t: Training, epoch: int) -> tuple[float, int]:
         total += loss.detach() * len(y)
         bad = torch.where((bad == 0) & ~torch.isfinite(loss.detach()), step, bad)
     return total.item() / t.train.images, int(bad.item())
+
+
+def _train_mode(suffix: nn.Module, batch_norm: str) -> None:
+    """Training mode, but for batch norms whose statistics are to stay as they are."""
+    suffix.train()
+    if batch_norm == "frozen":
+        for module in suffix.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
 
 @torch.no_grad()

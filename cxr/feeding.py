@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from cxr.augment import Augment, raster
-from cxr.config import CacheSettings, FitSettings
 from cxr.data import ImageBatches
 from cxr.decoded import open_rasters
 from cxr.device import Device
@@ -16,6 +15,7 @@ from cxr.engine import Batches
 from cxr.features import FeatureBatches, Wanted, open_features
 from cxr.manifest import Manifest
 from cxr.model import Network
+from cxr.schema import CacheSettings, FitSettings
 from cxr.stores import Stores
 
 log = logging.getLogger("cxr.feeding")

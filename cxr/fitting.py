@@ -10,7 +10,6 @@ from torch import nn
 
 from cxr import quicker, targets
 from cxr.boundary import folded, split_at
-from cxr.config import CacheSettings, FitSettings
 from cxr.data import class_weights
 from cxr.device import Device
 from cxr.engine import Callbacks, FitResult, State, Training, fit
@@ -18,6 +17,7 @@ from cxr.features import FeatureBatches
 from cxr.feeding import Feed, feed, views_of
 from cxr.manifest import Manifest
 from cxr.model import Network
+from cxr.schema import CacheSettings, FitSettings
 
 log = logging.getLogger("cxr.fitting")
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cxr.config import CLASS_NAMES
 from cxr.errors import CxrError
 from cxr.images import SUFFIXES
+from cxr.schema import CLASS_NAMES
 
 log = logging.getLogger("cxr.layouts")
 

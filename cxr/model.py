@@ -8,16 +8,17 @@ import torchvision
 from torch import Tensor, nn
 
 from cxr import lite0, weights
-from cxr.config import ModelSettings
 from cxr.errors import CxrError
 from cxr.images import InputSpec
+from cxr.schema import ModelSettings
 
 
 @dataclass
 class Network:
     """A classifier: `module` takes `float32` (B, 3, S, S) as `spec` makes it, and gives logits (B, C).
 
-    `head` is the qualified name of the linear layer that gives the logits, in the order of `classes`.
+    `head` is the qualified name of the linear layer that gives the logits, in the order of `classes`. An ensemble has
+    `members` of the architecture `name`, and no single head.
     """
 
     name: str
@@ -25,6 +26,21 @@ class Network:
     spec: InputSpec
     module: nn.Module
     head: str
+    members: int = 0
+
+
+class Ensemble(nn.Module):
+    """Logits whose softmax is the mean of the members' probabilities, each at its own temperature."""
+
+    def __init__(self, members: list[nn.Module]):
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.register_buffer("temperatures", torch.ones(len(members)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`float32` (B, 3, S, S) to (B, C)."""
+        found = [member(x) / t for member, t in zip(self.members, self.temperatures, strict=True)]
+        return torch.stack(found).softmax(-1).mean(0).clamp_min(1e-12).log()
 
 
 def names() -> list[str]:

@@ -17,8 +17,8 @@ import requests
 from tqdm import tqdm
 
 from cxr import archive, phantom
-from cxr.config import DataSettings
 from cxr.errors import CxrError
+from cxr.schema import DataSettings
 
 log = logging.getLogger("cxr.sources")
 

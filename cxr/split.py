@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from cxr.config import CLASS_NAMES
 from cxr.errors import CxrError
+from cxr.schema import CLASS_NAMES
 
 
 def assign(

@@ -5,8 +5,8 @@ import importlib
 import inspect
 from typing import Any
 
-from cxr.config import ALLOWED_PACKAGES, Target
 from cxr.errors import CxrError
+from cxr.schema import ALLOWED_PACKAGES, Target
 
 
 def resolve(target: Target) -> type:

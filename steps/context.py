@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxr.config import Settings
 from cxr.errors import CxrError
 from cxr.files import write_atomic
+from cxr.schema import Settings
 from steps import process
 from steps.cli import Step
 

@@ -13,7 +13,7 @@ from steps.plumbing import main
 STEP = Step(
     name="evaluate",
     about="Score a bundle on the test part of its split, and register it.",
-    parents={"run_id": ("finetune", "train"), "split_run_id": ("prepare_split",)},
+    parents={"run_id": ("finetune", "train", "ensemble"), "split_run_id": ("prepare_split",)},
     flags={"bundle": "folder with a bundle, instead of a run", "out": "folder that gets a copy of evaluation/"},
 )
 

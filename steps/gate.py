@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cxr.config import GateSettings
+from cxr.schema import GateSettings
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -40,7 +40,7 @@ def judge(rules: GateSettings, scores: dict[str, dict], champion: "ModelVersion 
     if lacking:
         return Verdict(CHALLENGER, "; ".join(lacking), checks)
     if champion is None:
-        return Verdict(CHAMPION, "there was none; every minimum is reached", checks)
+        return Verdict(CHAMPION, "there was none before, and every minimum is reached", checks)
     found = compare(champion)
     if isinstance(found, str):
         checks.append({"rule": "comparison with the champion", "passed": False, "words": found})

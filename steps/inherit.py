@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr import config
-from cxr.config import Settings
 from cxr.errors import CxrError
+from cxr.schema import Settings
 from steps.cli import PLAIN_SETTINGS, Arguments
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ def settings_for(context: "Context", arguments: Arguments) -> Settings:
     name = context.step.name
     given, overrides = arguments.flags, arguments.overrides
     params = given.get("params", PARAMS)
+    if "run_ids" in given:  # several trainings that share their settings but for the seed
+        then = context.fetch(given["run_ids"].split(",")[0].strip(), "settings.yaml")
+        return config.resolve(config.read_file(then), overrides)
     if name not in OWNED:  # the driver, which owns all of it
         profile = given.get("profile", DEFAULT_PROFILE)
         context.tag("cxr.profile", profile)

@@ -10,7 +10,7 @@ import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from cxr.config import DataSettings, Settings
+from cxr.schema import DataSettings, Settings
 from steps.cli import PLAIN_SETTINGS
 from steps.context import Context
 from steps.inherit import OWNED

@@ -10,10 +10,11 @@ import os
 import re
 import sys
 from pathlib import Path
+from statistics import mean, stdev
 
 from cxr import config
 from cxr.errors import CxrError
-from steps import keys, reuse
+from steps import keys, reuse, seeds
 from steps.cli import Step
 from steps.context import Context
 from steps.inherit import COMMON, DEFAULT_PROFILE, OWNED, PARAMS, owner
@@ -24,7 +25,11 @@ STEP = Step(
     name="main",
     about="Split, train, fine-tune, evaluate and register, reusing what has not changed.",
     short={"data_path": "data.path", "epochs": "train.epochs finetune.epochs", "lr": "train.optimizer.lr"},
-    flags={"reuse": "true | false: false runs every step anew"},
+    flags={
+        "reuse": "true | false: false runs every step anew",
+        "seeds": "repeat train and finetune from so many seeds, and tell mean and spread; default: 1",
+        "ensemble": "true | false: with seeds, register their ensemble instead of the first; default: false",
+    },
 )
 # The run that each step starts from, by the name of its parameter.
 STARTS_FROM = {"train": ("split_run_id", "prepare_split"), "finetune": ("train_run_id", "train")}
@@ -32,35 +37,74 @@ STARTS_FROM["evaluate"] = ("run_id", "finetune")
 
 
 def work(context: Context) -> None:
-    allowed = {"true": True, "false": False}
-    wish = context.flags.get("reuse", "true").lower()
-    if wish not in allowed:
-        raise CxrError(f"reuse={wish}; allowed: true (reuse finished steps that have not changed) or false")
+    may_reuse, ensemble = _yes(context, "reuse", "true"), _yes(context, "ensemble", "false")
+    repeats = seeds.count(context.flags.get("seeds", "1"))
+    if ensemble and repeats < 2:
+        raise CxrError("ensemble=true needs several trainings; give -P seeds=5 as well")
     _check_targets(context)
     if context.settings.data.path == "sample":
         context.log.warning("SYNTHETIC DATA: the sample is drawn phantoms; its scores say nothing about X-rays")
     elif context.flags.get("profile", DEFAULT_PROFILE) == DEFAULT_PROFILE:
         context.log.warning("profile %r is made for the phantoms; give real X-rays -P profile=cpu", DEFAULT_PROFILE)
     done: dict[str, str] = {}
-    for name in OWNED:
-        done[name] = _step(context, name, done, allowed[wish])
+    for name in OWNED if not ensemble else list(OWNED)[:-1]:
+        done[name] = _step(context, name, done, may_reuse)
         context.tag(f"cxr.{name}_run_id", done[name])
-    text = summary(context.client, context.experiment_id, context.run_id, done, context.settings)
+    more: list[str] = []
+    if repeats > 1:
+        more = _repeat(context, done, repeats, may_reuse, ensemble)
+    text = summary(context.client, context.experiment_id, context.run_id, done, context.settings, more)
     context.put_text(text, "summary.txt")
     print(text, flush=True)
 
 
-def _step(context: Context, name: str, done: dict[str, str], may_reuse: bool) -> str:
-    """Reuse or run one step; returns the ID of the run that holds its result."""
-    parameters = _parameters(context, name)
+def _yes(context: Context, name: str, default: str) -> bool:
+    wish = context.flags.get(name, default).lower()
+    if wish not in ("true", "false"):
+        raise CxrError(f"{name}={wish}; allowed: true or false")
+    return wish == "true"
+
+
+def _repeat(context: Context, done: dict[str, str], count: int, may_reuse: bool, ensemble: bool) -> list[str]:
+    """Train, fine-tune and evaluate from further seeds on the same split; returns lines for the summary.
+
+    These are scored and not registered. With `ensemble`, the ensemble of all is, and `done` tells of it.
+    """
+    first = context.settings.seed
+    silent = {"registry.register": "false", "evaluate.robustness": "false"}
+    finetuned, evaluated = [], []
+    for seed in range(first, first + count):
+        own = {name: done[name] for name in ("prepare_split", *(("train", "finetune") if seed == first else ()))}
+        for name in ("train", "finetune"):
+            if name not in own:
+                own[name] = _step(context, name, own, may_reuse, {"seed": str(seed)})
+        finetuned.append(own["finetune"])
+        own_evaluation = done["evaluate"] if seed == first and not ensemble else None
+        evaluated.append(own_evaluation or _step(context, "evaluate", own, may_reuse, silent))
+    found = seeds.spread(context.client, evaluated)
+    context.metrics({f"{name}_{what}": measure(values) for name, values in found.items()
+                     for what, measure in (("mean", mean), ("sd", stdev))})  # fmt: skip
+    if ensemble:
+        parameters = {k: v for k, v in context.overrides.items() if owner(k) is None and k.split(".")[0] in COMMON}
+        done["ensemble"] = _launch(context, "ensemble", {**parameters, "run_ids": ",".join(finetuned)})
+        done["evaluate"] = _step(context, "evaluate", {**done, "finetune": done["ensemble"]}, may_reuse)
+        for name in ("ensemble", "evaluate"):
+            context.tag(f"cxr.{name}_run_id", done[name])
+    return seeds.lines(found, list(range(first, first + count)))
+
+
+def _step(
+    context: Context, name: str, done: dict[str, str], may_reuse: bool, more: dict[str, str] | None = None
+) -> str:
+    """Reuse or run one step, with `more` settings than were typed; returns the ID of the run that holds its result."""
+    parameters = {**_parameters(context, name), **(more or {})}
     if name in STARTS_FROM:
         parameter, before = STARTS_FROM[name]
         parameters[parameter] = done[before]
+    settings = config.resolve(context.settings.to_dict(), more)
     decision = reuse.Decision("reuse=false")
     if may_reuse:
-        decision = reuse.decide(
-            context.client, context.experiment_id, name, context.settings, _inputs(context, name, done)
-        )
+        decision = reuse.decide(context.client, context.experiment_id, name, settings, _inputs(context, name, done))
     if decision.run is not None:
         context.log.info("%s: reused run %s, %s", name, decision.run.info.run_id, decision.why)
         return decision.run.info.run_id

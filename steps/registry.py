@@ -111,13 +111,30 @@ def crown(client: "MlflowClient", name: str, number: int | str, why: str) -> Non
     set_alias(client, name, CHAMPION, number)
     entry = {"version": str(number), "at": datetime.now(UTC).isoformat(timespec="seconds"), "why": why[:150]}
     client.set_registered_model_tag(name, HISTORY, json.dumps([*history(client, name), entry][-_KEPT:]))
-    if (client.get_registered_model(name).aliases or {}).get(CHALLENGER) == str(number):
+    if str(client.get_registered_model(name).aliases.get(CHALLENGER)) == str(number):
         client.delete_registered_model_alias(name, CHALLENGER)
 
 
 def history(client: "MlflowClient", name: str) -> list[dict[str, str]]:
     """Who was champion, the newest last."""
     return json.loads(client.get_registered_model(name).tags.get(HISTORY, "[]"))
+
+
+def wanted_version(client: "MlflowClient", name: str, wish: str) -> str:
+    """The version that `wish` names: a number, or `previous` for the champion before the present one."""
+    if not _exists(client, name):
+        raise CxrError(f"there is no registered model {name!r}; run `mlflow run . -e main` first")
+    there = sorted(int(v.version) for v in client.search_model_versions(f"name='{name}'"))
+    if wish == "previous":
+        present = champion_of(client, name)
+        now = str(present.version) if present is not None else None
+        before = [e["version"] for e in history(client, name) if e["version"] != now and int(e["version"]) in there]
+        if not before:
+            raise CxrError(f"{name} has had no other champion than version {now}; give a number: -P version=N")
+        return before[-1]
+    if not wish.isdigit() or int(wish) not in there:
+        raise CxrError(f"version={wish}: {name} has the versions {', '.join(map(str, there))}; or give `previous`")
+    return wish
 
 
 def alone(name: str) -> FileLock:

@@ -65,7 +65,7 @@ def _facts(context: Context, subject: "Subject") -> dict[str, Any]:
             "classes": list(network.classes),
             "input": network.spec.to_dict(),
             "parameters": sum(p.numel() for p in network.module.parameters()),
-            "members": 0,
+            "members": network.members,
             "temperature": loaded.temperature,
             "operating_points": loaded.operating_points,
             "facts": loaded.facts,

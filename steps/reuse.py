@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr.config import Settings
+from cxr.schema import Settings
 from steps import keys, runs
 
 if TYPE_CHECKING:

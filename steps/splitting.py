@@ -4,8 +4,8 @@ import warnings
 from typing import TYPE_CHECKING
 
 from cxr import layouts, leaks, sources, split, survey
-from cxr.config import CLASS_NAMES
 from cxr.manifest import COLUMNS, Manifest
+from cxr.schema import CLASS_NAMES
 from steps import keys
 from steps.context import Context
 

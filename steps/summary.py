@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import mlflow
 
-from cxr.config import Settings
+from cxr.schema import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,7 +22,9 @@ SHOWN = {
 UI_PORT, SERVE_PORT = 5000, 5001
 
 
-def summary(client: "MlflowClient", experiment_id: str, main_id: str, done: dict[str, str], settings: Settings) -> str:
+def summary(
+    client: "MlflowClient", experiment_id: str, main_id: str, done: dict[str, str], settings: Settings, more: list[str]
+) -> str:
     """The text that `main` ends with; `done` maps each step to the ID of the run that holds its result."""
     uri = mlflow.get_tracking_uri()
     remote = uri.startswith("http")
@@ -34,7 +36,7 @@ def summary(client: "MlflowClient", experiment_id: str, main_id: str, done: dict
         lines += ["SYNTHETIC DATA: drawn phantoms, no patients. These scores say nothing about X-rays.", "-" * 78]
     lines.append("Scores on the test part")
     lines += [f"  {text:<32} {metrics[name]:8.4f}" for name, text in SHOWN.items() if name in metrics]
-    lines += ["Runs"]
+    lines += [*more, "Runs"]
     for name, run_id in {"main": main_id, **done}.items():
         lines.append(f"  {name:<14} {base}/#/experiments/{experiment_id}/runs/{run_id}")
     model = settings.registry.name

@@ -3,16 +3,20 @@
 import time
 from typing import TYPE_CHECKING
 
-from cxr import bundle, checkpoint, device
-from cxr.assessment.tuning import tune
+import torch
+
+from cxr import bundle, checkpoint, device, targets
+from cxr.assessment.calibration import negative_log_likelihood
+from cxr.assessment.tuning import logits_of, tune
 from cxr.bundle import Bundle
-from cxr.config import FitSettings
 from cxr.curves import training_curves
 from cxr.engine import Callbacks, Epoch, FitResult, State
 from cxr.errors import CxrError
 from cxr.fitting import fit_network
 from cxr.manifest import Manifest
 from cxr.model import Network
+from cxr.predictor import Predictor, softmax
+from cxr.schema import FitSettings
 from steps import keys
 from steps.context import Context
 
@@ -95,6 +99,20 @@ def train_and_keep(
         best.epoch, len(result.history), metric, best.val_metric, best.val_loss, result.stopped,
     )  # fmt: skip
     return result
+
+
+def validated(made: Bundle, manifest: Manifest, settings: FitSettings, device: str) -> dict:
+    """Metric and loss of a finished bundle on the validation part, by the names that a training gives them."""
+    part = manifest.part("val")
+    probabilities = softmax(logits_of(Predictor(made, device), part, settings.batch_size) / made.temperature)
+    labels = part.labels()
+    metric = targets.metric(settings.metric, len(manifest.classes))
+    metric.update(torch.from_numpy(probabilities), torch.from_numpy(labels))
+    return {
+        "metric": settings.metric.target.rpartition(".")[2],
+        "val_metric": float(metric.compute()),
+        "val_loss": negative_log_likelihood(probabilities, labels),
+    }
 
 
 def _facts(common: dict, record: Epoch) -> dict:

@@ -7,10 +7,10 @@ import pandas as pd
 from PIL import Image
 
 from cxr import config
-from cxr.config import Settings
 from cxr.files import sha256_of
 from cxr.manifest import COLUMNS, Manifest
 from cxr.model import Network, build
+from cxr.schema import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("normal", "bacteria", "virus")

@@ -14,7 +14,7 @@ from steps.inherit import COMMON, OWNED
 ROOT = Path(__file__).resolve().parent.parent
 CXR = sorted((ROOT / "cxr").rglob("*.py"))
 STEPS = sorted((ROOT / "steps").rglob("*.py"))
-ENTRY_POINTS = ("main", "prepare_split", "train", "finetune", "evaluate", "clean")
+ENTRY_POINTS = ("main", "prepare_split", "train", "finetune", "evaluate", "ensemble", "promote", "clean")
 
 
 def top_packages(file: Path) -> set[str]:
@@ -41,7 +41,7 @@ def test_steps_do_not_import_each_other():
         assert not others & keys.imports(file), file
 
 
-@pytest.mark.parametrize("module", ["errors", "config", "images", "manifest", "layouts"])
+@pytest.mark.parametrize("module", ["errors", "config", "schema", "images", "manifest", "layouts"])
 def test_light_modules_do_without_torch(module):
     assert not {"torch", "torchvision"} & top_packages(ROOT / f"cxr/{module}.py")
 

@@ -28,7 +28,7 @@ class Activation:
         """Checks on a picture of noise that mean of the map + bias is the logit."""
         pools = [m for m in predictor.module.modules() if isinstance(m, nn.AdaptiveAvgPool2d)
                  and m.output_size in (1, (1, 1))]  # fmt: skip
-        if not pools:
+        if not pools or network.members:
             return None
         head = predictor.module.get_submodule(network.head)
         made, size = cls(predictor, pools[-1], head), predictor.spec.size

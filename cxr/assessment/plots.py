@@ -24,7 +24,7 @@ def reliability(logits: ndarray, labels: ndarray, temperature: float, part: str)
         error = calibration.expected_calibration_error(confidence, correct)
         axes.plot(bins[:, 0], bins[:, 1], marker=marker, ms=5, color=colour, lw=1.5,
                   label=f"{name}: ECE {error:.3f}, T = {t:.2f}")  # fmt: skip
-    axes.set(title=f"{part}, {len(labels):,} images: calibration of the predicted class", ylabel="share that is right",
+    axes.set(title=f"{part}, {len(labels):,} images: calibration", ylabel="share that is right",
              ylim=(0, 1.02))  # fmt: skip
     axes.legend(loc="upper left")
     below.hist(confidence, bins=np.linspace(0, 1, calibration.BINS + 1), color=style.BLUE)

@@ -61,7 +61,8 @@ def _halves(values: pd.Series, unit: str) -> pd.Series | None:
 def _series(path: str) -> str:
     """The letters a file name begins with: `person`, `IM`, `NORMAL2-IM`."""
     name = path.rsplit("/", 1)[-1]
-    return (re.match(r"[A-Za-z]+\d?(?:-[A-Za-z]+)?(?=[-_\d])", name) or re.match(r"[^\d]*", name))[0] or "digits"
+    found = re.match(r"[A-Za-z]+(?:\d(?=-[A-Za-z]))?(?:-[A-Za-z]+)?", name)
+    return found[0] if found else "other"
 
 
 def _finding(path: str) -> str:

@@ -7,11 +7,11 @@ from numpy import ndarray
 
 from cxr.assessment import calibration, operating
 from cxr.bundle import Bundle
-from cxr.config import CalibrationSettings
 from cxr.errors import CxrError
 from cxr.manifest import Manifest, read_verified
 from cxr.metrics import NORMAL, pneumonia_probability
 from cxr.predictor import Predictor, softmax
+from cxr.schema import CalibrationSettings
 
 log = logging.getLogger("cxr.tuning")
 _BATCH = 64

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -21,9 +22,15 @@ def page(facts: dict[str, Any], figures: dict[str, Figure]) -> str:
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"number": words.number, "signed": words.signed}
+    environment.filters |= {"number": _number, "signed": words.signed}
     drawn = {name: picture(name, figure) for name, figure in figures.items()}
     return environment.get_template("page.html.j2").render(facts=facts, pictures=drawn, words=words)
+
+
+def _number(estimate: dict[str, float | None] | None) -> Markup:
+    """A score, and its interval where a line may break."""
+    value, _, interval = words.number(estimate).partition(" (")
+    return Markup('{} <span class="ci">({}</span>').format(value, interval) if interval else Markup(value)  # noqa: S704
 
 
 def picture(name: str, figure: Figure) -> str:

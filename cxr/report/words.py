@@ -84,10 +84,25 @@ def flow(facts: dict[str, Any]) -> list[tuple[str, str]]:
     kept = sum(row["images"] for row in data["counts"])
     dropped = len(leaks["dropped"])
     lines = [
-        ("images decoded or tried", f"{kept + dropped + len(data['unreadable']) + data['not_taken']:,}"),
+        ("images found", f"{kept + dropped + len(data['unreadable']) + data['not_taken']:,}"),
         ("unreadable, left out", f"{len(data['unreadable']):,}"),
         ("left out by subset_size", f"{data['not_taken']:,}"),
         ("duplicates across parts, dropped from training", f"{dropped:,}"),
         ("in the split", f"{kept:,}"),
     ]
     return lines
+
+
+def counts(facts: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Images and patients of each class (rows) in each part (columns), and of all."""
+    found = {(row["label"], row["split"]): (row["images"], row["patients"]) for row in facts["data"]["counts"]}
+    parts = ("train", "val", "test")
+    rows = []
+    for name in facts["model"]["classes"]:
+        rows.append((name, *(_images(*found[name, part]) for part in parts)))
+    total = {part: [sum(n) for n in zip(*(found[k] for k in found if k[1] == part), strict=True)] for part in parts}
+    return [*rows, ("all images", *(f"{total[part][0]:,}" for part in parts))]
+
+
+def _images(images: int, patients: int) -> str:
+    return f"{images:,} images of {patients:,} patients"

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from cxr import sources
-from cxr.config import DataSettings
 from cxr.errors import CxrError
+from cxr.schema import DataSettings
 from tests.helpers import settings_with
 
 

@@ -5,8 +5,8 @@ import torch
 import torchmetrics
 
 from cxr import targets
-from cxr.config import Target
 from cxr.errors import CxrError
+from cxr.schema import Target
 
 WEIGHT = torch.tensor([1.0, 2.0, 3.0])
 
