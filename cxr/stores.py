@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -93,7 +94,8 @@ class Stores:
 
         `fill` gets a function to write some rows with: the number of the first, and their values.
 
-        A store that is there but damaged is built anew. Raises `CxrError` where the folder cannot be written.
+        A store that is there but damaged is built anew. A folder that cannot be written is read from where it has the
+        store already; else `CxrError` is raised.
         """
         if plan.bytes > self.limit:
             log.warning(
@@ -106,6 +108,8 @@ class Stores:
             with FileLock(self.folder / f".{plan.name}.lock"):
                 return self._found(plan) or self._built(plan, fill)
         except OSError as error:
+            if isinstance(error, PermissionError) and (found := self._found(plan)) is not None:
+                return found
             raise CxrError(
                 f"store {self.folder}: {error.strerror or error}; make room, or set cache.dir or cache.max_gb"
             ) from None
@@ -122,7 +126,8 @@ class Stores:
         if not whole:
             log.warning("%s is damaged: built anew", folder)
             return None
-        os.utime(folder / FACTS)  # for `_make_room`: used now
+        with suppress(PermissionError):
+            os.utime(folder / FACTS)  # for `_make_room`: used now
         log.info("%s: %s, %s, read from %s", plan.kind, plan.about, in_words(plan.bytes), folder)
         return Store(folder, plan)
 

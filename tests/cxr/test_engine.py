@@ -68,6 +68,15 @@ def test_what_is_frozen_does_not_move(manifest, unfreeze):
         assert "features.0.1.running_mean" in moved
 
 
+def test_statistics_of_trained_blocks_stay_where_they_are_told_to(manifest):
+    made = network()
+    before = weights(made)
+    fit(manifest, made=made, epochs=1, batch_norm="frozen")
+    moved = {name for name, value in weights(made).items() if not torch.equal(value, before[name])}
+    assert not [name for name in moved if "running_" in name]
+    assert "features.8.1.weight" in moved, "a frozen batch norm still learns its scale"
+
+
 @pytest.mark.parametrize("scheduler", ["null", "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: 4}"])
 def test_a_resumed_training_reaches_the_same_weights_bit_for_bit(manifest, tmp_path, scheduler):
     augment = {"augment.rotate": 10, "augment.brightness": 0.1, "scheduler": scheduler}

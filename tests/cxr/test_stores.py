@@ -88,6 +88,19 @@ def test_a_full_disk_is_one_line(stores):
         stores.get(plan(), full)
 
 
+def test_a_folder_that_cannot_be_written_is_read_from_or_named(stores, monkeypatch):
+    stores.get(plan(), fill)
+
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("cxr.stores.FileLock", refused)
+    monkeypatch.setattr("cxr.stores.os.utime", refused)
+    assert np.array_equal(stores.get(plan(), refuse).take(np.arange(20)), ROWS_OF)
+    with pytest.raises(CxrError, match="Permission denied; make room, or set cache.dir"):
+        stores.get(plan(1), refuse)
+
+
 def test_rows_that_do_not_fit_are_an_error_of_the_program(stores):
     with pytest.raises(ValueError, match="do not fit"):
         stores.get(plan(), lambda write: write(15, ROWS_OF))

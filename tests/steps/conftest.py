@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 # A workflow of seconds: few phantoms, small pictures.
-SMALL = ("data.sample_images=60", "model.input_size=64", "train.epochs=2", "finetune.epochs=1", "precision=float32")
+SMALL = ("data.sample_images=60", "model.input_size=64", "train.epochs=2", "finetune.epochs=1", "precision=float32",
+         "registry.gate.minimum={}")  # fmt: skip
 
 
 @dataclass(frozen=True)

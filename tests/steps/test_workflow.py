@@ -52,7 +52,7 @@ def test_main_says_what_it_did_and_that_the_sample_is_synthetic(workflow):
     for words in (
         "SYNTHETIC DATA: drawn phantoms, no patients",
         "macro-F1",
-        "cxr-pneumonia version 1: champion: the first version",
+        "cxr-pneumonia version 1: champion: there was none before",
         f"serve it       MLFLOW_TRACKING_URI={workflow.uri} mlflow models serve -m 'models:/cxr-pneumonia@champion'",
         *(workflow.first(step).info.run_id for step in STEPS),
     ):
@@ -121,7 +121,10 @@ def test_evaluate_takes_a_bundle_from_a_folder_and_writes_to_a_folder(workflow, 
     done = workflow.project("evaluate", f"bundle={folder}", f"out={tmp_path / 'out'}", "registry.register=false")
     assert done.returncode == 0, done.stderr
     scores = json.loads((tmp_path / "out/scores.json").read_text())
-    assert scores["macro_f1"] == pytest.approx(workflow.runs("evaluate")[0].data.metrics["test_macro_f1"])
+    assert scores["macro_f1"]["value"] == pytest.approx(workflow.runs("evaluate")[0].data.metrics["test_macro_f1"])
+    assert {"report.html", "report.json", "model_card.md", "predictions.json"} <= {
+        f.name for f in (tmp_path / "out").iterdir()
+    }
     assert (tmp_path / "out/figures/confusion.png").is_file()
 
 

@@ -1,0 +1,95 @@
+"""What an evaluation leaves: scores and report that agree, a comparison with the champion, and a gate that uses it."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.steps.conftest import SMALL
+
+
+def report(workflow, run) -> dict:
+    return json.loads(workflow.artifact(run, "evaluation/report.json").read_text())
+
+
+def test_report_scores_metrics_and_predictions_say_the_same(workflow):
+    run = workflow.first("evaluate")
+    facts = report(workflow, run)
+    scores = json.loads(workflow.artifact(run, "evaluation/scores.json").read_text())
+    assert facts["test"]["scores"] == scores
+    for name in ("macro_f1", "auc_pneumonia", "sensitivity"):
+        assert run.data.metrics[f"test_{name}"] == pytest.approx(scores[name]["value"])
+    predictions = json.loads(workflow.artifact(run, "evaluation/predictions.json").read_text())
+    right = sum(p["prediction"] == p["truth"] for p in predictions)
+    assert scores["accuracy"]["value"] == pytest.approx(right / len(predictions))
+    bundle = json.loads(workflow.artifact(workflow.first("finetune"), "bundle/config.json").read_text())
+    assert facts["model"]["temperature"] == bundle["temperature"] != 1
+    assert [p["threshold"] for p in facts["test"]["operating_points"][1:]] == list(bundle["operating_points"].values())
+    version = workflow.client.get_model_version("cxr-pneumonia", "1")
+    assert version.description.startswith("# efficientnet_lite0")
+
+
+def test_another_model_is_compared_with_the_champion_on_the_same_images(workflow):
+    before = workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion")
+    train = workflow.first("train")
+    done = workflow.project("evaluate", f"run_id={train.info.run_id}", "registry.gate.minimum={}")
+    assert done.returncode == 0, done.stderr
+    run = workflow.runs("evaluate")[0]
+    facts = report(workflow, run)
+    assert facts["champion"]["version"] == before.version
+    assert 0 < facts["champion"]["test"]["mcnemar_p"] <= 1
+    ours, theirs = (
+        facts["validation"]["scores"]["macro_f1"]["value"],
+        facts["champion"]["validation"]["other"]["macro_f1"],
+    )
+    difference = facts["champion"]["validation"]["differences"]["macro_f1"]["value"]
+    assert difference == pytest.approx(ours - theirs)
+    now = workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion")
+    passed = all(check["passed"] for check in facts["gate"]["checks"])
+    made = run.data.tags["cxr.model_version"]
+    assert (str(now.version) == made) == passed
+    if difference <= 0:
+        assert str(now.version) == str(before.version) and "challenger" in run.data.tags["cxr.gate"]
+
+
+def test_a_champion_whose_files_are_gone_stays_until_somebody_decides(new_workflow):
+    workflow = new_workflow()
+    version = workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion")
+    for folder in workflow.folder.rglob("artifacts/bundle"):
+        if "models" in folder.parts:
+            shutil.rmtree(folder)
+    done = workflow.project("evaluate", f"run_id={workflow.first('train').info.run_id}", "registry.gate.minimum={}")
+    assert done.returncode == 0, done.stderr
+    run = workflow.runs("evaluate")[0]
+    assert "files are gone" in run.data.tags["cxr.gate"] and "promote" in run.data.tags["cxr.gate"]
+    assert workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion").version == version.version
+    assert "files are gone" in report(workflow, run)["champion"]["why_not"]
+
+
+@pytest.mark.slow
+def test_seeds_tell_the_spread_and_their_ensemble_is_registered(new_workflow):
+    workflow = new_workflow("seeds=2", "ensemble=true", "evaluate.robustness=false")
+    assert "Over 2 seeds (42 to 43)" in workflow.output
+    main = workflow.first("main")
+    values = [run.data.metrics["test_macro_f1"] for run in workflow.runs("evaluate")
+              if "cxr.ensemble_run_id" not in run.data.tags]  # fmt: skip
+    assert main.data.metrics["test_macro_f1_mean"] == pytest.approx(sum(values) / 2) and len(values) == 2
+    assert len({run.data.tags["cxr.split_run_id"] for run in workflow.runs("finetune")}) == 1
+    version = workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion")
+    assert version.tags["cxr.ensemble_run_id"] == workflow.first("ensemble").info.run_id
+    again = workflow.project("main", *SMALL, "seeds=2", "evaluate.robustness=false")
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("finetune: reused") == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("seeds=0",), "allowed: a whole number from 1"),
+        (("ensemble=true",), "give -P seeds=5"),
+        (("registry.gate.metric=loss",), "registry.gate.metric = 'loss'"),
+    ],
+)
+def test_wishes_that_cannot_be(workflow, settings, words):
+    done = workflow.project("main", *SMALL, *settings)
+    assert done.returncode == 1 and words in done.stderr
