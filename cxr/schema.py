@@ -12,9 +12,7 @@ CLASS_NAMES = {2: ("normal", "pneumonia"), 3: ("normal", "bacteria", "virus")}
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-GateScore = Literal[
-    "accuracy", "balanced_accuracy", "macro_f1", "auc_pneumonia", "sensitivity", "specificity"
-]  # higher is better for all of them
+Unit = Annotated[float, Field(ge=0, le=1)]
 Workers = Literal["auto"] | Annotated[int, Field(ge=0)]
 
 
@@ -126,10 +124,19 @@ class EvaluateSettings(Section):
     gallery: int = Field(ge=0, le=60)
 
 
+class MinimumSettings(Section):
+    accuracy: Unit | None
+    balanced_accuracy: Unit | None
+    macro_f1: Unit | None
+    auc_pneumonia: Unit | None
+    sensitivity: Unit | None
+    specificity: Unit | None
+
+
 class GateSettings(Section):
-    metric: GateScore
-    margin: float = Field(ge=0, le=1)
-    minimum: dict[GateScore, Annotated[float, Field(ge=0, le=1)]]
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "auc_pneumonia", "sensitivity", "specificity"]
+    margin: Unit
+    minimum: MinimumSettings
 
 
 class RegistrySettings(Section):

@@ -35,7 +35,7 @@ def judge(rules: GateSettings, scores: dict[str, dict], champion: "ModelVersion 
 
     A draw keeps the champion, and so does a champion that cannot be compared with.
     """
-    checks = [_minimum(name, least, scores[name]["value"]) for name, least in rules.minimum.items()]
+    checks = [_minimum(name, least, scores[name]["value"]) for name, least in rules.minimum if least is not None]
     lacking = [check["words"] for check in checks if not check["passed"]]
     if lacking:
         return Verdict(CHALLENGER, "; ".join(lacking), checks)

@@ -66,7 +66,7 @@ class Rivals:
         import mlflow
         from mlflow.exceptions import MlflowException
 
-        target = self.context.folder / "champion" / version.version
+        target = self.context.folder / "champion" / str(version.version)
         target.mkdir(parents=True, exist_ok=True)
         uri = f"models:/{version.name}/{version.version}"
         try:

@@ -32,7 +32,7 @@ def test_report_scores_metrics_and_predictions_say_the_same(workflow):
 def test_another_model_is_compared_with_the_champion_on_the_same_images(workflow):
     before = workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion")
     train = workflow.first("train")
-    done = workflow.project("evaluate", f"run_id={train.info.run_id}", "registry.gate.minimum={}")
+    done = workflow.project("evaluate", f"run_id={train.info.run_id}", *SMALL[-2:])
     assert done.returncode == 0, done.stderr
     run = workflow.runs("evaluate")[0]
     facts = report(workflow, run)
@@ -58,7 +58,7 @@ def test_a_champion_whose_files_are_gone_stays_until_somebody_decides(new_workfl
     for folder in workflow.folder.rglob("artifacts/bundle"):
         if "models" in folder.parts:
             shutil.rmtree(folder)
-    done = workflow.project("evaluate", f"run_id={workflow.first('train').info.run_id}", "registry.gate.minimum={}")
+    done = workflow.project("evaluate", f"run_id={workflow.first('train').info.run_id}", *SMALL[-2:])
     assert done.returncode == 0, done.stderr
     run = workflow.runs("evaluate")[0]
     assert "files are gone" in run.data.tags["cxr.gate"] and "promote" in run.data.tags["cxr.gate"]
