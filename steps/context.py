@@ -105,7 +105,8 @@ class Context:
         """Log several metrics at once."""
         import mlflow
 
-        mlflow.log_metrics({k: float(v) for k, v in values.items()}, step=step, run_id=self.run_id)
+        with process.unbroken():
+            mlflow.log_metrics({k: float(v) for k, v in values.items()}, step=step, run_id=self.run_id)
 
     def continue_run(self, run: "Run") -> None:
         """Do the work in an earlier run instead: everything is logged there from now on."""

@@ -24,7 +24,7 @@ def main(step: Step, work, argv: list[str] | None = None) -> None:
     """Run a step from its command line to its exit status: 0 done, 1 failed, 130 interrupted."""
     try:
         arguments = parse(step, sys.argv[1:] if argv is None else argv)
-        process.stop_on_sigterm()
+        process.stop_on_signals()
         if "MLFLOW_RUN_ID" in os.environ:
             process.stop_with_starter()
         code = _in_run(step, work, arguments)
@@ -43,7 +43,7 @@ def _in_run(step: Step, work, arguments: Arguments) -> int:
     logs.open_console()
     _quiet_mlflow()
     run, status, code, context = _start(step), "FAILED", 1, None
-    client = mlflow.MlflowClient()
+    client = process.Unbroken(mlflow.MlflowClient())
     try:
         with tempfile.TemporaryDirectory(prefix=f"cxr-{step.name}-") as scratch:
             context = Context(
@@ -97,9 +97,9 @@ def _start(step: Step) -> "Run":
     from mlflow.exceptions import MlflowException
 
     try:
-        run = mlflow.start_run(log_system_metrics=step.system_metrics)
-        tags = {"cxr.step": step.name, "mlflow.runName": step.name}
-        mlflow.set_tags(tags)
+        with process.unbroken():
+            run = mlflow.start_run(log_system_metrics=step.system_metrics)
+            mlflow.set_tags({"cxr.step": step.name, "mlflow.runName": step.name})
     except (MlflowException, OSError) as error:
         line = str(error).splitlines()[0]
         raise CxrError(f"the MLflow store {mlflow.get_tracking_uri()} cannot be used: {line}") from None

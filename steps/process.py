@@ -4,6 +4,10 @@ import os
 import platform
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
 
 import psutil
 
@@ -11,14 +15,64 @@ POLL_S = 2.0
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}
 
 
-def stop_on_sigterm() -> None:
-    """Turn SIGTERM into KeyboardInterrupt, so that both ways to stop a step run the same tidy ending."""
+class _Stop:
+    """What is known of a wish to stop: whether it came, and how many calls must not be broken off right now."""
+
+    wanted = False
+    calls = 0
+
+
+def stop_on_signals() -> None:
+    """Turn SIGTERM into KeyboardInterrupt as Ctrl-C is, so that both ways to stop a step run the same tidy ending."""
 
     def interrupt(signum, frame):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not break the ending itself
-        raise KeyboardInterrupt
+        if _Stop.calls:
+            _Stop.wanted = True
+        else:
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Let a signal that comes meanwhile wait until the block is over.
+
+    A transaction of the store that is broken off stays open as long as its exception lives, and locks out whoever
+    writes next, the step's own ending among them. Signals reach the main thread alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _Stop.calls += 1
+    try:
+        yield
+    finally:
+        _Stop.calls -= 1
+    if _Stop.wanted and not _Stop.calls:
+        _Stop.wanted = False
+        raise KeyboardInterrupt
+
+
+class Unbroken:
+    """Another object whose methods signals do not break off."""
+
+    def __init__(self, inner: Any):
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if not callable(found):
+            return found
+
+        @wraps(found)
+        def call(*args, **kwargs):
+            with unbroken():
+                return found(*args, **kwargs)
+
+        return call
 
 
 def stop_with_starter() -> None:

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from cxr.bundle import Bundle
 from cxr.errors import CxrError
-from steps import gate
+from steps import gate, process
 from steps.context import Context
 from steps.gate import CHALLENGER, CHAMPION, Verdict
 
@@ -151,7 +151,7 @@ def _log_and_register(name: str, folder: Path, bundle: Bundle, tags: dict[str, s
     probabilities += [] if "pneumonia" in bundle.network.classes else ["probability_pneumonia"]
     outputs = Schema([ColSpec("string", "label"), *(ColSpec("double", p) for p in probabilities)])
     signature = ModelSignature(inputs=Schema([ColSpec("binary", "image")]), outputs=outputs)
-    with warnings.catch_warnings():
+    with process.unbroken(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints of MLflow about its own defaults
         logged = mlflow.pyfunc.log_model(
             name="model",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from cxr import layouts, leaks, sources, split, survey
 from cxr.manifest import COLUMNS, Manifest
 from cxr.schema import CLASS_NAMES
-from steps import keys
+from steps import keys, process
 from steps.context import Context
 
 if TYPE_CHECKING:
@@ -80,4 +80,5 @@ def _log_dataset(context: Context, manifest: Manifest) -> None:
         dataset = mlflow.data.from_pandas(
             manifest.rows, source=str(manifest.root), name="manifest", digest=manifest.digest[:36], targets="label"
         )
-        mlflow.log_input(dataset, context="split")
+        with process.unbroken():
+            mlflow.log_input(dataset, context="split")

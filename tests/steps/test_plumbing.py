@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from cxr.errors import CxrError
 from steps import context as context_module
 from steps.cli import Step
 from steps.plumbing import main
+from tests.steps.conftest import ROOT
 
 STEP = Step(name="main", about="A step for tests.", short={"epochs": "train.epochs"}, flags={"reuse": "x"})
 
@@ -134,3 +137,23 @@ def test_a_store_that_cannot_be_used_is_named(tmp_path, monkeypatch, capfd):
         main(STEP, lambda context: None, [])
     assert leave.value.code == 1
     assert "cannot be used" in capfd.readouterr().err
+
+
+def test_a_signal_waits_for_a_call_that_must_not_be_broken_off():
+    code = """
+import os, signal
+from steps import process
+process.stop_on_signals()
+class Store:
+    def write(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("whole", flush=True)
+try:
+    process.Unbroken(Store()).write()
+    print("never here")
+except KeyboardInterrupt:
+    print("stopped")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["whole", "stopped"], done.stderr
