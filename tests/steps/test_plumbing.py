@@ -25,7 +25,7 @@ STEP = Step(name="main", about="A step for tests.", short={"epochs": "train.epoc
 def run(store, tmp_path, monkeypatch):
     """Run a piece of work as a step; returns its exit status and its run."""
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
 
     def run(work, *argv):
         with pytest.raises(SystemExit) as leave:
@@ -34,7 +34,8 @@ def run(store, tmp_path, monkeypatch):
         return leave.value.code, found[0] if found else None
 
     yield run
-    signal.signal(signal.SIGTERM, before)
+    for which, handler in before.items():
+        signal.signal(which, handler)
 
 
 def artifact(run, path) -> Path:
