@@ -90,11 +90,12 @@ def _ours(given, network: Network, manifest, unfreeze: int, where) -> tuple[floa
     if given.views > 1:
         keys |= {"augment.crop_scale": "[0.8, 1.0]", "augment.rotate": 5, "augment.contrast": 0.2}
     with empty_stores() as folder:
-        keys = {f"train.{name}": value for name, value in keys.items()}
+        part = "finetune" if unfreeze else "train"
+        keys = {f"{part}.{name}": value for name, value in keys.items()}
         chosen = settings({**keys, "cache.dir": folder, "cache.views": given.views})
         synchronise(where.device)
         started = time.perf_counter()
-        result = fit_network(network, manifest, chosen.train, unfreeze=unfreeze, device=where, seed=0,
+        result = fit_network(network, manifest, getattr(chosen, part), unfreeze=unfreeze, device=where, seed=0,
                              cache=chosen.cache)  # fmt: skip
         synchronise(where.device)
         seconds = time.perf_counter() - started
