@@ -53,7 +53,7 @@ def test_another_model_is_compared_with_the_champion_on_the_same_images(workflow
 
 
 def test_a_champion_whose_files_are_gone_stays_until_somebody_decides(new_workflow):
-    workflow = new_workflow()
+    workflow = new_workflow("evaluate.robustness=false")
     version = workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion")
     for folder in workflow.folder.rglob("artifacts/bundle"):
         if "models" in folder.parts:
@@ -67,19 +67,21 @@ def test_a_champion_whose_files_are_gone_stays_until_somebody_decides(new_workfl
 
 
 @pytest.mark.slow
-def test_seeds_tell_the_spread_and_their_ensemble_is_registered(new_workflow):
-    workflow = new_workflow("seeds=2", "ensemble=true", "evaluate.robustness=false")
-    assert "Over 2 seeds (42 to 43)" in workflow.output
-    main = workflow.first("main")
-    values = [run.data.metrics["test_macro_f1"] for run in workflow.runs("evaluate")
-              if "cxr.ensemble_run_id" not in run.data.tags]  # fmt: skip
-    assert main.data.metrics["test_macro_f1_mean"] == pytest.approx(sum(values) / 2) and len(values) == 2
-    assert len({run.data.tags["cxr.split_run_id"] for run in workflow.runs("finetune")}) == 1
-    version = workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion")
-    assert version.tags["cxr.ensemble_run_id"] == workflow.first("ensemble").info.run_id
-    again = workflow.project("main", *SMALL, "seeds=2", "evaluate.robustness=false")
-    assert again.returncode == 0, again.stderr
-    assert again.stderr.count("finetune: reused") == 2
+def test_seeds_tell_the_spread_and_their_ensemble_is_registered(workflow):
+    done = workflow.project("main", *SMALL, "seeds=2", "ensemble=true")
+    assert done.returncode == 0, done.stderr
+    assert "Over 2 seeds (42 to 43)" in done.stdout
+    for step in ("train", "finetune", "evaluate"):  # seed 42 stands already
+        assert f"{step}: reused run {workflow.first(step).info.run_id}" in done.stderr
+    main, ensemble = workflow.runs("main")[0], workflow.runs("ensemble")[0]
+    made = [workflow.first("evaluate"), workflow.runs("evaluate")[1]]
+    values = [run.data.metrics["test_macro_f1"] for run in made]
+    assert main.data.metrics["test_macro_f1_mean"] == pytest.approx(sum(values) / 2)
+    assert len({run.data.tags["cxr.split_run_id"] for run in (*made, ensemble)}) == 1
+    versions = workflow.client.search_model_versions("name='cxr-pneumonia'")
+    [version] = [v for v in versions if v.tags.get("cxr.ensemble_run_id") == ensemble.info.run_id]
+    assert json.loads(workflow.artifact(ensemble, "bundle/config.json").read_text())["members"] == 2
+    assert version.tags["cxr.evaluate_run_id"] == workflow.runs("evaluate")[0].info.run_id
 
 
 @pytest.mark.parametrize(

@@ -130,33 +130,51 @@ def test_evaluate_takes_a_bundle_from_a_folder_and_writes_to_a_folder(workflow, 
     assert (tmp_path / "out/figures/confusion.png").is_file()
 
 
-@pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
-def test_an_interrupted_main_leaves_nothing_behind_and_goes_on(new_workflow, signal_):
-    workflow = new_workflow(run=False)
-    settings = (*SMALL, "train.epochs=200", "train.patience=200")
+def interrupt(workflow, settings: tuple[str, ...], signal_: signal.Signals) -> str:
+    """Start `main`, send it a signal in the midst of its training; the ID of that training's run."""
     started = subprocess.Popen(
         workflow.command("main", *settings), cwd=workflow.folder, env=workflow.environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
+    known = sum(map(len, epochs_seen(workflow)))
     try:
-        running = wait_for(lambda: [r for r in workflow.runs("train", "RUNNING") if "val_loss" in r.data.metrics])[0]
+        wait_for(lambda: workflow.runs("train", "RUNNING") and sum(map(len, epochs_seen(workflow))) > known)
+        running = workflow.runs("train", "RUNNING")[0].info.run_id
     finally:
         os.kill(started.pid, signal_)
         started.wait(60)
     wait_for(lambda: not processes_of(workflow.folder), 30)
-    if signal_ != signal.SIGKILL:
-        for step in ("main", "train"):
-            assert not workflow.runs(step, "RUNNING")
-    epochs_then = len(workflow.client.get_metric_history(running.info.run_id, "val_loss"))
-    assert epochs_then < 200
+    return running
+
+
+def epochs_seen(workflow) -> list[list[int]]:
+    """For each training, the epochs whose loss is in the store."""
+    trainings = [run for status in ("RUNNING", "KILLED", "FINISHED") for run in workflow.runs("train", status)]
+    return [
+        [m.step for m in workflow.client.get_metric_history(run.info.run_id, "val_loss")]
+        for run in trainings
+        if "val_loss" in run.data.metrics
+    ]
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGTERM), (signal.SIGKILL,)], ids=["INT then TERM", "KILL"])
+def test_an_interrupted_main_leaves_nothing_behind_and_goes_on(new_workflow, signals):
+    workflow = new_workflow(run=False)
+    settings = (*SMALL, "train.epochs=250", "train.patience=250", "evaluate.robustness=false")
+    trainings = set()
+    for signal_ in signals:
+        trainings.add(interrupt(workflow, settings, signal_))
+        if signal_ != signal.SIGKILL:
+            assert not any(workflow.runs(step, "RUNNING") for step in ("main", "train"))
+        assert all(len(epochs) < 250 for epochs in epochs_seen(workflow))
+    [training] = trainings
     done = workflow.project("main", *settings)
     assert done.returncode == 0, done.stderr
     assert "prepare_split: reused" in done.stderr
-    assert f"train: goes on, run {running.info.run_id} was interrupted" in done.stderr
-    [train] = workflow.runs("train")
-    assert train.info.run_id == running.info.run_id
-    steps = [m.step for m in workflow.client.get_metric_history(train.info.run_id, "val_loss")]
-    assert sorted(set(steps)) == list(range(1, 201))
+    assert f"train: goes on, run {training} was interrupted" in done.stderr
+    assert [run.info.run_id for run in workflow.runs("train")] == [training]
+    [epochs] = epochs_seen(workflow)
+    assert sorted(set(epochs)) == list(range(1, 251))
     every = workflow.client.search_runs([workflow.experiment_id])
     assert not [run for run in every if run.info.status == "RUNNING"]
 
