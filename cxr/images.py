@@ -1,7 +1,8 @@
 """Pixels: bytes to grey `uint8`, grey to the network's input. Nothing else in the project touches them.
 
-Training, evaluation and serving all go through `decode`, `InputSpec.fit_grey` and `InputSpec.normalise`, in
-that order. Only numpy and Pillow are needed, so that a served model can do without torch.
+Training, evaluation and serving all go through `picture` (or `decode`, its grey levels alone), `InputSpec.fit_grey`
+and `InputSpec.normalise`, in that order. Only numpy, Pillow and, for DICOM files, pydicom are needed, so that a served
+model can do without torch.
 """
 
 import io
@@ -13,16 +14,60 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cxr import dicom
 from cxr.errors import CxrError, ImageError
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
-SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp")
+SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp", *dicom.SUFFIXES)
 MAX_PIXELS = 100_000_000  # 100 megapixels: far above any radiograph, far below what exhausts memory
 MIN_SIDE = 16  # pixels; anything smaller is an icon
+_COLOUR_SIDE = 64  # pixels of the small version whose colours are looked at
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Fit = Literal["crop", "squash", "pad"]
 _RESAMPLING = {name: Image.Resampling[name.upper()] for name in get_args(Interpolation)}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded file.
+
+    Attributes:
+        grey: `uint8` of shape (H, W).
+        mode: colour mode of the file, in Pillow's words, or of a DICOM file in its own.
+        patient: digest of the patient's ID where the file knows one (DICOM), else None.
+        colour: mean difference between the largest and the smallest channel, 0..1; 0 where the file is grey.
+    """
+
+    grey: np.ndarray
+    mode: str
+    patient: str | None = None
+    colour: float = 0.0
+
+
+def picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decode the bytes of one picture, upright by its EXIF orientation.
+
+    Colour becomes ITU-R 601 luma, 16-bit grey is scaled linearly (65535 -> 255), DICOM is windowed as it says itself
+    (see `cxr.dicom`). What could only be guessed (CMYK inks, floating point, pixels that are partly transparent) is
+    refused with an `ImageError`, and so are files that end too early.
+    """
+    if dicom.is_dicom(data):
+        found = dicom.read(data, max_pixels, MIN_SIDE)
+        return Picture(found.grey, found.mode, found.patient)
+    image = open_image(data, max_pixels)
+    mode = image.mode
+    try:
+        image.load()
+        image = ImageOps.exif_transpose(image)
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, Image.DecompressionBombError) as error:
+        raise ImageError(f"the picture is damaged ({error})") from None
+    return Picture(_to_grey(image), mode, colour=_colour(image))
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The grey levels of a picture alone, `uint8` of shape (H, W); see `picture`."""
+    return picture(data, max_pixels).grey
 
 
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -37,7 +82,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is the limit here
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise ImageError(f"not a picture in a known format; {', '.join(FORMATS)} can be read") from None
+        raise ImageError(f"not a picture in a known format; {', '.join(FORMATS)} and DICOM can be read") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"the header cannot be read ({error})") from None
     width, height = image.size
@@ -48,22 +93,6 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if getattr(image, "n_frames", 1) > 1:
         raise ImageError(f"{image.n_frames} frames; a single picture is needed")
     return image
-
-
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode the bytes of one picture to grey levels, `uint8` of shape (H, W), upright by its EXIF orientation.
-
-    Colour becomes ITU-R 601 luma, 16-bit grey is scaled linearly (65535 -> 255). What could only be guessed
-    (CMYK inks, floating point, pixels that are partly transparent) is refused with an `ImageError`, and so
-    are files that end too early.
-    """
-    image = open_image(data, max_pixels)
-    try:
-        image.load()
-        image = ImageOps.exif_transpose(image)
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, Image.DecompressionBombError) as error:
-        raise ImageError(f"the picture is damaged ({error})") from None
-    return _to_grey(image)
 
 
 def _to_grey(image: Image.Image) -> np.ndarray:
@@ -83,6 +112,13 @@ def _to_grey(image: Image.Image) -> np.ndarray:
     if image.mode != "L":
         raise ImageError(f"colour mode {image.mode}; grey, RGB and palette pictures can be read: convert it first")
     return np.array(image, dtype=np.uint8)
+
+
+def _colour(image: Image.Image) -> float:
+    if image.mode not in ("P", "RGB", "RGBA", "YCbCr"):
+        return 0.0
+    small = image.convert("RGB").resize((_COLOUR_SIDE, _COLOUR_SIDE), Image.Resampling.BOX)
+    return float(np.ptp(np.asarray(small, dtype=np.int16), axis=2).mean() / 255)
 
 
 def read(path: str | Path) -> np.ndarray:

@@ -49,11 +49,13 @@ def resolve(table: pd.DataFrame, bits: int) -> tuple[pd.DataFrame, dict[str, Any
     """Drop what crosses splits, from training first and from the test part never; returns the table and the report."""
     groups, near = find(table, bits)
     split, patient = table["split"].to_numpy(), table["patient"].to_numpy()
-    dropped: dict[int, str] = {}
+    dropped: dict[int, str] = {}  # row -> why
     for kind, pairs in (("exact", [pair for group in groups for pair in combinations(group, 2)]), ("near", near)):
         for a, b in pairs:
             if split[a] != split[b]:
-                dropped.setdefault(min(a, b, key=lambda row: _RANK[split[row]]), kind)
+                dropped.setdefault(min(a, b, key=lambda row: _RANK[split[row]]), f"{kind} duplicate")
+    for row in np.flatnonzero((split != "test") & np.isin(patient, patient[split == "test"])):
+        dropped.setdefault(int(row), "patient of the test part")
     kept = table.drop(index=table.index[sorted(dropped)]).reset_index(drop=True)
     paths = table["path"].to_numpy()
     crossing_patients = [p for p, n in kept.groupby("patient")["split"].nunique().items() if n > 1]
@@ -62,7 +64,7 @@ def resolve(table: pd.DataFrame, bits: int) -> tuple[pd.DataFrame, dict[str, Any
         "patients_in_two_splits": crossing_patients,
         "exact": _counts([list(g) for g in groups], split, patient),
         "near": _counts([list(pair) for pair in near], split, patient),
-        "dropped": [{"path": paths[r], "split": split[r], "why": f"{w} duplicate"} for r, w in sorted(dropped.items())],
+        "dropped": [{"path": paths[r], "split": split[r], "why": w} for r, w in sorted(dropped.items())],
         "exact_groups": [_listed(g, paths, split, patient) for g in groups[:LISTED]],
         "near_pairs": [_listed(list(pair), paths, split, patient) for pair in near[:LISTED]],
     }

@@ -90,22 +90,23 @@ def thumbnail(grey: np.ndarray) -> np.ndarray:
 def _look(root: Path, item: Found) -> dict | tuple[str, str]:
     try:
         data = (root / item.path).read_bytes()
-        mode = images.open_image(data).mode
-        grey = images.decode(data)
+        picture = images.picture(data)
     except OSError as error:
         return item.path, error.strerror or str(error)
     except ImageError as error:
         return item.path, str(error)
+    grey = picture.grey
     pixels = hashlib.sha256(np.array(grey.shape, dtype="<i8").tobytes() + grey.tobytes()).hexdigest()
     return {
         "path": item.path,
         "label": item.label,
-        "patient": f"{item.part or 'all'}/{item.patient}",
+        # A DICOM file knows its patient, in every part the same; a name is one patient's inside its own part only.
+        "patient": f"dicom/{picture.patient}" if picture.patient else f"{item.part or 'all'}/{item.patient}",
         "part": item.part,
         "sha256": hashlib.sha256(data).hexdigest(),
         "width": grey.shape[1],
         "height": grey.shape[0],
-        "mode": mode,
+        "mode": picture.mode,
         "pixel_hash": pixels,
         "phash": perceptual_hash(grey),
         "thumbnail": thumbnail(grey).tobytes(),

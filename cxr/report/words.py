@@ -87,7 +87,7 @@ def flow(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("images found", f"{kept + dropped + len(data['unreadable']) + data['not_taken']:,}"),
         ("unreadable, left out", f"{len(data['unreadable']):,}"),
         ("left out by subset_size", f"{data['not_taken']:,}"),
-        ("duplicates across parts, dropped from training", f"{dropped:,}"),
+        ("duplicates and patients across parts, dropped from training", f"{dropped:,}"),
         ("in the split", f"{kept:,}"),
     ]
     return lines

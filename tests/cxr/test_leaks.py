@@ -58,8 +58,17 @@ def test_the_report_counts_inside_and_across(table):
 
 
 def test_a_patient_in_two_splits_is_reported(table):
+    table.loc[table["path"] == "5", "patient"] = "p6"
+    assert leaks.resolve(table, bits=6)[1]["patients_in_two_splits"] == ["p6"]
+
+
+def test_a_patient_of_the_test_part_is_dropped_from_training(table):
+    """Official parts can share a patient, and DICOM files tell."""
     table.loc[table["path"] == "5", "patient"] = "p2"
-    assert leaks.resolve(table, bits=6)[1]["patients_in_two_splits"] == ["p2"]
+    kept, report = leaks.resolve(table, bits=6)
+    assert "5" not in set(kept["path"]) and "a-test" in set(kept["path"])
+    assert {"path": "5", "split": "train", "why": "patient of the test part"} in report["dropped"]
+    assert report["patients_in_two_splits"] == []
 
 
 def test_near_hashes_alone_are_not_enough():
