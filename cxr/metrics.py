@@ -6,12 +6,7 @@ import numpy as np
 from numpy import ndarray
 from sklearn import metrics
 
-NORMAL = 0  # index of the class "normal", with three classes and with two
-
-
-def pneumonia_probability(probabilities: ndarray) -> ndarray:
-    """Probability of any pneumonia, of shape (n,): what is left beside normal."""
-    return 1.0 - probabilities[:, NORMAL]
+from cxr.probabilities import NORMAL, pneumonia_probability
 
 
 def scores(labels: ndarray, probabilities: ndarray, classes: tuple[str, ...]) -> dict[str, Any]:

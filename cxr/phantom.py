@@ -4,6 +4,7 @@ They are schematic (outline, lungs, ribs, spine, heart, diaphragm) and show noth
 is drawn as focal consolidation, viral as diffuse perihilar streaks. Scores on them say nothing about X-rays.
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,14 @@ def draw(folder: Path, count: int, seed: int) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(picture(label, body, rng)).save(path, quality=90)
             left, test_left = left - images, test_left - images
+
+
+def example(label: str, seed: int = 0) -> bytes:
+    """One picture as the bytes of a JPEG file, to show how a request looks."""
+    rng = np.random.default_rng([seed, 1])
+    buffer = io.BytesIO()
+    Image.fromarray(picture(label, _body(rng), rng)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 def _name(label: str, patient: int, number: int) -> str:

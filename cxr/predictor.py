@@ -16,6 +16,7 @@ from cxr import images
 from cxr.boundary import CHUNK, folded
 from cxr.bundle import Bundle
 from cxr.machine import cores
+from cxr.probabilities import softmax
 
 
 class Predictor:
@@ -64,9 +65,3 @@ class Predictor:
 
     def _submit(self, pool: ThreadPoolExecutor, part: Sequence[Callable[[], bytes]]) -> list:
         return [pool.submit(lambda one=one: self.raster(one())) for one in part]
-
-
-def softmax(logits: ndarray) -> ndarray:
-    """Probabilities over the last axis."""
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)

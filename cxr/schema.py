@@ -145,6 +145,22 @@ class RegistrySettings(Section):
     gate: GateSettings
 
 
+class ServingSettings(Section):
+    operating_point: Literal["argmax", "youden", "sensitive"]
+    abstain: list[Unit] = Field(min_length=2, max_length=2)
+    far_share: float = Field(gt=0, lt=0.5)
+    fit_images: int = Field(ge=20)
+    max_bytes: int = Field(ge=1000)
+    max_pixels: int = Field(ge=10_000, le=178_956_970)  # above, Pillow refuses by itself
+    max_images: Positive
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.abstain[0] > self.abstain[1]:
+            raise ValueError(f"abstain {self.abstain}: the smaller probability comes first")
+        return self
+
+
 class CacheSettings(Section):
     dir: str | None
     max_gb: float = Field(ge=0)
@@ -169,6 +185,7 @@ class Settings(Section):
     calibration: CalibrationSettings
     evaluate: EvaluateSettings
     registry: RegistrySettings
+    serving: ServingSettings
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values under the keys of `params.yaml`."""

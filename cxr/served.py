@@ -1,11 +1,13 @@
-"""The model that MLflow serves: bytes of pictures in, labels and probabilities out.
+"""The model that MLflow serves: bytes of pictures in, one row of answers for each out.
 
-Logged as code (MLflow's models-from-code), with a bundle as its only artifact; nothing is unpickled. It goes the same
-way as evaluation: `cxr.images` and `cxr.predictor`.
+Logged as code (MLflow's models-from-code), with the folder of `cxr.deploy` as its only artifact; nothing is unpickled.
+All that it does with pictures is in `cxr.serving`; here is what MLflow wants of it.
 """
 
-import base64
-import binascii
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -15,21 +17,21 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from cxr import bundle
 from cxr.errors import ImageError
-from cxr.metrics import pneumonia_probability
-from cxr.predictor import Predictor
+from cxr.machine import cores
+from cxr.serving.service import Service
 
-COLUMN = "image"
-BATCH = 32  # pictures that go through the network at once
-_MAGIC = (b"\xff\xd8", b"\x89PNG", b"II*\x00", b"MM\x00*", b"BM")  # JPEG, PNG, TIFF twice, BMP
+COLUMN, ARTIFACT = "image", "service"
+_SERVER = "mlflow.pyfunc.scoring_server"
+_SEND = f'send {{"dataframe_records": [{{"{COLUMN}": BASE64}}]}}'
+_KINDS = ("application/json", "text/csv", "application/x-parquet")
 
 
 class Refused(MlflowException):
     """A request that is answered with status 400 and one line.
 
-    MLflow's server writes the whole input in front of the message of an exception that it passes on: what is said
-    here cannot be changed any more.
+    MLflow writes the whole input in front of the message of an exception that it passes on: what is said here cannot
+    be changed any more.
     """
 
     def __init__(self, line: str):
@@ -46,62 +48,87 @@ class Refused(MlflowException):
 
 
 class ServedModel(PythonModel):
-    """Answers one row for each picture in the column `image`."""
+    """Answers one row for each picture in the column `image` (see `cxr.serving.service.columns`)."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the bundle and answer once, so that the first caller does not wait for it."""
-        self.predictor = Predictor(bundle.load(context.artifacts["bundle"]))
-        size = self.predictor.spec.size
-        self.predictor.probabilities(np.zeros((1, size, size), np.uint8))
+        """Load the network and answer once, so that the first caller does not wait for it."""
+        folder = Path(context.artifacts[ARTIFACT])
+        self.service = Service(folder, threads=max(1, cores() // _workers()), version=_version(folder))
+        if _SERVER in sys.modules:
+            _answer_plainly(sys.modules[_SERVER])
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None):
-        """A table of `label` and probabilities, in the order of the rows; a bad picture refuses the request."""
-        rasters = [self._raster(row, value) for row, value in enumerate(_column(model_input))]
-        parts = [np.stack(rasters[i : i + BATCH]) for i in range(0, len(rasters), BATCH)]
-        classes = self.predictor.classes
-        found = [self.predictor.probabilities(part) for part in parts] or [np.empty((0, len(classes)))]
-        return answer(np.concatenate(found), classes)
-
-    def _raster(self, row: int, value: Any) -> np.ndarray:
+        """A table with the answers, in the order of the rows; see `Service.answer` for `params`."""
+        given = params or {}
         try:
-            return self.predictor.raster(picture_bytes(value))
+            return self.service.answer(
+                _column(model_input), point=str(given.get("operating_point") or ""),
+                with_heat=bool(given.get("heatmap", False)), strict=bool(given.get("strict", True)),
+            )  # fmt: skip
         except ImageError as error:
-            raise Refused(f"row {row}: {error}") from None
-
-
-def answer(probabilities: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
-    """The table that a caller gets for probabilities of shape (n, C)."""
-    table = {"label": [classes[i] for i in probabilities.argmax(1)]}
-    table |= {f"probability_{name}": probabilities[:, i] for i, name in enumerate(classes)}
-    table["probability_pneumonia"] = pneumonia_probability(probabilities)
-    return pd.DataFrame(table)
-
-
-def picture_bytes(value: Any) -> bytes:
-    """The bytes of a picture, however MLflow hands them over: bytes, base64 text, or base64 text as bytes."""
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        raise ImageError("no picture; send its bytes in base64")
-    if isinstance(value, bytes | bytearray | np.bytes_):
-        data = bytes(value)
-        if not data or data.startswith(_MAGIC):
-            return data
-        try:
-            value = data.decode("ascii")
-        except UnicodeDecodeError:
-            return data  # no base64; the decoder says what is wrong with it
-    if not isinstance(value, str):
-        raise ImageError(f"a {type(value).__name__} is no picture; send its bytes in base64")
-    try:
-        return base64.b64decode("".join(value.split()), validate=True)
-    except (binascii.Error, ValueError):
-        raise ImageError("neither a picture nor standard base64 (no data: address, no URL-safe alphabet)") from None
+            raise Refused(str(error)) from None
 
 
 def _column(model_input: Any) -> list[Any]:
+    if isinstance(model_input, dict):
+        model_input = pd.DataFrame({name: list(np.atleast_1d(cells)) for name, cells in model_input.items()})
     if isinstance(model_input, pd.DataFrame) and COLUMN in model_input.columns:
         return list(model_input[COLUMN])
-    seen = ", ".join(map(str, model_input.columns)) if isinstance(model_input, pd.DataFrame) else "no table"
-    raise Refused(f"a column {COLUMN!r} with pictures is needed; seen: {seen[:200] or 'no column'}")
+    raise Refused(f"a column {COLUMN!r} with pictures is needed; {_SEND}")
+
+
+def _version(folder: Path) -> str:
+    """The version in the registry; MLflow leaves it beside a model that it has fetched from there."""
+    file = folder.parents[1] / "registered_model_meta"
+    if not file.is_file():
+        return "not registered"
+    words = dict(line.split(": ", 1) for line in file.read_text(encoding="utf-8").splitlines() if ": " in line)
+    return words.get("model_version", "not registered").strip().strip("'\"")
+
+
+def _workers() -> int:
+    """How many processes the server has, each of them with a share of the cores."""
+    words = sys.argv
+    for flag in ("--workers", "-w"):
+        if flag in words[:-1] and words[words.index(flag) + 1].isdigit():
+            return max(1, int(words[words.index(flag) + 1]))
+    return 1
+
+
+def _answer_plainly(server: Any) -> None:
+    """Let the server that loads this model answer bad requests in one line.
+
+    As it comes it sends back the whole of a body that it cannot parse, a stack trace for most errors in it, and status
+    500 where the content type is missing.
+    """
+    if not hasattr(server.invocations, "plain"):
+        server.invocations = _plain(server.invocations, server.InvocationsResponse)
+
+
+def _plain(invocations: Callable[..., Any], response: Callable[..., Any]) -> Callable[..., Any]:
+    def answered(data: Any, content_type: str | None, model: Any, schema: Any) -> Any:
+        kind = (content_type or "").split(";")[0].strip().lower()
+        if kind not in _KINDS:
+            return _refusal(response, 415, f"the content type must be one of {', '.join(_KINDS)}")
+        try:
+            return invocations(data, content_type, model, schema)
+        except Refused as error:
+            return _refusal(response, 400, error.message)
+        except MlflowException as error:
+            lacking = "missing inputs" in str(error.message)
+            words = f"a column {COLUMN!r} with pictures is needed" if lacking else f"no table of pictures in {kind}"
+            return _refusal(response, 400, f"{words}; {_SEND}")
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError):
+            # A body that MLflow's own parsers fall over; ours refuse what they cannot read.
+            return _refusal(response, 400, f"no table of pictures in {kind}; {_SEND}")
+
+    answered.plain = True
+    return answered
+
+
+def _refusal(response: Callable[..., Any], status: int, line: str) -> Any:
+    code = "INVALID_PARAMETER_VALUE" if status == 400 else "BAD_REQUEST"
+    return response(json.dumps({"error_code": code, "message": line}), status, "application/json")
 
 
 mlflow.models.set_model(ServedModel())

@@ -14,7 +14,8 @@ from cxr.assessment.scores import Sample
 from cxr.bundle import Bundle
 from cxr.errors import CxrError
 from cxr.manifest import Manifest
-from cxr.predictor import Predictor, softmax
+from cxr.predictor import Predictor
+from cxr.probabilities import softmax
 from steps import keys, registry, reporting
 from steps.context import Context
 from steps.rival import Rivals
@@ -32,7 +33,6 @@ class Subject:
     manifest: Manifest
     split_run_id: str
     digest: str
-    device: str
 
 
 def evaluate(context: Context) -> None:
@@ -49,11 +49,11 @@ def evaluate(context: Context) -> None:
     answers = {split: softmax(values / subject.bundle.temperature) for split, values in logits.items()}
     _log_scores(context, subject, found, answers["test"])
     pictures = _pictures(context, subject, logits["test"], samples["test"])
-    rivals = Rivals(context, subject.manifest, samples, answers, subject.device)
+    rivals = Rivals(context, subject.manifest, samples, answers)
     facts = {"validation": found["val"], "test": found["test"], **_where_it_fails(context, subject, samples, answers)}
     facts["mistakes"] = pictures.pop("mistakes")
     if context.settings.registry.register_model:
-        facts |= registry.register(context, subject.folder, subject.bundle, _tags(context, subject), found, rivals)
+        facts |= registry.register(context, subject.bundle, _tags(context, subject), found, rivals)
     _keep(context, subject, answers["test"])
     reporting.report(context, subject, facts, pictures)
     context.tag("cxr.output_digest", subject.digest)
@@ -73,7 +73,7 @@ def _subject(context: Context) -> Subject:
     where = device.pick(context.settings.device, "float32")
     device.prepare(context.settings.seed, context.settings.deterministic)
     predictor = Predictor(loaded, str(where.device))
-    return Subject(folder, loaded, predictor, manifest, split_run_id, digest, str(where.device))
+    return Subject(folder, loaded, predictor, manifest, split_run_id, digest)
 
 
 def _inputs(context: Context) -> tuple[Path, str]:

@@ -22,7 +22,7 @@ OWNED = {
     "prepare_split": ("data",),
     "train": ("model", "train"),
     "finetune": ("finetune",),
-    "evaluate": ("evaluate", "registry"),
+    "evaluate": ("evaluate", "registry", "serving"),
 }
 COMMON = (*PLAIN_SETTINGS, "cache", "calibration")
 DEFAULT_PROFILE = "sample"

@@ -156,3 +156,5 @@ def _quiet_mlflow() -> None:
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     for name in ("mlflow", "alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Environments made by uv hold no pip, and models name every package they need.
+    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)

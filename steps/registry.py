@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ import mlflow
 import numpy as np
 from filelock import FileLock
 
-from cxr.bundle import Bundle
 from cxr.errors import CxrError
 from steps import gate, process
 from steps.context import Context
@@ -25,36 +23,43 @@ from steps.gate import CHALLENGER, CHAMPION, Verdict
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import ModelSignature
 
+    from cxr.bundle import Bundle
     from steps.rival import Rivals
 
 log = logging.getLogger("cxr.registry")
 
+ARTIFACT = "service"  # the folder of a registered model that holds what is served
+_ALWAYS = ("operating_point", "status", "reasons", "model_version")  # columns that no answer lacks
 HISTORY = "cxr.champions"  # tag of the registered model: who was champion since when and why, the newest last
 _KEPT = 15  # entries of the history; a tag has room for 5,000 characters
-REQUIREMENTS = ("mlflow", "torch", "torchvision", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "scikit-learn")
-REQUIREMENTS += ("tqdm",)
-_PACKAGE = Path(__file__).resolve().parent.parent / "cxr"
+_PROJECT = Path(__file__).resolve().parent.parent
 _ATTEMPTS = 5  # two first aliases at the same moment make one of them fail on sqlite
 
 
 def register(
-    context: Context, folder: Path, bundle: Bundle, tags: dict[str, str], found: dict[str, Any], rivals: "Rivals"
+    context: Context, bundle: "Bundle", tags: dict[str, str], found: dict[str, Any], rivals: "Rivals"
 ) -> dict[str, Any]:
-    """Register the bundle in `folder` and settle who is champion, by its validation scores in `found["val"]`.
+    """Register what is to be served of `bundle` and settle who is champion, by its validation scores in `found["val"]`.
 
-    Returns `gate` (verdict and checks), `registered` (name and version) and, where there was a champion, `champion`
-    with the comparison on both parts. A bundle that is registered already keeps its version. A registration that
-    fails leaves no empty model behind.
+    Returns `gate` (verdict and checks), `registered` (name and version), `served` (what `cxr.deploy.write` found) and,
+    where there was a champion, `champion` with the comparison on both parts. A bundle that is registered already, with
+    the same settings of serving, keeps its version. A registration that fails leaves no empty model behind.
     """
     from mlflow.exceptions import MlflowException
 
+    from cxr import deploy  # here, not above: moving an alias by hand needs no torch
+
     name, client = context.settings.registry.name, context.client
-    made = _version_of(client, name, tags["cxr.bundle_digest"])
+    tags = tags | {"cxr.serving": json.dumps(context.settings.serving.model_dump(), sort_keys=True)}
+    made = _version_of(client, name, tags)
     if made is not None:
         log.info("%s version %s is this very bundle: registered before", name, made.version)
         words = made.tags.get("cxr.gate", "registered before")
         return _settled(context, made, words, [], None, rivals)
+    folder = context.folder / ARTIFACT
+    served = deploy.write(folder, bundle, rivals.manifest, context.settings.serving, context.settings.seed, rivals.ours)
     is_new = not _exists(client, name)
     try:
         made = _log_and_register(name, folder, bundle, tags)
@@ -66,7 +71,7 @@ def register(
     verdict, champion = settle(
         client, name, made, lambda there: gate.judge(rules, scores, there, lambda v: rivals.on("val", v))
     )
-    return _settled(context, made, str(verdict), verdict.checks, champion, rivals)
+    return _settled(context, made, str(verdict), verdict.checks, champion, rivals) | {"served": served}
 
 
 def _settled(
@@ -143,25 +148,40 @@ def alone(name: str) -> FileLock:
     return FileLock(Path(tempfile.gettempdir()) / f"cxr-registry-{mark}.lock", mode=0o666)
 
 
-def _log_and_register(name: str, folder: Path, bundle: Bundle, tags: dict[str, str]) -> "ModelVersion":
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+def _log_and_register(name: str, folder: Path, bundle: "Bundle", tags: dict[str, str]) -> "ModelVersion":
+    import pandas as pd
 
-    probabilities = [f"probability_{c}" for c in bundle.network.classes]
-    probabilities += [] if "pneumonia" in bundle.network.classes else ["probability_pneumonia"]
-    outputs = Schema([ColSpec("string", "label"), *(ColSpec("double", p) for p in probabilities)])
-    signature = ModelSignature(inputs=Schema([ColSpec("binary", "image")]), outputs=outputs)
+    from cxr import phantom
+
     with process.unbroken(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints of MLflow about its own defaults
         logged = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(_PACKAGE / "served.py"),
-            artifacts={"bundle": str(folder)},
-            code_paths=[str(_PACKAGE)],
-            signature=signature,
-            pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+            python_model=str(_PROJECT / "cxr/served.py"),
+            artifacts={ARTIFACT: str(folder)},
+            code_paths=[str(_PROJECT / "cxr")],
+            signature=signature(bundle.network.classes),
+            input_example=pd.DataFrame({"image": [phantom.example("normal")]}),
+            pip_requirements=str(_PROJECT / "requirements-serve.txt"),
         )
         return mlflow.register_model(logged.model_uri, name, tags=tags)
+
+
+def signature(classes: tuple[str, ...]) -> "ModelSignature":
+    """What a request may hold and an answer always does."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    from cxr.serving.service import columns
+
+    outputs = [
+        ColSpec("double" if column.startswith("probability_") else "string", column, required=column in _ALWAYS)
+        for column in columns(classes)
+    ]
+    # An empty operating point is the one that the model was registered with.
+    params = [ParamSpec("operating_point", "string", ""), ParamSpec("heatmap", "boolean", False),
+              ParamSpec("strict", "boolean", True)]  # fmt: skip
+    return ModelSignature(Schema([ColSpec("binary", "image")]), Schema(outputs), ParamSchema(params))
 
 
 def set_alias(client: "MlflowClient", name: str, alias: str, number: int | str) -> None:
@@ -186,9 +206,10 @@ def champion_of(client: "MlflowClient", name: str) -> "ModelVersion | None":
         return None
 
 
-def _version_of(client: "MlflowClient", name: str, digest: str) -> "ModelVersion | None":
+def _version_of(client: "MlflowClient", name: str, tags: dict[str, str]) -> "ModelVersion | None":
     found = client.search_model_versions(f"name='{name}'") if _exists(client, name) else []
-    return next((v for v in found if v.tags.get("cxr.bundle_digest") == digest), None)
+    same = ("cxr.bundle_digest", "cxr.serving")
+    return next((v for v in found if all(v.tags.get(key) == tags[key] for key in same)), None)
 
 
 def _exists(client: "MlflowClient", name: str) -> bool:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from numpy import ndarray
 
-from cxr import bundle
-from cxr.assessment import comparison, tuning
+from cxr import deploy
+from cxr.assessment import comparison
 from cxr.assessment.scores import Sample
 from cxr.errors import CxrError
+from cxr.machine import cores
 from cxr.manifest import Manifest
-from cxr.predictor import Predictor, softmax
+from cxr.probabilities import softmax
+from cxr.serving.service import FACTS, Service
 from steps.context import Context
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ class Rivals:
     manifest: Manifest
     samples: dict[str, Sample]
     ours: dict[str, ndarray]
-    device: str
     _asked: dict[str, "dict[str, Any] | str"] = field(default_factory=dict)
 
     def on(self, split: str, version: "ModelVersion") -> "dict[str, Any] | str":
@@ -47,17 +48,14 @@ class Rivals:
         if version.tags.get("cxr.manifest_digest") != self.manifest.digest:
             return f"{name} was trained on another split: its images may be ours to test on; no comparison"
         try:
-            theirs = bundle.load(self._fetch(version))
-            if theirs.network.classes != self.manifest.classes:
-                return f"{name} knows the classes {', '.join(theirs.network.classes)}; no comparison"
-            predictor = Predictor(theirs, self.device)
+            theirs = Service(self._fetch(version), threads=cores())
+            if theirs.classes != self.manifest.classes:
+                return f"{name} knows the classes {', '.join(theirs.classes)}; no comparison"
             log.info("comparing with %s on validation and test", name)
             found = {}
             for split, sample in self.samples.items():
-                batch = self.context.settings.evaluate.batch_size
-                logits = tuning.logits_of(predictor, self.manifest.part(split), batch)
-                probabilities = softmax(logits / theirs.temperature)
-                found[split] = comparison.compare(sample, self.ours[split], probabilities)
+                logits = deploy.look(theirs.session, theirs.spec, self.manifest.part(split)).logits
+                found[split] = comparison.compare(sample, self.ours[split], softmax(logits / theirs.temperature))
             return found
         except CxrError as error:
             return f"{name} cannot be loaded ({error}); move the alias by hand: mlflow run . -e promote"
@@ -73,7 +71,7 @@ class Rivals:
             got = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(target)))
         except (MlflowException, OSError) as error:
             raise CxrError(f"its files are gone: {str(error).splitlines()[0]}") from None
-        found = sorted(got.glob(f"artifacts/*/{bundle.CONFIG}"))
+        found = sorted(got.glob(f"artifacts/*/{FACTS}"))
         if not found:
-            raise CxrError("its files are gone: no bundle among them")
+            raise CxrError("its files are gone: nothing to serve among them")
         return found[0].parent

@@ -15,7 +15,8 @@ from cxr.errors import CxrError
 from cxr.fitting import fit_network
 from cxr.manifest import Manifest
 from cxr.model import Network
-from cxr.predictor import Predictor, softmax
+from cxr.predictor import Predictor
+from cxr.probabilities import softmax
 from cxr.schema import FitSettings
 from steps import keys
 from steps.context import Context

@@ -1,15 +1,19 @@
 """What several tests need: settings by way of params.yaml, and a small set of pictures with its manifest."""
 
+import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cxr import config
+from cxr import config, deploy
+from cxr.bundle import Bundle
 from cxr.files import sha256_of
 from cxr.manifest import COLUMNS, Manifest
 from cxr.model import Network, build
+from cxr.predictor import Predictor
 from cxr.schema import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,3 +44,32 @@ def small_set(folder: Path, per_class: int = 12, side: int = 48) -> Manifest:
             split = "val" if number % 4 == 0 else "test" if number % 4 == 1 else "train"
             rows.append([file.name, sha256_of(file), label, f"train/{label}{number}", split, side, side, "L"])
     return Manifest(pd.DataFrame(rows, columns=COLUMNS), folder, CLASSES, {"kind": "folder"})
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A served folder, and the bundle and split that it was made from."""
+
+    folder: Path
+    bundle: Bundle
+    manifest: Manifest
+    found: dict
+
+
+def deployed(folder: Path, net: Network | None = None, **serving: object) -> Deployed:
+    """What `evaluate` would register of a small network."""
+    bundle = Bundle(net or network(), 1.3, {"youden": 0.6, "sensitive": 0.3})
+    manifest = small_set(folder, per_class=24, side=80)
+    parts = {split: manifest.part(split) for split in ("val", "test")}
+    predictor = Predictor(bundle)
+    evaluated = {s: predictor.predict([f.read_bytes for f in part.files()], 8) for s, part in parts.items()}
+    settings = settings_with({f"serving.{k}": v for k, v in serving.items()}).serving
+    found = deploy.write(folder / "service", bundle, manifest, settings, 0, evaluated)
+    return Deployed(folder / "service", bundle, manifest, found)
+
+
+def png(grey: np.ndarray, kind: str = "PNG") -> bytes:
+    """Grey levels, or RGB, as the bytes of a picture file."""
+    buffer = io.BytesIO()
+    Image.fromarray(grey).save(buffer, kind)
+    return buffer.getvalue()

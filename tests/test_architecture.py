@@ -41,7 +41,11 @@ def test_steps_do_not_import_each_other():
         assert not others & keys.imports(file), file
 
 
-@pytest.mark.parametrize("module", ["errors", "config", "schema", "images", "manifest", "layouts"])
+LIGHT = ("errors", "config", "schema", "images", "dicom", "manifest", "layouts", "heat", "probabilities", "served")
+LIGHT += ("serving/intake", "serving/guard", "serving/session", "serving/service")
+
+
+@pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_do_without_torch(module):
     assert not {"torch", "torchvision"} & top_packages(ROOT / f"cxr/{module}.py")
 
@@ -90,6 +94,14 @@ def test_every_section_of_the_settings_has_one_owner():
 @pytest.mark.parametrize("profile", ["", "sample", "cpu", "paper"])
 def test_every_profile_of_params_yaml_is_valid(profile):
     assert config.load(ROOT / "params.yaml", profile).seed == 42
+
+
+def test_what_is_served_runs_on_the_versions_it_was_made_with():
+    def pins(name: str) -> set[str]:
+        lines = (ROOT / name).read_text().splitlines()
+        return {line.split(";")[0].strip() for line in lines if "==" in line and not line.startswith("#")}
+
+    assert pins("requirements-serve.txt") <= pins("requirements.txt")
 
 
 def test_every_requirement_is_pinned():

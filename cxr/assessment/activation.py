@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy import ndarray
 from torch import nn
-from torch.nn import functional
 
+from cxr.heat import heat
 from cxr.model import Network
 from cxr.predictor import Predictor
 
@@ -54,13 +54,6 @@ class Activation:
             features = torch.cat(seen)
             maps = torch.einsum("bkhw,ck->bchw", features, self.head.weight) + self.head.bias[:, None, None]
         return maps.cpu().numpy(), logits
-
-
-def heat(own: ndarray, size: int) -> ndarray:
-    """One class's map (h, w), what speaks for the class, as `float32` (size, size) from 0 to 1."""
-    positive = torch.from_numpy(np.maximum(own, 0).astype(np.float32))[None, None]
-    large = functional.interpolate(positive, (size, size), mode="bilinear", align_corners=False)[0, 0].numpy()
-    return large / max(float(large.max()), 1e-9)
 
 
 def share_inside(own: ndarray, size: int = 224) -> float:

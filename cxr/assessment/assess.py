@@ -9,8 +9,7 @@ from numpy import ndarray
 from cxr.assessment import calibration, operating, scores
 from cxr.assessment.scores import Sample, estimate
 from cxr.bundle import Bundle
-from cxr.metrics import NORMAL
-from cxr.predictor import softmax
+from cxr.probabilities import NORMAL, softmax
 
 
 def assess(sample: Sample, logits: ndarray, bundle: Bundle, prevalences: list[float]) -> dict[str, Any]:

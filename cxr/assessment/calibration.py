@@ -7,7 +7,7 @@ import numpy as np
 from numpy import ndarray
 from scipy.optimize import minimize_scalar
 
-from cxr.predictor import softmax
+from cxr.probabilities import softmax
 
 BINS = 15
 _LOG_RANGE = (np.log(0.05), np.log(20.0))  # temperatures that a sane network could need

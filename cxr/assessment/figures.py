@@ -6,7 +6,8 @@ from numpy import ndarray
 from sklearn import metrics
 
 from cxr import style
-from cxr.metrics import confusion, pneumonia_probability
+from cxr.metrics import confusion
+from cxr.probabilities import pneumonia_probability
 
 _LINES = ("-", "--", "-.", ":")  # so that curves can be told apart without colours as well
 

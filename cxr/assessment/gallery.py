@@ -3,17 +3,16 @@
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy import ndarray
 
 from cxr import style
-from cxr.assessment.activation import Activation, heat
+from cxr.assessment.activation import Activation
+from cxr.heat import overlay
 from cxr.manifest import Manifest, read_verified
 from cxr.predictor import Predictor
 
 _COLUMNS = 4
-_HEAT = 0.45  # weight of the map over the picture where it is hottest
 
 
 @dataclass(frozen=True)
@@ -43,14 +42,6 @@ def mistakes(
         found.append(Mistake(part.rows["path"].iat[i], part.classes[labels[i]], part.classes[predicted[i]],
                              float(probabilities[i, predicted[i]]), picture))  # fmt: skip
     return found
-
-
-def overlay(raster: ndarray, own: ndarray) -> ndarray:
-    """A class's map (h, w) over the picture `uint8` (S, S), as `uint8` RGB of shape (S, S, 3)."""
-    hot = heat(own, len(raster))
-    colour = colormaps["inferno"](hot)[..., :3] * 255
-    weight = (_HEAT * hot)[..., None]
-    return (raster[..., None] * (1 - weight) + colour * weight).round().astype(np.uint8)
 
 
 def sheet(found: list[Mistake], has_maps: bool) -> Figure:

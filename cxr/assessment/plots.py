@@ -8,7 +8,7 @@ from numpy import ndarray
 
 from cxr import style
 from cxr.assessment import calibration
-from cxr.predictor import softmax
+from cxr.probabilities import softmax
 
 _NAMES = {"macro_f1": "macro-F1", "auc_pneumonia": "AUC, pneumonia", "balanced_accuracy": "balanced accuracy"}
 

@@ -13,7 +13,8 @@ from cxr.assessment import scores
 from cxr.assessment.activation import Activation, share_inside
 from cxr.assessment.scores import Sample
 from cxr.manifest import Manifest, read_verified
-from cxr.predictor import Predictor, softmax
+from cxr.predictor import Predictor
+from cxr.probabilities import softmax
 
 SHOWN = ("macro_f1", "accuracy", "auc_pneumonia", "sensitivity", "specificity")
 BORDER, CORNER = 0.1, 0.2  # shares of the side that are blackened

@@ -12,7 +12,7 @@ from numpy import ndarray
 from cxr.assessment import intervals
 from cxr.assessment.intervals import Estimate
 from cxr.manifest import Manifest
-from cxr.metrics import NORMAL, pneumonia_probability
+from cxr.probabilities import NORMAL, pneumonia_probability
 
 HIGHER_IS_BETTER = ("accuracy", "balanced_accuracy", "macro_f1", "auc_pneumonia", "sensitivity", "specificity")
 

@@ -9,8 +9,8 @@ from cxr.assessment import calibration, operating
 from cxr.bundle import Bundle
 from cxr.errors import CxrError
 from cxr.manifest import Manifest, read_verified
-from cxr.metrics import NORMAL, pneumonia_probability
-from cxr.predictor import Predictor, softmax
+from cxr.predictor import Predictor
+from cxr.probabilities import NORMAL, pneumonia_probability, softmax
 from cxr.schema import CalibrationSettings
 
 log = logging.getLogger("cxr.tuning")

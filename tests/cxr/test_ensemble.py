@@ -7,7 +7,8 @@ from cxr import bundle
 from cxr.bundle import Bundle
 from cxr.ensemble import combine
 from cxr.errors import CxrError
-from cxr.predictor import Predictor, softmax
+from cxr.predictor import Predictor
+from cxr.probabilities import softmax
 from tests.helpers import network
 
 RASTERS = np.random.default_rng(0).integers(0, 256, (5, 64, 64), dtype=np.uint8)

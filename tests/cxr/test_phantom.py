@@ -51,3 +51,8 @@ def test_disease_is_drawn_inside_the_lungs(label):
     assert drawn[inside].max() > 0.1
     assert drawn[~inside].max() < 0.05
     assert not phantom._disease("normal", x, y, left, right, rng).any()
+
+
+def test_an_example_is_a_picture_and_always_the_same():
+    assert phantom.example("virus") == phantom.example("virus") != phantom.example("normal")
+    assert min(images.decode(phantom.example("virus")).shape) >= 250

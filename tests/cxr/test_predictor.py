@@ -8,7 +8,8 @@ import torch
 
 from cxr.bundle import Bundle
 from cxr.errors import ImageError
-from cxr.predictor import Predictor, softmax
+from cxr.predictor import Predictor
+from cxr.probabilities import softmax
 from tests.helpers import network, small_set
 
 

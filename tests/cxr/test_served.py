@@ -1,88 +1,93 @@
-"""What the served model takes, however MLflow hands it over, and what it refuses in one line."""
+"""What MLflow is told of the model: its parameters, its refusals in one line, and a server that echoes nothing."""
 
-import base64
-import io
-from types import SimpleNamespace
+import json
+from types import ModuleType, SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
-from PIL import Image
 
-from cxr import bundle
-from cxr.bundle import Bundle
-from cxr.served import ServedModel, picture_bytes
-from tests.helpers import network
+from cxr import served as module
+from cxr.served import Refused, ServedModel
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bundle")
-    bundle.save(Bundle(network()), folder)
-    served = ServedModel()
-    served.load_context(SimpleNamespace(artifacts={"bundle": str(folder)}))
-    return served
+def model(served):
+    made = ServedModel()
+    made.load_context(SimpleNamespace(artifacts={"service": str(served.folder)}))
+    return made
 
 
 @pytest.fixture(scope="module")
-def picture() -> bytes:
-    buffer = io.BytesIO()
-    grey = np.random.default_rng(0).integers(0, 256, (60, 50), dtype=np.uint8)
-    Image.fromarray(grey).save(buffer, "PNG")
-    return buffer.getvalue()
+def picture(served) -> bytes:
+    return served.manifest.part("val").files()[0].read_bytes()
 
 
-def test_bytes_and_base64_give_the_same_answer(model, picture):
-    text = base64.b64encode(picture)
-    wrapped = base64.encodebytes(picture).decode()
-    answer = model.predict(None, pd.DataFrame({"image": [picture, text, text.decode(), wrapped, bytearray(picture)]}))
-    assert np.ptp(answer.drop(columns="label").to_numpy(), axis=0).max() < 1e-6
-    assert list(answer) == [
-        "label", "probability_normal", "probability_bacteria", "probability_virus", "probability_pneumonia",
-    ]  # fmt: skip
-    row = answer.iloc[0]
-    assert row["probability_pneumonia"] == pytest.approx(row["probability_bacteria"] + row["probability_virus"])
-
-
-def test_rows_keep_their_order(model, picture):
-    white = io.BytesIO()
-    Image.new("L", (60, 50), 255).save(white, "PNG")
-    both = model.predict(None, pd.DataFrame({"image": [picture, white.getvalue()] * 40}))
-    assert both["probability_normal"].round(5).nunique() == 2
-    # Batches of different size may round differently in the last bits.
-    alone = model.predict(None, pd.DataFrame({"image": [white.getvalue()]}))
-    assert both["probability_normal"][1] == pytest.approx(alone["probability_normal"][0], abs=1e-6)
-
-
-def test_no_rows_give_no_rows(model):
-    assert len(model.predict(None, pd.DataFrame({"image": []}))) == 0
+def test_parameters_reach_the_service(model, picture):
+    table = pd.DataFrame({"image": [picture, b"no picture"]})
+    told = model.predict(None, table, {"operating_point": "youden", "heatmap": True, "strict": False})
+    assert list(told["operating_point"]) == ["youden"] * 2 and told["heatmap"][0] and told["status"][1] == "error"
+    assert model.predict(None, table[:1], None)["operating_point"][0] == "argmax"
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("table", "params", "words"),
     [
-        (b"", "empty"),
-        ("", "empty"),
-        (None, "no picture; send its bytes in base64"),
-        (3.5, "a float is no picture"),
-        ("not base64!", "neither a picture nor standard base64"),
-        (base64.b64encode(b"some text").decode(), "not a picture in a known format"),
-        (b"\xff\xd8\xff\xe0half a jpeg", "not a picture|header cannot be read"),
+        (pd.DataFrame({"image": [b"no picture"]}), None, "row 0: neither a picture nor"),
+        (pd.DataFrame({"img": [b""]}), None, "a column 'image' with pictures is needed"),
+        (pd.DataFrame({"image": []}), {"operating_point": "best"}, "operating_point 'best'; allowed: argmax"),
     ],
 )
-def test_bad_pictures_name_their_row_in_one_line(model, picture, value, words):
+def test_refusals_have_status_400_and_stay_one_line(model, table, params, words):
     with pytest.raises(MlflowException, match=words) as caught:
-        model.predict(None, pd.DataFrame({"image": [picture, value]}))
-    assert caught.value.message.startswith("row 1: ")
-    assert "\n" not in caught.value.message
+        model.predict(None, table, params)
     assert caught.value.get_http_status_code() == 400
+    said = caught.value.message
+    caught.value.message = f"Failed to predict data '{table}'"  # as MLflow's server does
+    assert caught.value.message == said and "\n" not in said
 
 
-def test_a_table_without_pictures(model):
-    with pytest.raises(MlflowException, match="a column 'image' with pictures is needed; seen: img"):
-        model.predict(None, pd.DataFrame({"img": [b""]}))
+def test_the_version_is_read_from_beside_the_model(tmp_path):
+    folder = tmp_path / "artifacts/service"
+    folder.mkdir(parents=True)
+    assert module._version(folder) == "not registered"
+    (tmp_path / "registered_model_meta").write_text("model_name: cxr-pneumonia\nmodel_version: '12'\n")
+    assert module._version(folder) == "12"
 
 
-def test_bytes_of_a_picture_are_never_taken_for_base64(picture):
-    assert picture_bytes(picture) == picture
+@pytest.mark.parametrize(
+    ("words", "workers"), [(["serve"], 1), (["--workers", "4"], 4), (["-w", "2"], 2), (["-w"], 1), (["-w", "x"], 1)]
+)
+def test_workers_share_the_cores(monkeypatch, words, workers):
+    monkeypatch.setattr("sys.argv", words)
+    assert module._workers() == workers
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (Refused("row 3: the file is empty (0 bytes)"), 400, "row 3: the file is empty"),
+        (
+            MlflowException("Failed to predict data 'SECRET'. Model is missing inputs ['image']"),
+            400,
+            "a column 'image'",
+        ),
+        (MlflowException("Ensure that input is valid JSON. Input: SECRET"), 400, "no table of pictures in application"),
+        (ValueError("SECRET"), 400, "no table of pictures"),
+    ],
+)
+def test_the_server_tells_no_secrets(error, status, words):
+    def invocations(*_):
+        raise error
+
+    server = ModuleType("server")
+    server.invocations, server.InvocationsResponse = invocations, lambda *told: told
+    module._answer_plainly(server)
+    once = server.invocations
+    module._answer_plainly(server)
+    assert server.invocations is once
+    body, code, _ = server.invocations(b"SECRET", "application/json; charset=utf-8", None, None)
+    assert code == status and json.loads(body)["message"].startswith(words)
+    assert "SECRET" not in body and "\\n" not in body
+    assert server.invocations(b"", None, None, None)[1] == 415
+    assert server.invocations(b"", "text/html", None, None)[1] == 415

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from cxr import phantom
 from cxr.manifest import Manifest
+from cxr.serving.service import columns
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,7 @@ def test_every_test_image_gets_the_answer_of_evaluate(workflow, address):
     split = workflow.client.get_run(version.tags["cxr.split_run_id"])
     root = Manifest.load(workflow.artifact(split, "split")).root
     pictures = [(root / p["path"]).read_bytes() for p in predictions]
+    assert len(pictures) <= 64
     together = ask(address, pictures)
     assert together.status_code == 200, together.text
     alone = [ask(address, [picture]).json()["predictions"][0] for picture in pictures[:5]]
@@ -64,29 +67,59 @@ def test_every_test_image_gets_the_answer_of_evaluate(workflow, address):
                 assert found[f"probability_{name}"] == pytest.approx(value, abs=1e-5)
 
 
+BAD = base64.b64encode(b"no picture").decode()
+SECRET = "patient 4711"
+JSON = "application/json"
+
+
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "kind", "words"),
     [
-        (
-            {"dataframe_split": {"columns": ["image"], "data": [["bm8gcGljdHVyZQ=="]]}},
-            "row 0: neither a picture nor",
-        ),
-        ({"dataframe_records": [{"image": ""}]}, "row 0: the file is empty"),
+        (json.dumps({"dataframe_split": {"columns": ["image"], "data": [[BAD]]}}), JSON, "row 0: not a picture in a"),
+        (json.dumps({"dataframe_records": [{"image": ""}]}), JSON, "row 0: the file is empty"),
+        (json.dumps({"dataframe_records": [{"image": None}]}), JSON, "row 0: no picture"),
+        (json.dumps({"dataframe_records": [{"image": BAD}] * 65}), JSON, "65 pictures in one request; at most 64"),
+        (json.dumps({"dataframe_split": {"columns": [SECRET], "data": [["AAAA"]]}}), JSON, "a column 'image' with"),
+        (json.dumps({"dataframe_records": [{"image": BAD}], "params": {"operating_point": "x"}}), JSON, "operating_"),
+        (json.dumps({"dataframe_records": [{"image": BAD}], "params": {"strict": SECRET}}), JSON, "no table of"),
+        (json.dumps({"instances": [[[SECRET]]]}), JSON, ""),
+        (json.dumps([SECRET]), JSON, "no table of pictures"),
+        (json.dumps({"dataframe_split": SECRET}), JSON, "no table of pictures"),
+        (json.dumps(SECRET), JSON, "no table of pictures"),
+        ('{"dataframe_split": {"columns": ["' + SECRET, JSON, "no table of pictures"),
+        (b"\xff\xfe" + SECRET.encode(), JSON, "no table of pictures"),
+        ("[" * 100_000, JSON, "no table of pictures"),
+        (f"image\n{BAD}\n", "text/csv", "row 0: not a picture"),
+        (f"{SECRET}\n1\n", "text/csv", "a column 'image' with"),
+        (b"\xff\xfe" + SECRET.encode(), "text/csv", "no table of pictures"),
+        (SECRET, "application/x-parquet", "no table of pictures"),
     ],
-)
-def test_a_bad_request_gets_400_and_one_line(address, body, words):
-    response = ask(address, [], **body)
-    assert response.status_code == 400
+)  # fmt: skip
+def test_a_bad_request_gets_400_and_one_line(address, body, kind, words):
+    response = requests.post(address, data=body, headers={"Content-Type": kind}, timeout=60)
+    assert response.status_code == 400, response.text
     assert response.json()["message"].startswith(words)
-    assert "\n" not in response.json()["message"]
-    assert "Traceback" not in response.text
+    assert "\n" not in response.json()["message"] and "Traceback" not in response.text
+    assert SECRET not in response.text and BAD not in response.text
 
 
-def test_a_request_without_pictures_gets_400(address):
-    response = ask(address, [], dataframe_split={"columns": ["picture"], "data": [["AAAA"]]})
-    assert response.status_code == 400
-    assert "image" in response.json()["message"]
-    assert "Traceback" not in response.text
+@pytest.mark.parametrize("kind", [None, "text/html", SECRET])
+def test_another_content_type_gets_415(address, kind):
+    response = requests.post(address, data=b"{}", headers={"Content-Type": kind} if kind else {}, timeout=60)
+    assert response.status_code == 415 and SECRET not in response.text
+    assert "application/json, text/csv" in response.json()["message"]
+
+
+def test_parameters_and_the_version(workflow, address):
+    version = workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion")
+    rows = [{"image": base64.b64encode(phantom.example("virus")).decode()}, {"image": BAD}]
+    asked = {"operating_point": "sensitive", "heatmap": True, "strict": False}
+    response = requests.post(address, json={"dataframe_records": rows, "params": asked}, timeout=60)
+    good, bad = response.json()["predictions"]
+    assert list(good) == list(bad) == columns(("normal", "bacteria", "virus"))
+    assert good["model_version"] == str(version.version) and good["operating_point"] == "sensitive"
+    assert base64.b64decode(good["heatmap"]).startswith(b"\x89PNG")
+    assert bad["status"] == "error" and bad["label"] is None and bad["probability_pneumonia"] is None
 
 
 def test_records_and_inputs_are_taken_too(workflow, address):
@@ -94,8 +127,11 @@ def test_records_and_inputs_are_taken_too(workflow, address):
     first = json.loads(workflow.artifact(run, "evaluation/predictions.json").read_text())[0]
     split = Manifest.load(workflow.artifact(workflow.runs("prepare_split")[0], "split"))
     text = base64.b64encode((split.root / first["path"]).read_bytes()).decode()
+    csv = requests.post(address, data=f"image\n{text}\n", headers={"Content-Type": "text/csv"}, timeout=60)
+    assert csv.json()["predictions"][0]["label"] == first["prediction"]
     for body in (
         {"dataframe_records": [{"image": text}]}, {"inputs": {"image": [text]}}, {"instances": [{"image": text}]},
+        {"inputs": [text]}, {"instances": [text]}, {"inputs": [{"image": text}]},
     ):  # fmt: skip
         response = ask(address, [], **body)
         assert response.status_code == 200, (body.keys(), response.text)

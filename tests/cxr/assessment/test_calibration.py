@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import brier_score_loss, log_loss
 
 from cxr.assessment import calibration
-from cxr.predictor import softmax
+from cxr.probabilities import softmax
 
 RNG = np.random.default_rng(0)
 

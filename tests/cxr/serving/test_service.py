@@ -1,0 +1,127 @@
+"""One row for every picture, the same columns always, in the order given."""
+
+import base64
+import io
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxr.errors import ImageError
+from cxr.serving.service import Service, columns
+from tests.helpers import CLASSES, deployed, png
+
+ROOT = Path(__file__).resolve().parents[3]
+BAD = base64.b64encode(b"some text").decode()
+
+
+@pytest.fixture(scope="module")
+def service(served) -> Service:
+    return Service(served.folder, threads=2, version="7")
+
+
+@pytest.fixture(scope="module")
+def pictures(served) -> list[bytes]:
+    return [file.read_bytes() for file in served.manifest.part("val").files()]
+
+
+def test_the_columns_of_an_answer(service, pictures):
+    table = service.answer(pictures[:1])
+    assert list(table) == columns(CLASSES) == [
+        "label", "probability_normal", "probability_bacteria", "probability_virus", "probability_pneumonia",
+        "operating_point", "decision", "status", "reasons", "heatmap", "model_version",
+    ]  # fmt: skip
+    row = table.iloc[0]
+    assert row["probability_pneumonia"] == pytest.approx(row["probability_bacteria"] + row["probability_virus"])
+    assert row["operating_point"] == "argmax" and row["model_version"] == "7" and row["heatmap"] is None
+    assert list(service.answer([])) == list(table) and len(service.answer([])) == 0
+    assert columns(("normal", "pneumonia")).count("probability_pneumonia") == 1
+
+
+def test_rows_keep_their_order_however_many_there_are(service, pictures):
+    alone = [service.answer([one])["probability_normal"][0] for one in pictures]
+    together = service.answer(pictures * 3)["probability_normal"]
+    np.testing.assert_allclose(together, alone * 3, atol=1e-6)
+
+
+def test_threads_get_their_own_answers(service, pictures):
+    wanted = [service.answer([one])["probability_normal"][0] for one in pictures]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda one: service.answer([one])["probability_normal"][0], pictures * 4))
+    np.testing.assert_allclose(found, wanted * 4, atol=1e-6)
+
+
+def test_operating_points_decide(service, pictures):
+    for point, threshold in (("argmax", None), ("youden", 0.6), ("sensitive", 0.3)):
+        for row in service.answer(pictures, point=point).itertuples():
+            positive = row.label != "normal" if threshold is None else row.probability_pneumonia >= threshold
+            assert row.operating_point == point
+            if row.status == "ok":
+                assert row.decision == ("pneumonia" if positive else "normal") and row.reasons == ""
+            else:
+                assert row.decision is None and row.reasons
+    with pytest.raises(ImageError, match="operating_point 'best'; allowed: argmax, youden, sensitive"):
+        service.answer(pictures[:1], point="best")
+
+
+def test_an_undecided_answer_refers(served, pictures, tmp_path):
+    cautious = Service(deployed(tmp_path, abstain=[0.0, 1.0]).folder, threads=1)
+    table = cautious.answer(pictures)
+    assert set(table["status"]) == {"refer"}
+    assert all("undecided (probability of pneumonia" in reasons for reasons in table["reasons"])
+
+
+def test_one_bad_picture_fails_the_request_or_its_own_row(service, pictures):
+    mixed = [pictures[0], BAD, None, pictures[1]]
+    with pytest.raises(ImageError, match="^row 1: not a picture in a known format"):
+        service.answer(mixed)
+    table = service.answer(mixed, strict=False)
+    assert list(table["status"])[1:3] == ["error", "error"]
+    assert table["label"][1] is None and table["probability_normal"][1] is None
+    assert "no picture" in table["reasons"][2]
+    for row, own in ((0, pictures[0]), (3, pictures[1])):
+        assert table["probability_normal"][row] == pytest.approx(
+            service.answer([own])["probability_normal"][0], abs=1e-6
+        )
+    assert list(service.answer([BAD], strict=False)["status"]) == ["error"]
+
+
+def test_a_heatmap_is_a_picture_of_the_input_size(service, pictures):
+    table = service.answer(pictures[:2], with_heat=True)
+    for text in table["heatmap"]:
+        assert Image.open(io.BytesIO(base64.b64decode(text))).size == (64, 64)
+
+
+def test_limits(pictures, tmp_path):
+    small = Service(deployed(tmp_path, max_images=3, max_bytes=5000, max_pixels=10_000).folder, threads=1)
+    with pytest.raises(ImageError, match="4 pictures in one request; at most 3"):
+        small.answer(pictures[:4])
+    with pytest.raises(ImageError, match="row 0: .* bytes; at most 5,000"):
+        small.answer([png(np.random.default_rng(0).integers(0, 256, (90, 90), dtype=np.uint8))])
+    with pytest.raises(ImageError, match="row 0: 200 x 200 pixels; at most 10,000 in all"):
+        small.answer([png(np.zeros((200, 200), np.uint8))])
+
+
+def test_serving_needs_no_torch(served, pictures, tmp_path):
+    """In a process where the packages of training cannot be imported."""
+    (tmp_path / "one.png").write_bytes(pictures[0])
+    code = f"""
+import sys
+for name in ("torch", "torchvision", "torchmetrics", "sklearn", "scipy", "matplotlib", "onnx"):
+    sys.modules[name] = None
+sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from types import SimpleNamespace
+import pandas as pd
+from cxr.served import ServedModel
+model = ServedModel()
+model.load_context(SimpleNamespace(artifacts={{"service": {str(served.folder)!r}}}))
+print(model.predict(None, pd.DataFrame({{"image": [Path({str(tmp_path / "one.png")!r}).read_bytes()]}}))["label"][0])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in CLASSES
