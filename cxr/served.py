@@ -16,6 +16,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.types import ColSpec, Schema
 
 from cxr.errors import ImageError
 from cxr.machine import cores
@@ -24,7 +25,7 @@ from cxr.serving.service import Service
 COLUMN, ARTIFACT = "image", "service"
 _SERVER = "mlflow.pyfunc.scoring_server"
 _SEND = f'send {{"dataframe_records": [{{"{COLUMN}": BASE64}}]}}'
-_KINDS = ("application/json", "text/csv", "application/x-parquet")
+_KINDS = ("application/json", "text/csv")
 
 
 class Refused(MlflowException):
@@ -106,12 +107,13 @@ def _answer_plainly(server: Any) -> None:
 
 
 def _plain(invocations: Callable[..., Any], response: Callable[..., Any]) -> Callable[..., Any]:
-    def answered(data: Any, content_type: str | None, model: Any, schema: Any) -> Any:
+    def answered(data: Any, content_type: str | None, model: Any, _: Any) -> Any:
         kind = (content_type or "").split(";")[0].strip().lower()
         if kind not in _KINDS:
             return _refusal(response, 415, f"the content type must be one of {', '.join(_KINDS)}")
         try:
-            return invocations(data, content_type, model, schema)
+            # As text, cells come as they were sent. As bytes, one cell that is no base64 would fail all rows.
+            return invocations(data, content_type, model, Schema([ColSpec("string", COLUMN)]))
         except Refused as error:
             return _refusal(response, 400, error.message)
         except MlflowException as error:
