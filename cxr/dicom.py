@@ -19,6 +19,8 @@ SUFFIXES = (".dcm", ".dicom")
 _PREAMBLE = 128  # bytes before the letters DICM
 _SHADES = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+# What pydicom finds odd in a file is no news to a caller; set once, since filters belong to all threads.
+warnings.filterwarnings("ignore", module=r"pydicom\.")
 _FAR = 1e9  # beyond any stored value: what a window makes of it is the end of its output range
 
 
@@ -40,8 +42,7 @@ def read(data: bytes, max_pixels: int, min_side: int) -> Dicom:
     """Decode a DICOM file; raises `ImageError` for what is damaged, not a single picture, or could only be guessed."""
     # Parsers of a format this wide fail in many ways on damaged files; each of them means the same to the caller.
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
+        with np.errstate(all="ignore"):
             dataset = _header(data, max_pixels, min_side)
             grey = _grey(dataset)
             return Dicom(grey, _mode(dataset), _patient(dataset))

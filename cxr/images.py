@@ -21,6 +21,9 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp", *dicom.SUFFIXES)
 MAX_PIXELS = 100_000_000  # 100 megapixels: far above any radiograph, far below what exhausts memory
 MIN_SIDE = 16  # pixels; anything smaller is an icon
+# Not around each call: pictures are decoded in threads, and filters of warnings belong to all of them. `max_pixels` is
+# the limit here that a warning of Pillow's would speak of.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 _COLOUR_SIDE = 64  # pixels of the small version whose colours are looked at
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -60,8 +63,8 @@ def picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
     try:
         image.load()
         image = ImageOps.exif_transpose(image)
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, Image.DecompressionBombError) as error:
-        raise ImageError(f"the picture is damaged ({error})") from None
+    except Exception as error:  # as above
+        raise ImageError(f"the picture is damaged ({_short(error)})") from None
     return Picture(_to_grey(image), mode, colour=_colour(image))
 
 
@@ -78,21 +81,31 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if not data:
         raise ImageError("the file is empty (0 bytes)")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is the limit here
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise ImageError(f"not a picture in a known format; {', '.join(FORMATS)} and DICOM can be read") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"the header cannot be read ({error})") from None
+    except Exception as error:  # readers of damaged files fail in as many ways as files can be damaged
+        raise ImageError(f"the header cannot be read ({_short(error)})") from None
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"{width} x {height} pixels; at most {max_pixels:,} in all are read")
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{width} x {height} pixels; each side needs at least {MIN_SIDE}")
-    if getattr(image, "n_frames", 1) > 1:
-        raise ImageError(f"{image.n_frames} frames; a single picture is needed")
+    frames = _frames(image)
+    if frames > 1:
+        raise ImageError(f"{frames} frames; a single picture is needed")
     return image
+
+
+def _frames(image: Image.Image) -> int:
+    try:
+        return getattr(image, "n_frames", 1)
+    except Exception as error:  # counting them reads on in the file
+        raise ImageError(f"the header cannot be read ({_short(error)})") from None
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def _to_grey(image: Image.Image) -> np.ndarray:

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
 
@@ -135,3 +136,32 @@ def test_records_and_inputs_are_taken_too(workflow, address):
         response = ask(address, [], **body)
         assert response.status_code == 200, (body.keys(), response.text)
         assert response.json()["predictions"][0]["label"] == first["prediction"]
+
+
+def test_hundreds_of_damaged_bodies_bring_no_server_down(address):
+    """Bodies of requests with a few bytes changed: an answer or a refusal, and the server lives on."""
+    text = base64.b64encode(phantom.example("normal")).decode()
+    bodies = [
+        json.dumps({"dataframe_split": {"columns": ["image"], "data": [[text]]}, "params": {"strict": False}}),
+        json.dumps({"dataframe_records": [{"image": text}, {"image": BAD}], "params": {"heatmap": True}}),
+        json.dumps({"inputs": {"image": [text]}}),
+        json.dumps({"instances": [{"image": text}]}),
+        f"image\n{text}\n",
+    ]
+    rng, seen = np.random.default_rng(0), set()
+    alphabet = b'{}[]",:\\ 0e-.nutf\xff\x00\n'
+    for number in range(400):
+        body = bytearray(bodies[number % 5].encode())
+        for _ in range(rng.integers(1, 5)):
+            # Where the structure is: at both ends of the body.
+            place = int(rng.integers(0, 70)) * (1 if rng.random() < 0.5 else -1) % len(body)
+            body[place : place + int(rng.integers(0, 3))] = bytes([alphabet[rng.integers(len(alphabet))]])
+        kind = "text/csv" if number % 5 == 4 else JSON
+        response = requests.post(address, data=bytes(body), headers={"Content-Type": kind}, timeout=60)
+        assert response.status_code in (200, 400), (bytes(body[:90]), response.text[:300])
+        assert "Traceback" not in response.text and text[:200] not in response.text
+        if response.status_code == 400:
+            assert "\n" not in response.json()["message"] and len(response.json()["message"]) < 400
+        seen.add(response.status_code)
+    assert seen == {200, 400}
+    assert ask(address, [phantom.example("normal")]).status_code == 200
