@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cxr.decoder import DECODER
 from cxr.errors import ImageError
 
 SUFFIXES = (".dcm", ".dicom")
@@ -21,6 +22,7 @@ _SHADES = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 # What pydicom finds odd in a file is no news to a caller; set once, since filters belong to all threads.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
+_DEFLATED, _META = b"1.2.840.10008.1.2.1.99", 4096  # a transfer syntax, and the bytes that name it
 _FAR = 1e9  # beyond any stored value: what a window makes of it is the end of its output range
 
 
@@ -44,7 +46,7 @@ def read(data: bytes, max_pixels: int, min_side: int) -> Dicom:
     try:
         with np.errstate(all="ignore"):
             dataset = _header(data, max_pixels, min_side)
-            grey = _grey(dataset)
+            grey = _grey(dataset, _stored(dataset, data))
             return Dicom(grey, _mode(dataset), _patient(dataset))
     except ImageError:
         raise
@@ -58,6 +60,8 @@ def read(data: bytes, max_pixels: int, min_side: int) -> Dicom:
 def _header(data: bytes, max_pixels: int, min_side: int) -> Any:
     from pydicom import dcmread  # here, not above: most pictures are no DICOM files
 
+    if _DEFLATED in data[:_META]:
+        raise ImageError("a deflated DICOM file, whose size nobody knows before it is read; save it uncompressed")
     dataset = dcmread(io.BytesIO(data))
     if "PixelData" not in dataset:
         raise ImageError("a DICOM file without pixels; a radiograph is needed")
@@ -77,10 +81,20 @@ def _header(data: bytes, max_pixels: int, min_side: int) -> Any:
     return dataset
 
 
-def _grey(dataset: Any) -> np.ndarray:
+def _stored(dataset: Any, data: bytes) -> np.ndarray:
+    """Stored values, of shape (H, W), or RGB of shape (H, W, 3)."""
     from pydicom.pixels import pixel_array
+    from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
-    stored = pixel_array(dataset)  # colour comes as RGB
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax in (JPEGBaseline8Bit, JPEG2000, JPEG2000Lossless):
+        return pixel_array(dataset, decoding_plugin="pillow")
+    if syntax == RLELossless:
+        return pixel_array(dataset, decoding_plugin="pydicom")
+    return DECODER.pixels(data) if syntax.is_compressed and syntax.is_encapsulated else pixel_array(dataset)
+
+
+def _grey(dataset: Any, stored: np.ndarray) -> np.ndarray:
     if dataset.PhotometricInterpretation in _COLOUR:
         if stored.dtype != np.uint8 or stored.ndim != 3:
             raise ImageError("colour of more than 8 bits; grey pictures can have 16")

@@ -14,8 +14,9 @@ from cxr.errors import CxrError
 from cxr.machine import cores
 from cxr.manifest import Manifest
 from cxr.probabilities import softmax
-from cxr.serving.service import FACTS, Service
+from cxr.serving.service import Service
 from steps.context import Context
+from steps.fetching import service_folder
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -61,17 +62,5 @@ class Rivals:
             return f"{name} cannot be loaded ({error}); move the alias by hand: mlflow run . -e promote"
 
     def _fetch(self, version: "ModelVersion") -> Path:
-        import mlflow
-        from mlflow.exceptions import MlflowException
-
         target = self.context.folder / "champion" / str(version.version)
-        target.mkdir(parents=True, exist_ok=True)
-        uri = f"models:/{version.name}/{version.version}"
-        try:
-            got = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(target)))
-        except (MlflowException, OSError) as error:
-            raise CxrError(f"its files are gone: {str(error).splitlines()[0]}") from None
-        found = sorted(got.glob(f"artifacts/*/{FACTS}"))
-        if not found:
-            raise CxrError("its files are gone: nothing to serve among them")
-        return found[0].parent
+        return service_folder(f"models:/{version.name}/{version.version}", target)

@@ -67,9 +67,7 @@ class Service:
         Raises `ImageError` for too many pictures, an unknown operating point and, if `strict`, the first picture that
         cannot be read; otherwise such a picture has `status` "error" and its reason.
         """
-        point = point or self.point
-        if point not in self.points:
-            raise ImageError(f"operating_point {point[:40]!r}; allowed: {', '.join(self.points)}")
+        point = self.known_point(point)
         if len(values) > self.limits.max_images:
             raise ImageError(f"{len(values)} pictures in one request; at most {self.limits.max_images} are taken")
         rows = self._rows(values)
@@ -81,6 +79,12 @@ class Service:
         for start in range(0, len(rows), BATCH):
             found += self._batch(rows[start : start + BATCH], point, with_heat)
         return self._table(found, any(row.error for row in rows))
+
+    def known_point(self, wish: str) -> str:
+        """The operating point of that name, or the model's own for an empty one."""
+        if wish and wish not in self.points:
+            raise ImageError(f"operating_point {wish[:40]!r}; allowed: {', '.join(self.points)}")
+        return wish or self.point
 
     def _table(self, found: list[dict[str, Any]], some_empty: bool) -> pd.DataFrame:
         """Empty cells are None: NaN is no JSON. Probabilities are numbers wherever all of them are there."""

@@ -10,6 +10,7 @@ import pydicom
 import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -19,7 +20,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cxr import dicom, images, survey
+from cxr import decoder, dicom, images, survey
 from cxr.errors import ImageError
 from cxr.layouts import Found
 
@@ -161,11 +162,12 @@ def test_a_constant_picture_is_black():
         (file_of(NOISE)[:-900], "damaged"),
         (file_of(NOISE)[:200], "DICOM file"),
         (file_of(NOISE, Rows=0), "at least 16"),
+        (file_of(NOISE, DeflatedExplicitVRLittleEndian), "deflated"),
         (file_of(NOISE, Rows=60000, Columns=60000), "at most 100,000,000 in all"),
         (file_of(NOISE, WindowCenter=100, WindowWidth=-1), "damaged"),
         (b"\0" * 128 + b"DICM" + b"rubbish" * 9, "DICOM file"),
     ],
-    ids=["frames", "no pixels", "palette", "cut", "cut header", "no rows", "bomb", "window", "rubbish"],
+    ids=["frames", "no pixels", "palette", "cut", "cut header", "no rows", "deflated", "bomb", "window", "rubbish"],
 )  # fmt: skip
 def test_what_cannot_be_read_right_is_refused_in_one_line(data, words):
     with pytest.raises(ImageError, match=words) as caught:
@@ -197,3 +199,16 @@ def test_a_survey_takes_patients_from_dicom_files(tmp_path):
 
 def test_other_files_are_no_dicom():
     assert not dicom.is_dicom(b"") and not dicom.is_dicom(b"\xff\xd8" + b"\0" * 300)
+
+
+def test_a_decoder_that_dies_costs_one_file(monkeypatch):
+    good = by_gdcm(file_of(NOISE), JPEGLosslessSV1)
+    assert images.decode(good).shape == NOISE.shape
+    decoder.DECODER._process.kill()
+    decoder.DECODER._process.wait()
+    assert images.decode(good).shape == NOISE.shape
+    monkeypatch.setattr(decoder, "SECONDS", 0)
+    with pytest.raises(ImageError, match="its decoder gave up"):
+        images.decode(good)
+    monkeypatch.undo()
+    assert images.decode(good).shape == NOISE.shape

@@ -1,0 +1,45 @@
+"""The work of `predict`: the model and the files it is given, the engine, and what the run keeps of it."""
+
+import time
+from pathlib import Path
+
+from cxr import batch
+from cxr.errors import CxrError
+from cxr.machine import cores
+from cxr.serving.service import Service
+from steps.context import Context
+from steps.fetching import pinned, service_folder
+
+ENGINES = ("local", "spark")
+
+
+def score(context: Context) -> None:
+    """Score what the command line names, and count the rows by status."""
+    for name in ("input", "output"):
+        if name not in context.flags:
+            raise CxrError(f"{name} is not given; write -P {name}=...")
+    engine = context.flags.get("engine", "local")
+    if engine not in ENGINES:
+        raise CxrError(f"engine={engine}; allowed: {', '.join(ENGINES)}")
+    uri, version = pinned(
+        context.client, context.flags.get("model_uri", f"models:/{context.settings.registry.name}@champion")
+    )
+    paths = batch.listed(Path(context.flags["input"]).expanduser())
+    output = Path(context.flags["output"]).expanduser()
+    folder = service_folder(uri, context.folder / "model")
+    service = Service(folder, threads=cores(), version=version)
+    point = service.known_point(context.flags.get("operating_point", ""))
+    context.tag("cxr.model_version", version)
+    context.log.info("scoring %d files with %s, engine %s", len(paths), uri, engine)
+    started = time.monotonic()
+    if engine == "spark":
+        from steps.spark import score_with_spark
+
+        counts = score_with_spark(uri, service.classes, paths, output, point)
+    else:
+        counts = batch.score(service, paths, output, {"point": point}, uri)
+    context.metrics({f"rows_{status}": count for status, count in counts.items()} | {"rows": len(paths)})
+    context.log.info(
+        "%s: %s, in %.0f s", output, ", ".join(f"{n} {s}" for s, n in sorted(counts.items())),
+        time.monotonic() - started,
+    )  # fmt: skip

@@ -1,0 +1,64 @@
+"""The engine `spark` of `predict`: the registered model as a function of a Spark cluster, through MLflow.
+
+Spark is an extra: `pip install -r requirements-spark.txt`, and Java 17. A cluster must see the files under the same
+paths, and have the packages of requirements-serve.txt.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxr.errors import CxrError
+from cxr.serving.service import columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ROWS = 256  # files of a partition
+
+
+def score_with_spark(uri: str, classes: tuple[str, ...], paths: list[str], output: Path, point: str) -> dict[str, int]:
+    """Write one row a path to the folder `output`, in order; returns the number of rows by status."""
+    try:
+        from pyspark.sql import SparkSession
+        from pyspark.sql import functions as f
+    except ImportError:
+        raise CxrError("engine=spark needs Spark: pip install -r requirements-spark.txt, and Java 17") from None
+    import mlflow
+
+    if output.exists():
+        raise CxrError(f"output={output} exists already; remove it, or give another name")
+    spark = SparkSession.builder.appName("cxr-predict").getOrCreate()
+    names = columns(classes)
+    kinds = ", ".join(f"`{n}` {'double' if n.startswith('probability_') else 'string'}" for n in names)
+    answer = mlflow.pyfunc.spark_udf(
+        spark, uri, result_type=f"struct<{kinds.replace('` ', '`:')}>", env_manager="local",
+        params={"strict": False, "operating_point": point},
+    )  # fmt: skip
+    rows = spark.createDataFrame(
+        [(i, str(Path(p).resolve()), p) for i, p in enumerate(paths)], "i long, file string, path string"
+    )
+    rows = rows.repartitionByRange(max(1, -(-len(paths) // _ROWS)), "i")
+    read = rows.mapInPandas(_read, "i long, path string, image binary, unread string")
+    told = read.withColumn("told", answer(f.struct("image")))
+    reasons = f.coalesce(f.col("unread"), f.col("told.reasons")).alias("reasons")
+    table = told.sortWithinPartitions("i").select(
+        "path", *(reasons if name == "reasons" else f.col(f"told.{name}").alias(name) for name in names)
+    )
+    table.write.parquet(str(output))
+    counted = spark.read.parquet(str(output)).groupBy("status").count().collect()
+    return {row["status"]: row["count"] for row in counted}
+
+
+def _read(tables: "Iterator[pd.DataFrame]") -> "Iterator[pd.DataFrame]":
+    """Files to their bytes; a file that cannot be read is an empty cell, and the reason."""
+    for table in tables:
+        images, unread = [], []
+        for file in table["file"]:
+            try:
+                images.append(Path(file).read_bytes())
+                unread.append(None)
+            except (OSError, ValueError) as error:
+                images.append(None)
+                unread.append(getattr(error, "strerror", None) or str(error))
+        yield table[["i", "path"]].assign(image=images, unread=unread)
