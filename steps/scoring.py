@@ -35,7 +35,7 @@ def score(context: Context) -> None:
     if engine == "spark":
         from steps.spark import score_with_spark
 
-        counts = score_with_spark(uri, service.classes, paths, output, point)
+        counts = score_with_spark(uri, service.classes, paths, output, point, service.limits.max_images)
     else:
         counts = batch.score(service, paths, output, {"point": point}, uri)
     context.metrics({f"rows_{status}": count for status, count in counts.items()} | {"rows": len(paths)})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import CxrError
-from cxr.serving.service import columns
+from cxr.serving.service import BATCH, columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,9 +17,15 @@ if TYPE_CHECKING:
 _ROWS = 256  # files of a partition
 
 
-def score_with_spark(uri: str, classes: tuple[str, ...], paths: list[str], output: Path, point: str) -> dict[str, int]:
-    """Write one row a path to the folder `output`, in order; returns the number of rows by status."""
+def score_with_spark(
+    uri: str, classes: tuple[str, ...], paths: list[str], output: Path, point: str, most: int
+) -> dict[str, int]:
+    """Write one row a path to the folder `output`, in order; returns the number of rows by status.
+
+    `most` is how many pictures the model takes in one request.
+    """
     try:
+        from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
         from pyspark.sql import functions as f
     except ImportError:
@@ -29,6 +35,8 @@ def score_with_spark(uri: str, classes: tuple[str, ...], paths: list[str], outpu
     if output.exists():
         raise CxrError(f"output={output} exists already; remove it, or give another name")
     spark = SparkSession.builder.appName("cxr-predict").getOrCreate()
+    # What Spark hands over at once is one request to the model.
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(min(BATCH, most)))
     names = columns(classes)
     kinds = ", ".join(f"`{n}` {'double' if n.startswith('probability_') else 'string'}" for n in names)
     answer = mlflow.pyfunc.spark_udf(
@@ -41,12 +49,17 @@ def score_with_spark(uri: str, classes: tuple[str, ...], paths: list[str], outpu
     rows = rows.repartitionByRange(max(1, -(-len(paths) // _ROWS)), "i")
     read = rows.mapInPandas(_read, "i long, path string, image binary, unread string")
     told = read.withColumn("told", answer(f.struct("image")))
-    reasons = f.coalesce(f.col("unread"), f.col("told.reasons")).alias("reasons")
-    table = told.sortWithinPartitions("i").select(
-        "path", *(reasons if name == "reasons" else f.col(f"told.{name}").alias(name) for name in names)
-    )
-    table.write.parquet(str(output))
-    counted = spark.read.parquet(str(output)).groupBy("status").count().collect()
+    cells = {name: f.col(f"told.{name}") for name in names}
+    for name in ("label", "decision", "heatmap"):  # MLflow writes the word nan into a text cell that is empty
+        cells[name] = f.when(~cells[name].isin("nan", "None"), cells[name])
+    cells["reasons"] = f.coalesce(f.col("unread"), cells["reasons"])
+    table = told.sortWithinPartitions("i").select("path", *(cell.alias(name) for name, cell in cells.items()))
+    try:
+        table.write.parquet(str(output))
+        counted = spark.read.parquet(str(output)).groupBy("status").count().collect()
+    except PySparkException as error:
+        line = [line for line in str(error).splitlines() if line.strip() and "SQLSTATE" not in line][-1]
+        raise CxrError(f"Spark failed: {line.strip()}") from None
     return {row["status"]: row["count"] for row in counted}
 
 

@@ -2,47 +2,12 @@
 
 import json
 import shutil
-import signal
 import zipfile
-from importlib import import_module
 from pathlib import Path
 
 import mlflow
 import pytest
 from PIL import Image
-
-from steps.plumbing import main
-
-
-@pytest.fixture
-def refused(workflow, monkeypatch, capfd):
-    """Run a step in this process against the finished workflow; it must fail. Returns its one line."""
-    for name, value in {"MLFLOW_TRACKING_URI": workflow.uri, "MLFLOW_EXPERIMENT_ID": workflow.experiment_id}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    mlflow.set_tracking_uri(workflow.uri)
-    mlflow.set_experiment(experiment_id=workflow.experiment_id)
-    before = signal.getsignal(signal.SIGTERM)
-
-    def run(step: str, **given: object) -> str:
-        module = import_module(f"steps.{step}")
-        argv = [word for name, value in given.items() for word in (f"--{name.replace('__', '.')}", str(value))]
-        known = {run.info.run_id for run in workflow.client.search_runs([workflow.experiment_id])}
-        with pytest.raises(SystemExit) as leave:
-            main(module.STEP, module.work, ["--log_dir", str(workflow.folder / "logs"), *argv])
-        assert leave.value.code == 1
-        made = [r for r in workflow.client.search_runs([workflow.experiment_id]) if r.info.run_id not in known]
-        assert [run.info.status for run in made] in (["FAILED"], [])  # none: refused before a run was open
-        printed = capfd.readouterr().err
-        errors = [line for line in printed.splitlines() if "ERROR" in line]
-        assert len(errors) == 1, printed
-        assert "Traceback" not in printed
-        if made:
-            assert made[0].data.tags["cxr.error"] in errors[0]
-        return errors[0]
-
-    yield run
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
