@@ -14,7 +14,18 @@ from steps.inherit import COMMON, OWNED
 ROOT = Path(__file__).resolve().parent.parent
 CXR = sorted((ROOT / "cxr").rglob("*.py"))
 STEPS = sorted((ROOT / "steps").rglob("*.py"))
-ENTRY_POINTS = ("main", "prepare_split", "train", "finetune", "evaluate", "ensemble", "promote", "predict", "clean")
+ENTRY_POINTS = (
+    "main",
+    "prepare_split",
+    "train",
+    "finetune",
+    "evaluate",
+    "ensemble",
+    "promote",
+    "predict",
+    "demo",
+    "clean",
+)
 
 
 def top_packages(file: Path) -> set[str]:

@@ -1,0 +1,130 @@
+"""The page of `demo` in a real browser: upload, result, refusal; and what it refuses to other callers."""
+
+import base64
+import re
+import shutil
+import signal
+import subprocess
+
+import pytest
+import requests
+
+from cxr import phantom
+from tests.steps.test_workflow import wait_for
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def page(workflow):
+    """The address of a running demo, which ends by Ctrl-C."""
+    log = workflow.folder / "demo.log"
+    with log.open("w") as out:
+        started = subprocess.Popen(
+            workflow.command("demo", "port=0", "open=false"), cwd=workflow.folder, env=workflow.environment,
+            stdout=out, stderr=out, start_new_session=True,
+        )  # fmt: skip
+        try:
+            yield wait_for(lambda: re.search(r"answers at (http://127\.0\.0\.1:\d+)", log.read_text()), 60)[1]
+        finally:
+            started.send_signal(signal.SIGINT)
+            started.wait(30)
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM or not DRIVER:
+        pytest.skip("needs chromium and chromedriver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,900"):
+        options.add_argument(word)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def told(browser, part: str = ".verdict") -> str:
+    return wait_for(lambda: [e.text for e in browser.find_elements("css selector", part)], 20)[0]
+
+
+def test_upload_result_and_refusal(page, browser, tmp_path, workflow):
+    browser.get(page)
+    assert "no medical device" in browser.find_element("css selector", ".notice").text
+    version = workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion").version
+    assert browser.find_element("id", "model").text == f"cxr-pneumonia, version {version}"
+    (tmp_path / "xray.jpeg").write_bytes(phantom.example("bacteria", 9))
+    browser.find_element("id", "file").send_keys(str(tmp_path / "xray.jpeg"))
+    assert told(browser).split("\n")[0] in ("Pneumonia", "Normal", "For a person to decide")
+    bars = [e.text.split("\n") for e in browser.find_elements("css selector", ".bar")]
+    assert [name for name, _ in bars] == ["normal", "bacteria", "virus", "pneumonia, of either kind"]
+    row = requests.post(f"{page}/answer", data=phantom.example("bacteria", 9), timeout=30).json()["row"]
+    shown = {name: float(re.search(r"[\d.]+", text)[0]) for name, text in bars[:3]}
+    for name, value in shown.items():
+        assert value == pytest.approx(100 * row[f"probability_{name}"], abs=0.11)
+    hot = browser.find_element("css selector", ".seen img").get_attribute("src")
+    browser.find_element("id", "heat").click()
+    assert browser.find_element("css selector", ".seen img").get_attribute("src") != hot
+
+    browser.find_element("id", "sample-no-xray").click()
+    wait_for(lambda: "a colour picture" in told(browser), 20)
+    assert told(browser).startswith("For a person to decide")
+
+    (tmp_path / "text.jpeg").write_text("no picture")
+    browser.find_element("id", "file").send_keys(str(tmp_path / "text.jpeg"))
+    wait_for(lambda: "This file cannot be read" in told(browser), 20)
+    errors = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert all("status of 400" in message for message in errors)
+
+
+def test_nothing_is_wider_than_a_phone(page, browser):
+    browser.set_window_size(400, 900)
+    browser.get(page)
+    browser.find_element("id", "sample-virus").click()
+    told(browser)
+    assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_the_page_is_for_this_machine_alone(page):
+    assert requests.get(page, headers={"Host": "elsewhere.example"}, timeout=10).status_code == 400
+    assert "default-src 'self'" in requests.get(page, timeout=10).headers["Content-Security-Policy"]
+    assert not re.findall(r"https?://", requests.get(page, timeout=10).text)
+
+
+def test_files_that_cannot_be_answered(page):
+    for data, status, words in (
+        (b"", 400, "empty"),
+        (b"no picture", 400, "neither a picture"),
+        (bytes(20_000_001), 413, "more than 20,000,000 bytes"),
+    ):
+        response = requests.post(f"{page}/answer", data=data, timeout=30)
+        assert response.status_code == status and words in response.json()["message"]
+    assert requests.get(f"{page}/samples/none", timeout=10).status_code == 404
+    response = requests.post(f"{page}/answer?operating_point=best", data=phantom.example("normal"), timeout=30)
+    assert response.status_code == 400 and "allowed: argmax" in response.json()["message"]
+
+
+def test_the_picture_that_comes_back_is_what_the_network_sees(page):
+    told = requests.post(f"{page}/answer", data=phantom.example("normal"), timeout=30).json()
+    assert base64.b64decode(told["picture"]).startswith(b"\x89PNG")
+    assert told["row"]["model_version"] and told["row"]["heatmap"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"port": "high"}, "port=high; allowed: a number from 0"),
+        ({"open": "maybe"}, "open=maybe; allowed: true or false"),
+        ({"model_uri": "models:/none/1"}, "not in the registry"),
+    ],
+)
+def test_wishes_that_cannot_be(refused, given, words):
+    assert words in refused("demo", **given)
+
+
+def test_a_port_that_is_taken(refused, page):
+    port = page.rsplit(":", 1)[1]
+    assert f"port {port} is taken; give another: -P port=0" in refused("demo", port=port, open="false")
