@@ -1,0 +1,229 @@
+"""The served model under load, against a bare call of its network and against the usual way to serve PyTorch:
+`python -m bench.serve --model efficientnet_v2_s --size 384 --seconds 15`. Needs `wrk` (Debian: apt install wrk).
+
+The pictures are real X-rays enlarged to 1 to 2 megapixels with film grain, as JPEG; weights are drawn at random.
+"""
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import mlflow
+import numpy as np
+import requests
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+from PIL import Image
+
+from bench.common import ROOT, parser, quiet, real_images, report, settings
+from cxr import deploy
+from cxr.bundle import Bundle
+from cxr.machine import cores
+from cxr.manifest import Manifest
+from cxr.model import build
+from cxr.predictor import Predictor
+from cxr.serving.service import Service
+from steps.registry import signature
+
+PICTURES = 8
+CLIENTS = (1, 4, 16)
+MEGAPIXELS = (1.0, 2.0)
+
+
+def pictures(manifest: Manifest) -> list[bytes]:
+    """JPEG files of 1 to 2 megapixels."""
+    rng, made = np.random.default_rng(0), []
+    for file, size in zip(manifest.files()[:PICTURES], np.linspace(*MEGAPIXELS, PICTURES), strict=True):
+        side = int((size * 1e6) ** 0.5)
+        large = np.asarray(Image.open(file).convert("L").resize((side, side), Image.Resampling.BICUBIC), dtype=float)
+        buffer = io.BytesIO()
+        grain = np.clip(large + rng.normal(0, 3, large.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(grain).save(buffer, "JPEG", quality=90)
+        made.append(buffer.getvalue())
+    return made
+
+
+@contextmanager
+def server(model: Path, workers: int, log: Path) -> Iterator[tuple[str, float]]:
+    """Address of a running server, and seconds from its start to its first answer to /ping."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [str(Path(sys.executable).parent / "mlflow"), "models", "serve", "-m", str(model), "--env-manager", "local"]
+    words += ["--port", str(port), "-w", str(workers), "-t", "600"]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{model.parent / 'mlflow.db'}"}
+    started = time.perf_counter()
+    with log.open("w") as out:
+        process = subprocess.Popen(words, env=environment, stdout=out, stderr=out)
+        try:
+            while True:
+                try:
+                    requests.get(f"http://127.0.0.1:{port}/ping", timeout=1).raise_for_status()
+                    break
+                except requests.RequestException:
+                    if process.poll() is not None or time.perf_counter() - started > 120:
+                        sys.exit(log.read_text())
+                    time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}/invocations", time.perf_counter() - started
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def load(address: str, bodies: list[str], clients: int, seconds: int, folder: Path) -> dict[str, float]:
+    """Median and 99th percentile in ms, and requests per second, by wrk."""
+    for number, body in enumerate(bodies):
+        (folder / f"body{number}.json").write_text(body)
+    script = folder / "load.lua"
+    script.write_text(f"""
+local bodies, next = {{}}, 0
+for i = 0, {len(bodies) - 1} do
+  local file = io.open("{folder}/body" .. i .. ".json"); bodies[i] = file:read("*a"); file:close()
+end
+request = function()
+  next = (next + 1) % {len(bodies)}
+  return wrk.format("POST", "/invocations", {{["Content-Type"] = "application/json"}}, bodies[next])
+end
+done = function(summary, latency, requests)
+  io.write(string.format("FOUND %f %f %d %f %d\\n", latency:percentile(50) / 1000, latency:percentile(99) / 1000,
+    summary.requests, summary.duration / 1e6, summary.errors.status + summary.errors.timeout + summary.errors.connect))
+end
+""")
+    words = ["wrk", "-t", "1", "-c", str(clients), "-d", f"{seconds}s", "--timeout", "600s", "-s", str(script), address]
+    printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    half, high, count, took, errors = map(float, re.search(r"FOUND (.*)", printed)[1].split())
+    if errors:
+        sys.exit(f"{errors:.0f} requests failed:\n{printed}")
+    return {"median_ms": half, "p99_ms": high, "per_second": count / took}
+
+
+def bare(service: Service, batch: int, rounds: int) -> float:
+    """Median milliseconds of the network alone on rasters in memory."""
+    size = service.spec.size
+    rasters = np.random.default_rng(0).integers(0, 256, (batch, size, size), dtype=np.uint8)
+    times = []
+    for _ in range(rounds + 2):
+        started = time.perf_counter()
+        service.session.run(rasters)
+        times.append(1000 * (time.perf_counter() - started))
+    return median(times[2:])
+
+
+def save_ours(folder: Path, bundle: Bundle, manifest: Manifest) -> Path:
+    """The model as the registry holds it."""
+    predictor = Predictor(bundle)
+    parts = {"val": manifest.part("val")}
+    evaluated = {"val": predictor.predict([file.read_bytes for file in parts["val"].files()], 16)}
+    deploy.write(folder / "service", bundle, manifest, settings({}).serving, 0, evaluated)
+    mlflow.pyfunc.save_model(
+        str(folder / "ours"), python_model=str(ROOT / "cxr/served.py"), artifacts={"service": str(folder / "service")},
+        code_paths=[str(ROOT / "cxr")], signature=signature(bundle.network.classes),
+        pip_requirements=str(ROOT / "requirements-serve.txt"),
+    )  # fmt: skip
+    return folder / "ours"
+
+
+def save_usual(folder: Path, bundle: Bundle) -> Path:
+    """The same network as it is served by default: float tensors in, logits out."""
+    size = bundle.network.spec.size
+    shape = Schema([TensorSpec(np.dtype(np.float32), (-1, 3, size, size))])
+    mlflow.pytorch.save_model(
+        bundle.network.module, str(folder / "usual"), serialization_format="pickle",
+        signature=ModelSignature(shape, Schema([TensorSpec(np.dtype(np.float32), (-1, 3))])),
+        pip_requirements=["torch"],
+    )  # fmt: skip
+    return folder / "usual"
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("--model", default="efficientnet_v2_s")
+    made.add_argument("--size", type=int, default=384)
+    made.add_argument("--seconds", type=int, default=15, help="of each measurement")
+    made.add_argument("--no-usual", action="store_true", help="leave the usual way out")
+    given = made.parse_args()
+    if not shutil.which("wrk"):
+        sys.exit("wrk is not installed; Debian and Ubuntu: apt install wrk")
+    quiet()
+    warnings.simplefilter("ignore")  # hints of MLflow about its own defaults
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    manifest = real_images(60, 20)
+    wanted = settings({"model.name": given.model, "model.weights": "none", "model.input_size": given.size})
+    bundle, files = Bundle(build(wanted.model, manifest.classes, seed=0)), pictures(manifest)
+    texts = [base64.b64encode(data).decode() for data in files]
+    ones = [json.dumps({"dataframe_records": [{"image": text}]}) for text in texts]
+    many = [json.dumps({"dataframe_records": [{"image": texts[i % PICTURES]} for i in range(32)]})]
+    rows = [
+        ("model", f"{given.model}, {given.size} pixels, weights random"),
+        ("pictures", f"JPEG of 1 to 2 megapixels, {sum(map(len, files)) / len(files) / 1e3:.0f} kB in the mean"),
+    ]
+    figures: dict = {}
+    with tempfile.TemporaryDirectory(prefix="cxr-bench-") as name:
+        folder = Path(name)
+        ours = save_ours(folder, bundle, manifest)
+        service = Service(folder / "service", threads=cores())
+        for workers in (1, 2):
+            with server(ours, workers, folder / "ours.log") as (address, start):
+                figures[f"start_seconds_w{workers}"] = start
+                load(address, ones, workers, 3, folder)  # warm
+                for clients in CLIENTS:
+                    before = bare(service, 1, 15) if clients == 1 else 0
+                    found = load(address, ones, clients, given.seconds, folder)
+                    figures[f"w{workers}_c{clients}"] = found
+                    words = f"{found['median_ms']:.0f} ms, {found['p99_ms']:.0f} ms, {found['per_second']:.1f} /s"
+                    rows.append((f"-w {workers}, {clients} clients: median, 99 %, requests", words))
+                    if clients == 1 and workers == 1:
+                        alone = median([before, bare(service, 1, 15)])
+                        figures |= {"bare_ms": alone, "ratio": alone / found["median_ms"]}
+                if workers == 1:
+                    before = bare(service, 32, 2)
+                    found = load(address, many, 1, max(given.seconds, 30), folder)
+                    alone = median([before, bare(service, 32, 2)])
+                    figures |= {"batch": found, "bare_batch_ms": alone, "batch_ratio": alone / found["median_ms"]}
+        rows += [
+            ("first answer after the start, -w 1", f"{figures['start_seconds_w1']:.1f} s"),
+            ("bare call of the network", f"{figures['bare_ms']:.0f} ms; 32 images {figures['bare_batch_ms']:.0f} ms"),
+            ("share of the bare call in the median, 1 image", f"{figures['ratio']:.2f}"),
+            ("share of the bare call in the median, 32 images", f"{figures['batch_ratio']:.2f}"),
+        ]
+        if not given.no_usual:
+            rows += usual(bundle, folder, files, given.seconds, figures)
+    report(given, "The served model under load", rows, figures)
+
+
+def usual(bundle: Bundle, folder: Path, files: list[bytes], seconds: int, figures: dict) -> list[tuple[str, str]]:
+    """Requests per second of the usual way, from clients that have decoded and prepared the pictures themselves."""
+    predictor = Predictor(bundle)
+    tensors = [predictor.spec.normalise(predictor.raster(data)[None]).round(4).tolist() for data in files]
+    bodies = [json.dumps({"inputs": tensor}) for tensor in tensors]
+    with server(save_usual(folder, bundle), 1, folder / "usual.log") as (address, _):
+        load(address, bodies, 1, 3, folder)
+        best = max(
+            (load(address, bodies, clients, seconds, folder) for clients in (1, 4)), key=lambda f: f["per_second"]
+        )
+    ours = max(figures["w1_c1"]["per_second"], figures["w1_c4"]["per_second"])
+    figures |= {"usual": best, "usual_ratio": ours / best["per_second"]}
+    return [
+        (
+            "the usual way (mlflow.pytorch, float JSON), -w 1",
+            f"{best['median_ms']:.0f} ms, {best['per_second']:.2f} /s",
+        ),
+        ("requests per second, ours / usual", f"{figures['usual_ratio']:.1f}"),
+    ]
+
+
+if __name__ == "__main__":
+    main()
