@@ -33,6 +33,10 @@ def card(facts: dict[str, Any]) -> str:
     lines += ["", f"Calibration: temperature {model['temperature']:.3f}, ECE {after['ece']:.3f}, "
               f"Brier {after['brier']:.3f}.", "", "## Limits", ""]  # fmt: skip
     lines += [f"- {limit}" for limit in words.LIMITS]
+    if "served" in facts:
+        shares = {part: found["share"] for part, found in facts["served"]["referred"].items()}
+        lines.append(f"- Served, it refers {shares['val']:.1%} of the validation and {shares['test']:.1%} of the test "
+                     "images to a person: unlike training, undecided, or no plausible X-ray.")  # fmt: skip
     source = facts["data"]["source"]
     lines += ["", "## Where it comes from", "", f"- data: {source.get('citation') or source['address']}",
               f"- split: {facts['data']['digest'][:16]}, seed {facts['settings']['seed']}"]  # fmt: skip

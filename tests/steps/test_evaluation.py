@@ -25,6 +25,9 @@ def test_report_scores_metrics_and_predictions_say_the_same(workflow):
     bundle = json.loads(workflow.artifact(workflow.first("finetune"), "bundle/config.json").read_text())
     assert facts["model"]["temperature"] == bundle["temperature"] != 1
     assert [p["threshold"] for p in facts["test"]["operating_points"][1:]] == list(bundle["operating_points"].values())
+    referred = facts["served"]["referred"]["test"]
+    assert referred["images"] == len(predictions) and 0 <= referred["share"] <= 1
+    assert "When it refers" in workflow.artifact(run, "evaluation/report.html").read_text()
     version = workflow.client.get_model_version("cxr-pneumonia", "1")
     assert version.description.startswith("# efficientnet_lite0")
 

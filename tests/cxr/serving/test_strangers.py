@@ -1,0 +1,71 @@
+"""On real X-rays: few of them are referred, and nearly all of what is no upright chest X-ray."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from bench.strangers import KINDS, strangers
+from cxr import images, layouts, split
+from cxr.bundle import Bundle
+from cxr.deploy import look, write
+from cxr.export import to_onnx
+from cxr.files import sha256_of
+from cxr.manifest import COLUMNS, Manifest
+from cxr.predictor import Predictor
+from cxr.serving.service import Service
+from cxr.serving.session import Session
+from tests.helpers import CLASSES, network, settings_with
+
+COUNT = 60  # of each kind
+
+
+@pytest.fixture(scope="module")
+def manifest(real_data) -> Manifest:
+    """600 training, 300 validation and 60 test images, whole patients."""
+    found = pd.DataFrame([vars(item) for item in layouts.scan(real_data)])
+    found["patient"] = found["part"].fillna("all") + "/" + found["patient"]
+    rows = split.assign(found, classes=3, val_size=0.3, test_size=0.1, subset_size=None, seed=0)
+    rows = rows.sample(frac=1, random_state=0)
+    parts = {"train": 600, "val": 300, "test": COUNT}
+    rows = pd.concat([rows[rows["split"] == name].head(count) for name, count in parts.items()])
+    rows["sha256"] = [sha256_of(real_data / path) for path in rows["path"]]
+    return Manifest(rows.assign(width=0, height=0, mode="")[COLUMNS].reset_index(drop=True), real_data, CLASSES)
+
+
+@pytest.fixture(scope="module")
+def service(manifest, tmp_path_factory) -> Service:
+    """EfficientNet-Lite0 with ImageNet's weights and a head fitted on its features."""
+    net = network(size=224)
+    train = manifest.part("train")
+    features = look(Session(to_onnx(Bundle(net)), 2, 224), net.spec, train).features
+    fitted = LogisticRegression(C=0.05, max_iter=500).fit(features, train.labels())
+    head = net.module.get_submodule(net.head)
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(fitted.coef_))
+        head.bias.copy_(torch.from_numpy(fitted.intercept_))
+    bundle, folder = Bundle(net), tmp_path_factory.mktemp("service")
+    val = manifest.part("val")
+    evaluated = {"val": Predictor(bundle).predict([file.read_bytes for file in val.files()], 32)}
+    # Apart from those it cannot decide, which say more of this quick head than of the guard.
+    write(folder, bundle, manifest, settings_with({"serving.abstain": [0.5, 0.5]}).serving, 0, evaluated)
+    return Service(folder, threads=2)
+
+
+def referred(service: Service, files: list[bytes]) -> float:
+    tables = [service.answer(files[start : start + 60]) for start in range(0, len(files), 60)]
+    return float(np.mean(pd.concat(tables)["status"] == "refer"))
+
+
+@pytest.mark.slow
+def test_few_xrays_are_referred(service, manifest):
+    files = [file.read_bytes() for file in manifest.part("val").files()]
+    assert referred(service, files) <= 0.03
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_nearly_all_of_what_is_no_upright_xray_is_referred(service, manifest, kind):
+    xrays = [images.decode(file.read_bytes()) for file in manifest.part("test").files()]
+    assert referred(service, strangers(kind, COUNT, xrays)) >= 0.95
