@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 import requests
@@ -68,6 +69,7 @@ def test_every_test_image_gets_the_answer_of_evaluate(workflow, address):
                 assert found[f"probability_{name}"] == pytest.approx(value, abs=1e-5)
 
 
+ROOT = Path(__file__).resolve().parents[2]
 BAD = base64.b64encode(b"no picture").decode()
 TOLD = "patient 4711"
 JSON = "application/json"
@@ -136,6 +138,40 @@ def test_records_and_inputs_are_taken_too(workflow, address):
         response = ask(address, [], **body)
         assert response.status_code == 200, (body.keys(), response.text)
         assert response.json()["predictions"][0]["label"] == first["prediction"]
+
+
+def test_what_the_readme_tells_a_newcomer_to_type(address, tmp_path):
+    """The curl line and the lines of Python of the chapter on serving, as they stand there."""
+    chapter = (ROOT / "README.md").read_text().split("## Serving")[1].split("\n## ")[0]
+    port = address.split(":")[2].split("/")[0]
+    curl = chapter.split("```bash")[1].split("```")[0].split("\n", 2)[2]
+    python = chapter.split("```python")[1].split("```")[0]
+    assert "echo" in curl and len(python.strip().splitlines()) <= 12
+    (tmp_path / "xrays").mkdir()
+    for number, label in enumerate(("normal", "virus")):
+        (tmp_path / f"xrays/{number}.jpeg").write_bytes(phantom.example(label))
+    (tmp_path / "xray.jpeg").write_bytes(phantom.example("bacteria"))
+    for words in (["bash", "-c", curl.replace("5001", port)], [sys.executable, "-c", python.replace("5001", port)]):
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        if words[0] == "bash":
+            assert list(json.loads(done.stdout)["predictions"][0]) == columns(("normal", "bacteria", "virus"))
+        else:
+            assert [line.split()[:2] for line in done.stdout.splitlines()] in [
+                [["0.jpeg", a], ["1.jpeg", b]] for a in ("ok", "refer") for b in ("ok", "refer")
+            ]
+
+
+def test_nothing_of_the_registered_model_is_a_pickle(workflow):
+    version = workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion")
+    uri = f"models:/cxr-pneumonia/{version.version}"
+    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=workflow.uri))
+    names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if "__pycache__" not in file.parts]
+    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".joblib"))]
+    assert {"artifacts/service/model.onnx", "code/cxr/served.py", "input_example.json"} <= set(names)
+    needed = (folder / "requirements.txt").read_text()
+    assert "mlflow-skinny==" in needed and "torch" not in needed
+    assert "mlflow==" not in needed
 
 
 def test_hundreds_of_damaged_bodies_bring_no_server_down(address):

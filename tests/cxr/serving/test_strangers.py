@@ -35,7 +35,7 @@ def manifest(real_data) -> Manifest:
 
 
 @pytest.fixture(scope="module")
-def service(manifest, tmp_path_factory) -> Service:
+def bundle(manifest) -> Bundle:
     """EfficientNet-Lite0 with ImageNet's weights and a head fitted on its features."""
     net = network(size=224)
     train = manifest.part("train")
@@ -45,8 +45,13 @@ def service(manifest, tmp_path_factory) -> Service:
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(fitted.coef_))
         head.bias.copy_(torch.from_numpy(fitted.intercept_))
-    bundle, folder = Bundle(net), tmp_path_factory.mktemp("service")
-    val = manifest.part("val")
+    return Bundle(net)
+
+
+@pytest.fixture(scope="module")
+def service(manifest, bundle, tmp_path_factory) -> Service:
+    """What is registered of it."""
+    folder, val = tmp_path_factory.mktemp("service"), manifest.part("val")
     evaluated = {"val": Predictor(bundle).predict([file.read_bytes for file in val.files()], 32)}
     # Apart from those it cannot decide, which say more of this quick head than of the guard.
     write(folder, bundle, manifest, settings_with({"serving.abstain": [0.5, 0.5]}).serving, 0, evaluated)
@@ -56,6 +61,15 @@ def service(manifest, tmp_path_factory) -> Service:
 def referred(service: Service, files: list[bytes]) -> float:
     tables = [service.answer(files[start : start + 60]) for start in range(0, len(files), 60)]
     return float(np.mean(pd.concat(tables)["status"] == "refer"))
+
+
+@pytest.mark.slow
+def test_served_equals_evaluated_on_real_xrays(service, manifest, bundle):
+    files = [file.read_bytes() for file in manifest.part("test").files()]
+    told = service.answer(files)
+    evaluated = Predictor(bundle).predict([lambda one=one: one for one in files], 32)
+    np.testing.assert_allclose(told[[f"probability_{name}" for name in CLASSES]].to_numpy(), evaluated, atol=1e-4)
+    assert list(told["label"]) == [CLASSES[i] for i in evaluated.argmax(1)]
 
 
 @pytest.mark.slow
