@@ -7,6 +7,7 @@ the digests of both: classes, input spec, temperature, operating points, limits,
 import base64
 import io
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,8 @@ class Service:
         self.version = version
         self.guard = Guard.load(folder / GUARD)
         self.session = Session(folder / MODEL, threads, self.spec.size)
+        # However many requests come at once, no more pictures are decoded at once than there are cores for it.
+        self._cores = threading.BoundedSemaphore(max(1, threads))
         self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode")
 
     def answer(
@@ -98,8 +101,10 @@ class Service:
 
     def _row(self, value: Any) -> Row:
         try:
-            picture = images.picture(picture_bytes(value, self.limits.max_bytes), self.limits.max_pixels)
-            return Row(self.spec.fit_grey(picture.grey), tuple(implausible(picture)))
+            data = picture_bytes(value, self.limits.max_bytes)
+            with self._cores:
+                picture = images.picture(data, self.limits.max_pixels)
+                return Row(self.spec.fit_grey(picture.grey), tuple(implausible(picture)))
         except ImageError as error:
             return Row(error=str(error))
 

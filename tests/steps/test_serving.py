@@ -23,7 +23,7 @@ def address(workflow):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [str(Path(sys.executable).parent / "mlflow"), "models", "serve", "-m", "models:/cxr-pneumonia@champion"]
+    words = [str(Path(sys.executable).parent / "mlflow"), "models", "serve", "-m", "models:/cxr-pneumonia/1"]
     words += ["--env-manager", "local", "--port", str(port)]
     environment = {**workflow.environment, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
     log = (workflow.folder / "serve.log").open("w")
@@ -52,7 +52,7 @@ def ask(address: str, pictures: list[bytes], **body) -> requests.Response:
 
 
 def test_every_test_image_gets_the_answer_of_evaluate(workflow, address):
-    version = workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion")
+    version = workflow.client.get_model_version("cxr-pneumonia", "1")
     evaluated = workflow.client.get_run(version.tags["cxr.evaluate_run_id"])
     predictions = json.loads(workflow.artifact(evaluated, "evaluation/predictions.json").read_text())
     split = workflow.client.get_run(version.tags["cxr.split_run_id"])
@@ -113,7 +113,7 @@ def test_another_content_type_gets_415(address, kind):
 
 
 def test_parameters_and_the_version(workflow, address):
-    version = workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion")
+    version = workflow.client.get_model_version("cxr-pneumonia", "1")
     rows = [{"image": base64.b64encode(phantom.example("virus")).decode()}, {"image": BAD}]
     asked = {"operating_point": "sensitive", "heatmap": True, "strict": False}
     response = requests.post(address, json={"dataframe_records": rows, "params": asked}, timeout=60)
@@ -162,10 +162,10 @@ def test_what_the_readme_tells_a_newcomer_to_type(address, tmp_path):
             ]
 
 
-def test_nothing_of_the_registered_model_is_a_pickle(workflow):
-    version = workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion")
-    uri = f"models:/cxr-pneumonia/{version.version}"
-    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=workflow.uri))
+def test_nothing_of_the_registered_model_is_a_pickle(workflow, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", workflow.uri)
+    mlflow.set_tracking_uri(workflow.uri)
+    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri="models:/cxr-pneumonia/1"))
     names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if "__pycache__" not in file.parts]
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".joblib"))]
     assert {"artifacts/service/model.onnx", "code/cxr/served.py", "input_example.json"} <= set(names)

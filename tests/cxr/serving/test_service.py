@@ -4,6 +4,7 @@ import base64
 import io
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cxr import images
 from cxr.errors import ImageError
 from cxr.serving.service import Service, columns
 from tests.helpers import CLASSES, deployed, png
@@ -53,6 +55,24 @@ def test_threads_get_their_own_answers(service, pictures):
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda one: service.answer([one])["probability_normal"][0], pictures * 4))
     np.testing.assert_allclose(found, wanted * 4, atol=1e-6)
+
+
+def test_no_more_pictures_are_decoded_at_once_than_there_are_cores(service, pictures, monkeypatch):
+    busy, most, plain = [], [], images.picture
+
+    def watched(*arguments):
+        busy.append(1)
+        most.append(len(busy))
+        time.sleep(0.01)
+        try:
+            return plain(*arguments)
+        finally:
+            busy.pop()
+
+    monkeypatch.setattr(images, "picture", watched)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda one: service.answer([one]), pictures[:16]))
+    assert max(most) == 2
 
 
 def test_operating_points_decide(service, pictures):
