@@ -149,7 +149,7 @@ class ServingSettings(Section):
     operating_point: Literal["argmax", "youden", "sensitive"]
     abstain: list[Unit] = Field(min_length=2, max_length=2)
     far_share: float = Field(gt=0, lt=0.5)
-    fit_images: int = Field(ge=20)
+    fit_images: int = Field(ge=10)
     max_bytes: int = Field(ge=1000)
     max_pixels: int = Field(ge=10_000, le=178_956_970)  # above, Pillow refuses by itself
     max_images: Positive

@@ -15,7 +15,7 @@ from cxr.serving.guard import Guard, unit
 DIRECTIONS = 64
 INVERTED_SHARE = 0.002  # of validation images that the probe may call negatives
 _PENALTY = 1.0  # inverse strength of the probe's penalty, on features of unit spread
-_LEAST = 20  # training images without which nothing can be fitted
+_LEAST = 10  # training images without which nothing can be fitted
 
 
 def fit(train: ndarray, negatives: ndarray, val: ndarray, far_share: float) -> Guard:

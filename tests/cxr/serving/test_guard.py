@@ -79,5 +79,5 @@ def test_a_guard_survives_its_file(features, tmp_path):
 
 
 def test_too_few_images(features):
-    with pytest.raises(CxrError, match="5 training and 9 validation images; 20 and 1 are needed"):
+    with pytest.raises(CxrError, match="5 training and 9 validation images; 10 and 1 are needed"):
         fit.fit(features(5), features(5), features(9), 0.02)
