@@ -31,7 +31,7 @@ FORMAT = 1
 ROWS, FACTS = "rows.bin", "facts.json"
 GB = 10**9
 # Mapped pages that were read count as memory of the process until they are given back, which costs next to nothing.
-_RELEASE_AFTER = 32 * 2**20  # bytes
+_RELEASE_AFTER = 8 * 2**20  # bytes
 
 
 @dataclass(frozen=True)
