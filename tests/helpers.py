@@ -1,6 +1,7 @@
 """What several tests need: settings by way of params.yaml, and a small set of pictures with its manifest."""
 
 import io
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,3 +74,13 @@ def png(grey: np.ndarray, kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(grey).save(buffer, kind)
     return buffer.getvalue()
+
+
+def wait_for(condition, seconds: float = 90):
+    """The first true value of `condition()`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from cxr import phantom
-from tests.steps.test_workflow import wait_for
+from tests.helpers import wait_for
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 

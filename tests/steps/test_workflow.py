@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +13,10 @@ import pytest
 import yaml
 
 from cxr.manifest import Manifest
+from tests.helpers import wait_for
 from tests.steps.conftest import SMALL
 
 STEPS = ("prepare_split", "train", "finetune", "evaluate")
-
-
-def wait_for(condition, seconds: float = 90):
-    """The first true value of `condition()`."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("waited in vain")
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
