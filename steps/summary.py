@@ -1,5 +1,6 @@
 """The closing words of the driver: where the runs are, what they scored, what to type next."""
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,8 @@ def summary(
     lines += [*more, "Runs"]
     for name, run_id in {"main": main_id, **done}.items():
         lines.append(f"  {name:<14} {base}/#/experiments/{experiment_id}/runs/{run_id}")
+    # Who has uv needs no environment of their own for what comes next.
+    manager = "uv" if shutil.which("uv") else "local"
     model = settings.registry.name
     if "cxr.model_version" in tags:
         lines.append(f"Model  {model} version {tags['cxr.model_version']}: {tags.get('cxr.gate', 'registered')}")
@@ -50,11 +53,12 @@ def summary(
     if settings.registry.register_model:
         served = f"models:/{model}@champion"
         lines.append(
-            f"  serve it       {store}mlflow models serve -m '{served}' --env-manager local --port {SERVE_PORT}"
+            f"  serve it       {store}mlflow models serve -m '{served}' --env-manager {manager} --port {SERVE_PORT}"
         )
-    lines.append(f"  tune it        {store}mlflow run . -e finetune -P lr=1e-5 --env-manager local")
+        lines.append(f"  try it         {store}mlflow run . -e demo --env-manager {manager}")
+    lines.append(f"  tune it        {store}mlflow run . -e finetune -P lr=1e-5 --env-manager {manager}")
     if settings.data.path == "sample":
         lines.append(
-            f"  real X-rays    {store}mlflow run . -e main -P data_path=FOLDER -P profile=cpu --env-manager local"
+            f"  real X-rays    {store}mlflow run . -e main -P data_path=FOLDER -P profile=cpu --env-manager {manager}"
         )
     return "\n".join([*lines, "=" * 78])
