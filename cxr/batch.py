@@ -26,7 +26,7 @@ from cxr import dicom
 from cxr.errors import CxrError
 from cxr.files import write_atomic
 from cxr.images import SUFFIXES
-from cxr.serving.service import BATCH, Service, columns
+from cxr.serving.service import BATCH, Service, kinds
 
 log = logging.getLogger("cxr.batch")
 
@@ -152,8 +152,8 @@ def _read(path: Path, max_bytes: int) -> tuple[bytes | None, str]:
 
 
 def _schema(classes: tuple[str, ...]) -> pa.Schema:
-    kinds = {name: pa.float64() if name.startswith("probability_") else pa.string() for name in columns(classes)}
-    return pa.schema({"path": pa.string(), **kinds})
+    arrow = {"double": pa.float64(), "string": pa.string()}
+    return pa.schema({"path": pa.string(), **{name: arrow[kind] for name, kind in kinds(classes).items()}})
 
 
 def _claim(folder: Path, plan: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from cxr.errors import ImageError
+from cxr.errors import ImageError, in_short
 
 SECONDS = 20  # for one file, then its process is ended
 _ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +32,10 @@ class Decoder:
         atexit.register(self.close)
 
     def pixels(self, data: bytes) -> ndarray:
-        """Stored values of a DICOM file, as pydicom's `pixel_array`; raises `ImageError`."""
+        """Stored values of a DICOM file, as pydicom's `pixel_array`.
+
+        Raises `ImageError` where the process gave up, and `ValueError` with GDCM's words where it refused.
+        """
         with self._lock:
             process = self._running()
             watch = threading.Timer(SECONDS, process.kill)
@@ -49,7 +52,7 @@ class Decoder:
                 self._end()
                 raise ImageError("the DICOM file is damaged (its decoder gave up)")
         if reply[:1] == _REFUSED:
-            raise ImageError(reply[1:].decode())
+            raise ValueError(reply[1:].decode())
         return np.load(io.BytesIO(reply[1:]), allow_pickle=False)
 
     def close(self) -> None:
@@ -94,8 +97,7 @@ def serve() -> None:
             np.save(buffer, pixel_array(dcmread(io.BytesIO(data)), decoding_plugin="gdcm"), allow_pickle=False)
             reply = _PIXELS + buffer.getvalue()
         except Exception as error:  # as in cxr.dicom
-            words = " ".join(str(error).split())[:120] or type(error).__name__
-            reply = _REFUSED + f"the DICOM file is damaged or of a kind that cannot be read ({words})".encode()
+            reply = _REFUSED + in_short(error).encode()
         out.write(len(reply).to_bytes(_HEAD, "big") + reply)
         out.flush()
 

@@ -24,7 +24,7 @@ from cxr.files import write_atomic
 from cxr.images import InputSpec
 from cxr.machine import cores
 from cxr.manifest import Manifest, read_verified
-from cxr.probabilities import pneumonia_probability, softmax
+from cxr.probabilities import pneumonia_probability, softmax, undecided
 from cxr.schema import ServingSettings
 from cxr.serving import fit
 from cxr.serving.guard import Guard, implausible
@@ -128,11 +128,12 @@ def _difference(bundle: Bundle, found: Looked, evaluated: ndarray) -> float:
 def _referred(bundle: Bundle, guard: Guard, found: Looked, settings: ServingSettings) -> dict[str, Any]:
     """Share of the images of a part that would be referred, and for which reasons (some for several)."""
     pneumonia = pneumonia_probability(softmax(found.logits / bundle.temperature))
-    low, high = settings.abstain
-    undecided = (pneumonia >= low) & (pneumonia <= high)
-    far, negative = guard.distances(found.features) > guard.far, guard.negatives(found.features) > guard.inverted
-    implausible_ = np.array([bool(reasons) for reasons in found.implausible])
-    kinds = {"undecided": undecided, "unlike training": far, "inverted": negative, "implausible": implausible_}
+    kinds = {
+        "undecided": undecided(pneumonia, settings.abstain),
+        "unlike training": guard.are_far(guard.distances(found.features)),
+        "inverted": guard.are_negatives(found.features),
+        "implausible": np.array([bool(reasons) for reasons in found.implausible]),
+    }
     any_ = np.logical_or.reduce(list(kinds.values()))
     return {"images": len(any_), "share": float(any_.mean()),
             "reasons": Counter({name: int(mask.sum()) for name, mask in kinds.items()})}  # fmt: skip

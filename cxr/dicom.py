@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from cxr.decoder import DECODER
-from cxr.errors import ImageError
+from cxr.errors import ImageError, in_short
 
 SUFFIXES = (".dcm", ".dicom")
 _PREAMBLE = 128  # bytes before the letters DICM
@@ -53,8 +53,7 @@ def read(data: bytes, max_pixels: int, min_side: int) -> Dicom:
     except MemoryError:
         raise ImageError("the DICOM file asks for more memory than there is") from None
     except Exception as error:
-        words = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ImageError(f"the DICOM file is damaged or of a kind that cannot be read ({words})") from None
+        raise ImageError(f"the DICOM file is damaged or of a kind that cannot be read ({in_short(error)})") from None
 
 
 def _header(data: bytes, max_pixels: int, min_side: int) -> Any:

@@ -14,3 +14,8 @@ class CxrError(Exception):
 
 class ImageError(CxrError):
     """One picture that cannot be read, or must not be read as a grey X-ray."""
+
+
+def in_short(error: Exception) -> str:
+    """What another library says of a damaged file, as a few words to put in brackets."""
+    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -17,8 +17,8 @@ from cxr.assessment.activation import Activation
 from cxr.bundle import Bundle
 from cxr.model import find_head
 from cxr.predictor import Predictor
+from cxr.serving.session import INPUT, OUTPUTS
 
-INPUT, OUTPUTS = "rasters", ("logits", "features", "maps")
 OPSET = 18
 _EXAMPLES = 2  # a batch of one would be taken for a constant
 

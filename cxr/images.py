@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cxr import dicom
-from cxr.errors import CxrError, ImageError
+from cxr.errors import CxrError, ImageError, in_short
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp", *dicom.SUFFIXES)
@@ -64,7 +64,7 @@ def picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
         image.load()
         image = ImageOps.exif_transpose(image)
     except Exception as error:  # as above
-        raise ImageError(f"the picture is damaged ({_short(error)})") from None
+        raise ImageError(f"the picture is damaged ({in_short(error)})") from None
     return Picture(_to_grey(image), mode, colour=_colour(image))
 
 
@@ -85,7 +85,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except UnidentifiedImageError:
         raise ImageError(f"not a picture in a known format; {', '.join(FORMATS)} and DICOM can be read") from None
     except Exception as error:  # readers of damaged files fail in as many ways as files can be damaged
-        raise ImageError(f"the header cannot be read ({_short(error)})") from None
+        raise ImageError(f"the header cannot be read ({in_short(error)})") from None
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"{width} x {height} pixels; at most {max_pixels:,} in all are read")
@@ -101,11 +101,7 @@ def _frames(image: Image.Image) -> int:
     try:
         return getattr(image, "n_frames", 1)
     except Exception as error:  # counting them reads on in the file
-        raise ImageError(f"the header cannot be read ({_short(error)})") from None
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+        raise ImageError(f"the header cannot be read ({in_short(error)})") from None
 
 
 def _to_grey(image: Image.Image) -> np.ndarray:

@@ -15,3 +15,8 @@ def softmax(logits: ndarray) -> ndarray:
 def pneumonia_probability(probabilities: ndarray) -> ndarray:
     """Probability of any pneumonia, of shape (n,): what is left beside normal."""
     return 1.0 - probabilities[:, NORMAL]
+
+
+def undecided(pneumonia: ndarray | float, band: tuple[float, float]) -> ndarray | bool:
+    """Whether probabilities of pneumonia lie in the band, ends included, in which nothing is decided."""
+    return (pneumonia >= band[0]) & (pneumonia <= band[1])

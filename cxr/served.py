@@ -20,9 +20,9 @@ from mlflow.types import ColSpec, Schema
 
 from cxr.errors import ImageError
 from cxr.machine import cores
-from cxr.serving.service import Service
+from cxr.serving.intake import COLUMN
+from cxr.serving.service import ARTIFACT, Service
 
-COLUMN, ARTIFACT = "image", "service"
 _SERVER = "mlflow.pyfunc.scoring_server"
 _SEND = f'send {{"dataframe_records": [{{"{COLUMN}": BASE64}}]}}'
 _KINDS = ("application/json", "text/csv")

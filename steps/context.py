@@ -49,6 +49,13 @@ class Context:
                 self.tag(key, value)
         return self._parents[parameter]
 
+    def yes(self, flag: str, default: bool) -> bool:
+        """Whether a flag is `true`; anything but `true` and `false` is a `CxrError`."""
+        wish = self.flags.get(flag, str(default)).lower()
+        if wish not in ("true", "false"):
+            raise CxrError(f"{flag}={wish}; allowed: true or false")
+        return wish == "true"
+
     def fetch(self, run_id: str, artifact_path: str) -> Path:
         """Download a file or folder that a run has logged; an absent one is a `CxrError`."""
         import mlflow

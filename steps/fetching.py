@@ -4,11 +4,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import CxrError
+from cxr.machine import cores
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_FACTS = "service.json"
+    from cxr.serving.service import Service
+    from steps.context import Context
+
+
+def asked_for(context: "Context") -> tuple[str, "Service"]:
+    """The registered model that `model_uri` names, else the champion: its address by version, and itself at work.
+
+    The run of `context` is tagged with the version.
+    """
+    from cxr.serving.service import Service
+
+    default = f"models:/{context.settings.registry.name}@champion"
+    uri, version = pinned(context.client, context.flags.get("model_uri", default))
+    context.tag("cxr.model_version", version)
+    return uri, Service(service_folder(uri, context.folder / "model"), threads=cores(), version=version)
 
 
 def service_folder(uri: str, target: Path) -> Path:
@@ -16,12 +31,14 @@ def service_folder(uri: str, target: Path) -> Path:
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    from cxr.serving.service import ARTIFACT, FACTS
+
     target.mkdir(parents=True, exist_ok=True)
     try:
         got = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(target)))
     except (MlflowException, OSError) as error:
         raise CxrError(f"the files of {uri} are gone: {str(error).splitlines()[0]}") from None
-    found = sorted(got.glob(f"artifacts/*/{_FACTS}"))
+    found = sorted(got.glob(f"artifacts/{ARTIFACT}/{FACTS}"))
     if not found:
         raise CxrError(f"the files of {uri} are gone: nothing to serve among them")
     return found[0].parent

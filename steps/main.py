@@ -37,7 +37,7 @@ STARTS_FROM["evaluate"] = ("run_id", "finetune")
 
 
 def work(context: Context) -> None:
-    may_reuse, ensemble = _yes(context, "reuse", "true"), _yes(context, "ensemble", "false")
+    may_reuse, ensemble = context.yes("reuse", True), context.yes("ensemble", False)
     repeats = seeds.count(context.flags.get("seeds", "1"))
     if ensemble and repeats < 2:
         raise CxrError("ensemble=true needs several trainings; give -P seeds=5 as well")
@@ -56,13 +56,6 @@ def work(context: Context) -> None:
     text = summary(context.client, context.experiment_id, context.run_id, done, context.settings, more)
     context.put_text(text, "summary.txt")
     print(text, flush=True)
-
-
-def _yes(context: Context, name: str, default: str) -> bool:
-    wish = context.flags.get(name, default).lower()
-    if wish not in ("true", "false"):
-        raise CxrError(f"{name}={wish}; allowed: true or false")
-    return wish == "true"
 
 
 def _repeat(context: Context, done: dict[str, str], count: int, may_reuse: bool, ensemble: bool) -> list[str]:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cxr.registry")
 
-ARTIFACT = "service"  # the folder of a registered model that holds what is served
 _ALWAYS = ("operating_point", "status", "reasons", "model_version")  # columns that no answer lacks
 HISTORY = "cxr.champions"  # tag of the registered model: who was champion since when and why, the newest last
 _KEPT = 15  # entries of the history; a tag has room for 5,000 characters
@@ -50,6 +49,7 @@ def register(
     from mlflow.exceptions import MlflowException
 
     from cxr import deploy  # here, not above: moving an alias by hand needs no torch
+    from cxr.serving.service import ARTIFACT
 
     name, client = context.settings.registry.name, context.client
     tags = tags | {"cxr.serving": json.dumps(context.settings.serving.model_dump(), sort_keys=True)}
@@ -152,6 +152,8 @@ def _log_and_register(name: str, folder: Path, bundle: "Bundle", tags: dict[str,
     import pandas as pd
 
     from cxr import phantom
+    from cxr.serving.intake import COLUMN
+    from cxr.serving.service import ARTIFACT
 
     with process.unbroken(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints of MLflow about its own defaults
@@ -161,7 +163,7 @@ def _log_and_register(name: str, folder: Path, bundle: "Bundle", tags: dict[str,
             artifacts={ARTIFACT: str(folder)},
             code_paths=[str(_PROJECT / "cxr")],
             signature=signature(bundle.network.classes),
-            input_example=pd.DataFrame({"image": [phantom.example("normal")]}),
+            input_example=pd.DataFrame({COLUMN: [phantom.example("normal")]}),
             pip_requirements=str(_PROJECT / "requirements-serve.txt"),
         )
         return mlflow.register_model(logged.model_uri, name, tags=tags)
@@ -172,16 +174,14 @@ def signature(classes: tuple[str, ...]) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-    from cxr.serving.service import columns
+    from cxr.serving.intake import COLUMN
+    from cxr.serving.service import kinds
 
-    outputs = [
-        ColSpec("double" if column.startswith("probability_") else "string", column, required=column in _ALWAYS)
-        for column in columns(classes)
-    ]
+    outputs = [ColSpec(kind, column, required=column in _ALWAYS) for column, kind in kinds(classes).items()]
     # An empty operating point is the one that the model was registered with.
     params = [ParamSpec("operating_point", "string", ""), ParamSpec("heatmap", "boolean", False),
               ParamSpec("strict", "boolean", True)]  # fmt: skip
-    return ModelSignature(Schema([ColSpec("binary", "image")]), Schema(outputs), ParamSchema(params))
+    return ModelSignature(Schema([ColSpec("binary", COLUMN)]), Schema(outputs), ParamSchema(params))
 
 
 def set_alias(client: "MlflowClient", name: str, alias: str, number: int | str) -> None:

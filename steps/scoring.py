@@ -5,10 +5,8 @@ from pathlib import Path
 
 from cxr import batch
 from cxr.errors import CxrError
-from cxr.machine import cores
-from cxr.serving.service import Service
 from steps.context import Context
-from steps.fetching import pinned, service_folder
+from steps.fetching import asked_for
 
 ENGINES = ("local", "spark")
 
@@ -21,15 +19,10 @@ def score(context: Context) -> None:
     engine = context.flags.get("engine", "local")
     if engine not in ENGINES:
         raise CxrError(f"engine={engine}; allowed: {', '.join(ENGINES)}")
-    uri, version = pinned(
-        context.client, context.flags.get("model_uri", f"models:/{context.settings.registry.name}@champion")
-    )
     paths = batch.listed(Path(context.flags["input"]).expanduser())
     output = Path(context.flags["output"]).expanduser()
-    folder = service_folder(uri, context.folder / "model")
-    service = Service(folder, threads=cores(), version=version)
+    uri, service = asked_for(context)
     point = service.known_point(context.flags.get("operating_point", ""))
-    context.tag("cxr.model_version", version)
     context.log.info("scoring %d files with %s, engine %s", len(paths), uri, engine)
     started = time.monotonic()
     if engine == "spark":

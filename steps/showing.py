@@ -9,30 +9,23 @@ import uvicorn
 
 from cxr.demo.app import application
 from cxr.errors import CxrError
-from cxr.machine import cores
-from cxr.serving.service import Service
 from steps.context import Context
-from steps.fetching import pinned, service_folder
+from steps.fetching import asked_for
 
 HOST, PORT = "127.0.0.1", 7860
 
 
 def show(context: Context) -> None:
     """Serve the page until the process is told to stop."""
-    wish, opens = context.flags.get("port", str(PORT)), context.flags.get("open", "true").lower()
+    wish, opens = context.flags.get("port", str(PORT)), context.yes("open", True)
     if not wish.isdigit() or not 0 <= int(wish) < 65536:
         raise CxrError(f"port={wish}; allowed: a number from 0 (any free one) to 65535")
-    if opens not in ("true", "false"):
-        raise CxrError(f"open={opens}; allowed: true or false")
-    default = f"models:/{context.settings.registry.name}@champion"
-    uri, version = pinned(context.client, context.flags.get("model_uri", default))
+    uri, service = asked_for(context)
     listening = _listening(int(wish))
-    service = Service(service_folder(uri, context.folder / "model"), threads=cores(), version=version)
-    context.tag("cxr.model_version", version)
     address = f"http://{HOST}:{listening.getsockname()[1]}"
     server = uvicorn.Server(uvicorn.Config(application(service, uri.split("/")[1]), log_level="warning"))
     context.log.info("%s answers at %s until Ctrl-C", uri, address)
-    if opens == "true":
+    if opens:
         threading.Timer(1.0, webbrowser.open, [address]).start()
     with listening:
         try:

@@ -91,6 +91,7 @@ def test_short_names_stand_for_settings_that_exist(name):
         for key in keys_.split():
             value = settings
             for part in key.split("."):
+                assert part in value, key
                 value = value[part]
 
 

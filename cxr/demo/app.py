@@ -4,7 +4,6 @@
 bytes of one file) with the row that a server would give, the picture as the network sees it, and its heatmap.
 """
 
-import base64
 import io
 import json
 from pathlib import Path
@@ -16,9 +15,9 @@ from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from cxr import images, phantom
+from cxr import phantom
 from cxr.errors import ImageError
-from cxr.serving.service import Service
+from cxr.serving.service import Service, png
 
 HOSTS = ["127.0.0.1", "localhost"]
 _PAGE = Path(__file__).with_name("page.html")
@@ -79,13 +78,14 @@ def application(service: Service, name: str) -> FastAPI:
 
 def _answer(service: Service, data: bytes, point: str) -> Response:
     try:
-        row = service.answer([data], point=point, with_heat=True).iloc[0].to_dict()
-        seen = service.spec.fit_grey(images.decode(data, service.limits.max_pixels))
+        point = service.known_point(point)
     except ImageError as error:
-        return _told({"message": str(error).removeprefix("row 0: ")}, 400)
-    buffer = io.BytesIO()
-    Image.fromarray(seen).save(buffer, "PNG")
-    return _told({"row": row, "picture": base64.b64encode(buffer.getvalue()).decode()})
+        return _told({"message": str(error)}, 400)
+    row = service.read(data)
+    if row.error:
+        return _told({"message": row.error}, 400)
+    answer = service.tell([row], point, with_heat=True).iloc[0].to_dict()
+    return _told({"row": answer, "picture": png(row.raster)})
 
 
 def _told(values: dict[str, Any], status: int = 200) -> Response:

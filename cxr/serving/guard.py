@@ -57,13 +57,22 @@ class Guard:
         """Scores of shape (B,), high for pictures with black and white exchanged."""
         return unit(features) @ self.probe[:-1] + self.probe[-1]
 
+    def are_far(self, distances: ndarray) -> ndarray:
+        """Whether each of `distances` (B,) is too far from training; what is not a number counts as far."""
+        return ~(distances <= self.far)
+
+    def are_negatives(self, features: ndarray) -> ndarray:
+        """Whether each row of features (B, F) is a negative's, of shape (B,)."""
+        return self.negatives(features) > self.inverted
+
     def strange(self, features: ndarray) -> list[list[str]]:
         """For each row of features (B, F), why the model should not be trusted with it; empty where it may."""
-        far, negative = self.distances(features), self.negatives(features)
-        found = []
-        for distance, score in zip(far, negative, strict=True):
-            reasons = ["black and white seem exchanged (inverted polarity)"] if score > self.inverted else []
-            if not distance <= self.far:  # not a number counts as far
+        distances, found = self.distances(features), []
+        for distance, far, negative in zip(
+            distances, self.are_far(distances), self.are_negatives(features), strict=True
+        ):
+            reasons = ["black and white seem exchanged (inverted polarity)"] if negative else []
+            if far:
                 reasons.append(f"unlike the training images (distance {distance:.2f}, at most {float(self.far):.2f})")
             found.append(reasons)
         return found

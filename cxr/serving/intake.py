@@ -10,6 +10,7 @@ import numpy as np
 from cxr import dicom
 from cxr.errors import ImageError
 
+COLUMN = "image"  # of a request, with a picture in each cell
 _MAGIC = (b"\xff\xd8", b"\x89PNG", b"II*\x00", b"MM\x00*", b"BM")  # JPEG, PNG, TIFF twice, BMP
 
 

@@ -21,11 +21,12 @@ from cxr import heat, images
 from cxr.errors import CxrError, ImageError
 from cxr.files import sha256_of
 from cxr.images import InputSpec
-from cxr.probabilities import NORMAL, pneumonia_probability, softmax
+from cxr.probabilities import NORMAL, pneumonia_probability, softmax, undecided
 from cxr.serving.guard import Guard, implausible
 from cxr.serving.intake import Limits, picture_bytes
 from cxr.serving.session import Session
 
+ARTIFACT = "service"  # what its folder is called inside a registered model
 MODEL, GUARD, FACTS = "model.onnx", "guard.npz", "service.json"
 FORMAT = 1
 ARGMAX = "argmax"  # the operating point that every model has: the likeliest class decides
@@ -73,11 +74,15 @@ class Service:
         point = self.known_point(point)
         if len(values) > self.limits.max_images:
             raise ImageError(f"{len(values)} pictures in one request; at most {self.limits.max_images} are taken")
-        rows = self._rows(values)
+        rows = list(map(self.read, values) if len(values) == 1 else self._pool.map(self.read, values))
         if strict:
             for number, row in enumerate(rows):
                 if row.error:
                     raise ImageError(f"row {number}: {row.error}")
+        return self.tell(rows, point, with_heat)
+
+    def tell(self, rows: list[Row], point: str, with_heat: bool) -> pd.DataFrame:
+        """The answer for pictures that `read` has read, at a known operating point."""
         found: list[dict[str, Any]] = []
         for start in range(0, len(rows), BATCH):
             found += self._batch(rows[start : start + BATCH], point, with_heat)
@@ -93,13 +98,11 @@ class Service:
         """Empty cells are None: NaN is no JSON. Probabilities are numbers wherever all of them are there."""
         cells = {name: pd.Series([row.get(name) for row in found], dtype=object) for name in columns(self.classes)}
         if not some_empty:
-            cells |= {name: cells[name].astype(float) for name in cells if name.startswith("probability_")}
+            cells |= {name: cells[name].astype(float) for name, kind in kinds(self.classes).items() if kind == "double"}
         return pd.DataFrame(cells)
 
-    def _rows(self, values: list[Any]) -> list[Row]:
-        return list(map(self._row, values) if len(values) == 1 else self._pool.map(self._row, values))
-
-    def _row(self, value: Any) -> Row:
+    def read(self, value: Any) -> Row:
+        """One cell of a request, decoded for the network, or why it cannot be."""
         try:
             data = picture_bytes(value, self.limits.max_bytes)
             with self._cores:
@@ -123,14 +126,14 @@ class Service:
             own = probabilities[place]
             answer = self._told(own, float(pneumonia[place]), [*row.reasons, *strange[place]], point)
             if with_heat and maps.shape[1]:
-                answer["heatmap"] = _png(heat.overlay(row.raster, maps[place, own.argmax()]))
+                answer["heatmap"] = png(heat.overlay(row.raster, maps[place, own.argmax()]))
             answers.append(answer)
             place += 1
         return answers
 
     def _told(self, own: np.ndarray, pneumonia: float, reasons: list[str], point: str) -> dict[str, Any]:
-        low, high = self.abstain
-        if low <= pneumonia <= high:
+        if undecided(pneumonia, self.abstain):
+            low, high = self.abstain
             reasons = [*reasons, f"undecided (probability of pneumonia {pneumonia:.2f}, between {low:g} and {high:g})"]
         threshold = self.points[point]
         positive = own.argmax() != NORMAL if threshold is None else pneumonia >= threshold
@@ -158,7 +161,13 @@ def columns(classes: tuple[str, ...]) -> list[str]:
     return ["label", *names, "operating_point", "decision", "status", "reasons", "heatmap", "model_version"]
 
 
-def _png(picture: np.ndarray) -> str:
+def kinds(classes: tuple[str, ...]) -> dict[str, str]:
+    """What each of `columns` holds: "double" for probabilities, "string" for all else."""
+    return {name: "double" if name.startswith("probability_") else "string" for name in columns(classes)}
+
+
+def png(picture: np.ndarray) -> str:
+    """A picture, grey or RGB, as a PNG file in base64."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
