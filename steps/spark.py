@@ -4,14 +4,15 @@ Spark is an extra: `pip install -r requirements-spark.txt`, and Java 17. A clust
 paths, and have the packages of requirements-serve.txt.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import CxrError
-from cxr.serving.service import BATCH, columns
+from cxr.serving.service import BATCH, kinds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import pandas as pd
 
 _ROWS = 256  # files of a partition
@@ -37,19 +38,19 @@ def score_with_spark(
     spark = SparkSession.builder.appName("cxr-predict").getOrCreate()
     # What Spark hands over at once is one request to the model.
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(min(BATCH, most)))
-    names = columns(classes)
-    kinds = ", ".join(f"`{n}` {'double' if n.startswith('probability_') else 'string'}" for n in names)
+    columns = kinds(classes)
+    fields = ", ".join(f"`{name}`:{kind}" for name, kind in columns.items())
     answer = mlflow.pyfunc.spark_udf(
-        spark, uri, result_type=f"struct<{kinds.replace('` ', '`:')}>", env_manager="local",
+        spark, uri, result_type=f"struct<{fields}>", env_manager="local",
         params={"strict": False, "operating_point": point},
     )  # fmt: skip
     rows = spark.createDataFrame(
         [(i, str(Path(p).resolve()), p) for i, p in enumerate(paths)], "i long, file string, path string"
     )
     rows = rows.repartitionByRange(max(1, -(-len(paths) // _ROWS)), "i")
-    read = rows.mapInPandas(_read, "i long, path string, image binary, unread string")
+    read = rows.mapInPandas(_reader(), "i long, path string, image binary, unread string")
     told = read.withColumn("told", answer(f.struct("image")))
-    cells = {name: f.col(f"told.{name}") for name in names}
+    cells = {name: f.col(f"told.{name}") for name in columns}
     for name in ("label", "decision", "heatmap"):  # MLflow writes the word nan into a text cell that is empty
         cells[name] = f.when(~cells[name].isin("nan", "None"), cells[name])
     cells["reasons"] = f.coalesce(f.col("unread"), cells["reasons"])
@@ -63,15 +64,22 @@ def score_with_spark(
     return {row["status"]: row["count"] for row in counted}
 
 
-def _read(tables: "Iterator[pd.DataFrame]") -> "Iterator[pd.DataFrame]":
-    """Files to their bytes; a file that cannot be read is an empty cell, and the reason."""
-    for table in tables:
-        images, unread = [], []
-        for file in table["file"]:
-            try:
-                images.append(Path(file).read_bytes())
-                unread.append(None)
-            except (OSError, ValueError) as error:
-                images.append(None)
-                unread.append(getattr(error, "strerror", None) or str(error))
-        yield table[["i", "path"]].assign(image=images, unread=unread)
+def _reader() -> "Callable[[Iterator[pd.DataFrame]], Iterator[pd.DataFrame]]":
+    """Files to their bytes; a file that cannot be read is an empty cell, and the reason.
+
+    A function inside another travels to the workers by value: they need not have this project.
+    """
+
+    def read(tables):
+        for table in tables:
+            images, unread = [], []
+            for file in table["file"]:
+                try:
+                    images.append(Path(file).read_bytes())
+                    unread.append(None)
+                except (OSError, ValueError) as error:
+                    images.append(None)
+                    unread.append(getattr(error, "strerror", None) or str(error))
+            yield table[["i", "path"]].assign(image=images, unread=unread)
+
+    return read
