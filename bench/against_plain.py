@@ -9,10 +9,10 @@ import torch
 
 from bench import plain
 from bench.common import empty_stores, parser, quiet, real_images, report, settings, synchronise
-from cxr import device as devices
-from cxr.boundary import blocks
-from cxr.fitting import fit_network
-from cxr.model import Network, build
+from cxr.models import device as devices
+from cxr.models.build import Network, build
+from cxr.models.freezing import blocks
+from cxr.training.setup import fit_network
 
 WARM_UP = 16  # images that both ways see before the clock runs
 

@@ -16,11 +16,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from cxr import config, device, layouts, split
-from cxr.files import sha256_of
-from cxr.machine import cores
-from cxr.manifest import COLUMNS, Manifest
-from cxr.schema import CLASS_NAMES, Settings
+from cxr.common.files import sha256_of
+from cxr.common.hardware import cores
+from cxr.datasets import layouts, split
+from cxr.datasets.manifest import COLUMNS, Manifest
+from cxr.models import device
+from cxr.settings import load
+from cxr.settings.schema import CLASS_NAMES, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench/RESULTS.md"
@@ -68,7 +70,7 @@ def _stratified(rows: pd.DataFrame, count: int) -> pd.DataFrame:
 
 def settings(overrides: dict[str, object], profile: str = "") -> Settings:
     """The shipped settings with some of them replaced."""
-    return config.load(ROOT / "params.yaml", profile, {key: str(value) for key, value in overrides.items()})
+    return load.load_settings(ROOT / "params.yaml", profile, {key: str(value) for key, value in overrides.items()})
 
 
 @contextmanager

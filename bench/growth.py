@@ -15,10 +15,10 @@ from bench.common import ROOT, empty_stores, parser, quiet, real_data, real_imag
 
 def one(count: int, where: str) -> dict[str, float]:
     """Seconds (imports left out) and peak bytes for `count` images."""
-    from cxr import device as devices
-    from cxr import layouts, leaks, survey
-    from cxr.fitting import fit_network
-    from cxr.model import build
+    from cxr.datasets import inspection, layouts, leakage
+    from cxr.models import device as devices
+    from cxr.models.build import build
+    from cxr.training.setup import fit_network
 
     quiet()
     picked = devices.pick(where)
@@ -26,8 +26,8 @@ def one(count: int, where: str) -> dict[str, float]:
     manifest = real_images(count * 4 // 5, count - count * 4 // 5)
     found = {item.path: item for item in layouts.scan(manifest.root)}
     started = time.perf_counter()
-    table, _ = survey.survey(manifest.root, [found[path] for path in manifest.rows["path"]])
-    leaks.resolve(table.assign(split="train"), 6)
+    table, _ = inspection.survey(manifest.root, [found[path] for path in manifest.rows["path"]])
+    leakage.resolve(table.assign(split="train"), 6)
     del table
     with empty_stores() as folder:
         chosen = settings({"cache.dir": folder, "train.epochs": 3, "finetune.epochs": 3}, "cpu")
@@ -41,8 +41,8 @@ def rows_alone(count: int) -> dict[str, float]:
     """Peak bytes with a manifest of `count` rows that was written, read, and cut into its parts; and without one."""
     import pandas as pd
 
-    from cxr.data import class_weights, parts
-    from cxr.manifest import COLUMNS, Manifest
+    from cxr.datasets.manifest import COLUMNS, Manifest
+    from cxr.loading.batches import class_weights, parts
 
     before = _peak()
     rows = pd.DataFrame(

@@ -8,13 +8,15 @@ import torch
 from torch import nn
 
 from bench.common import empty_stores, parser, quiet, real_images, report, settings, synchronise
-from cxr import device as devices
-from cxr import engine, quicker, targets
-from cxr.boundary import split_at
-from cxr.engine import Training
-from cxr.feeding import feed
-from cxr.fitting import build_optimizer
-from cxr.model import build
+from cxr.loading.build import feed
+from cxr.models import device as devices
+from cxr.models import speedups
+from cxr.models.build import build
+from cxr.models.freezing import split_at
+from cxr.settings import instantiate
+from cxr.training import loop
+from cxr.training.loop import Training
+from cxr.training.setup import build_optimizer
 
 
 class Fixed:
@@ -56,15 +58,15 @@ def main() -> None:
         network.module.to(where.device, memory_format=torch.channels_last)
         prefix, suffix = split_at(network, "all")
         suffix.requires_grad_(True)
-        quicker.for_training(suffix, where.device)
+        speedups.for_training(suffix, where.device)
         fed = feed(network, manifest, chosen.train, chosen.cache, prefix=prefix, unfreeze="all", device=where, seed=0)
         if given.compile == "true" or (given.compile == "auto" and where.device.type == "cuda"):
             suffix.compile()
         fixed = Fixed(fed.train)
         training = Training(
             prefix=nn.Identity(), suffix=suffix, train=fed.train, val=fed.val,
-            loss=targets.loss(chosen.train.loss, None), val_loss=targets.loss(chosen.train.loss, None),
-            metric=targets.metric(chosen.train.metric, 3),
+            loss=instantiate.loss(chosen.train.loss, None), val_loss=instantiate.loss(chosen.train.loss, None),
+            metric=instantiate.metric(chosen.train.metric, 3),
             optimizer=build_optimizer(chosen.train, list(suffix.parameters()), where), scheduler=None,
             settings=chosen.train, device=where, seed=0, fingerprint={},
         )  # fmt: skip
@@ -73,7 +75,7 @@ def main() -> None:
             training.train = batches
             synchronise(where.device)
             started = time.perf_counter()
-            engine.train_epoch(training, 1)
+            loop.train_epoch(training, 1)
             synchronise(where.device)
             return batches.images / (time.perf_counter() - started)
 

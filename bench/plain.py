@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from bench.common import synchronise
-from cxr.data import class_weights
-from cxr.manifest import Manifest
-from cxr.model import Network
+from cxr.datasets.manifest import Manifest
+from cxr.loading.batches import class_weights
+from cxr.models.build import Network
 
 _FILTERS = {"bilinear": transforms.InterpolationMode.BILINEAR, "bicubic": transforms.InterpolationMode.BICUBIC}
 

@@ -9,11 +9,11 @@ import mlflow
 
 from bench.common import parser, quiet, report
 from bench.strangers import KINDS, strangers
-from cxr import images
-from cxr.machine import cores
-from cxr.manifest import Manifest
+from cxr.common.hardware import cores
+from cxr.datasets.manifest import Manifest
+from cxr.imaging import decode
 from cxr.serving.service import REFER, Service
-from steps.fetching import pinned, service_folder
+from steps.registry.model_files import pinned, service_folder
 
 
 def share(service: Service, files: list[bytes]) -> float:
@@ -41,7 +41,7 @@ def main() -> None:
         for part in ("val", "test"):
             files = [file.read_bytes() for file in split.part(part).files()]
             found[part] = share(service, files)
-        xrays = [images.decode(data) for data in files]
+        xrays = [decode.decode_grey(data) for data in files]
         for kind in KINDS:
             found[kind] = share(service, strangers(kind, given.count, xrays))
     words = {"val": "validation images", "test": "test images"}

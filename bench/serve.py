@@ -29,14 +29,14 @@ from mlflow.types import Schema, TensorSpec
 from PIL import Image
 
 from bench.common import ROOT, parser, quiet, real_images, report, settings
-from cxr import deploy
-from cxr.bundle import Bundle
-from cxr.machine import cores
-from cxr.manifest import Manifest
-from cxr.model import build
-from cxr.predictor import Predictor
+from cxr.common.hardware import cores
+from cxr.datasets.manifest import Manifest
+from cxr.evaluation.predictor import Predictor
+from cxr.models.build import build
+from cxr.models.bundle import Bundle
+from cxr.packaging import package
 from cxr.serving.service import Service
-from steps.registry import signature
+from steps.registry.registry import signature
 
 PICTURES = 8
 CLIENTS = (1, 4, 16)
@@ -127,9 +127,10 @@ def save_ours(folder: Path, bundle: Bundle, manifest: Manifest) -> Path:
     predictor = Predictor(bundle)
     parts = {"val": manifest.part("val")}
     evaluated = {"val": predictor.predict([file.read_bytes for file in parts["val"].files()], 16)}
-    deploy.write(folder / "service", bundle, manifest, settings({}).serving, 0, evaluated)
+    package.write(folder / "service", bundle, manifest, settings({}).serving, 0, evaluated)
     mlflow.pyfunc.save_model(
-        str(folder / "ours"), python_model=str(ROOT / "cxr/served.py"), artifacts={"service": str(folder / "service")},
+        str(folder / "ours"), python_model=str(ROOT / "cxr/serving/mlflow_model.py"),
+        artifacts={"service": str(folder / "service")},
         code_paths=[str(ROOT / "cxr")], signature=signature(bundle.network.classes),
         pip_requirements=str(ROOT / "requirements-serve.txt"),
     )  # fmt: skip

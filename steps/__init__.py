@@ -1,1 +1,5 @@
-"""The entry points of the MLflow Project, one module each, and what they have in common."""
+"""The entry points of the MLflow Project, one module each.
+
+An entry point declares its parameters; what it does is in `steps.work`, under the same name, and is imported only when
+it runs, so that `--help` answers at once.
+"""

@@ -4,9 +4,9 @@ mlflow run . -e clean
 mlflow run . -e clean -P what=all
 """
 
-from steps.cli import Step
-from steps.context import Context
-from steps.plumbing import main
+from steps.runtime.cli import Step
+from steps.runtime.context import Context
+from steps.runtime.runner import main
 
 WHAT = ("stores", "all")
 STEP = Step(
@@ -17,9 +17,9 @@ STEP = Step(
 
 
 def work(context: Context) -> None:
-    from cxr import sources
+    from cxr.datasets import sources
     from cxr.errors import CxrError
-    from cxr.stores import Stores, in_words
+    from cxr.loading.disk_cache import Stores, in_words
 
     what = context.flags.get("what", "stores")
     if what not in WHAT:

@@ -5,9 +5,9 @@ Reads the registered model; leaves nothing.
     mlflow run . -e demo
 """
 
-from steps.cli import Step
-from steps.context import Context
-from steps.plumbing import main
+from steps.runtime.cli import Step
+from steps.runtime.context import Context
+from steps.runtime.runner import main
 
 STEP = Step(
     name="demo",
@@ -21,7 +21,7 @@ STEP = Step(
 
 
 def work(context: Context) -> None:
-    from steps.showing import show  # here, not above: --help needs none of it
+    from steps.work.demo import show  # here, not above: --help needs none of it
 
     show(context)
 

@@ -6,9 +6,9 @@ registers like any other.
     mlflow run . -e ensemble -P run_ids=RUN,RUN,RUN
 """
 
-from steps.cli import Step
-from steps.context import Context
-from steps.plumbing import main
+from steps.runtime.cli import Step
+from steps.runtime.context import Context
+from steps.runtime.runner import main
 
 STEP = Step(
     name="ensemble",
@@ -18,12 +18,12 @@ STEP = Step(
 
 
 def work(context: Context) -> None:
-    from cxr import bundle, device
-    from cxr.assessment.tuning import tune
-    from cxr.ensemble import combine
     from cxr.errors import CxrError
-    from steps import runs
-    from steps.training import manifest_of, validated
+    from cxr.evaluation.tuning import tune
+    from cxr.models import bundle, device
+    from cxr.models.ensemble import combine
+    from steps.runtime import runs
+    from steps.work.training import manifest_of, validated
 
     wanted = [run_id.strip() for run_id in context.flags.get("run_ids", "").split(",") if run_id.strip()]
     if len(set(wanted)) < 2:

@@ -6,9 +6,9 @@ matrix, predictions, figures) and a version of the registered model.
     mlflow run . -e evaluate -P run_id=RUN
 """
 
-from steps.cli import Step
-from steps.context import Context
-from steps.plumbing import main
+from steps.runtime.cli import Step
+from steps.runtime.context import Context
+from steps.runtime.runner import main
 
 STEP = Step(
     name="evaluate",
@@ -19,7 +19,7 @@ STEP = Step(
 
 
 def work(context: Context) -> None:
-    from steps.evaluation import evaluate  # here, not above: torch takes seconds to import, and --help needs none of it
+    from steps.work.evaluate import evaluate  # here, not above: --help needs no torch
 
     evaluate(context)
 

@@ -5,9 +5,9 @@ Reads the bundle, the settings and the split of a train run; writes `bundle/`, `
     mlflow run . -e finetune -P lr=1e-5
 """
 
-from steps.cli import Step
-from steps.context import Context
-from steps.plumbing import main
+from steps.runtime.cli import Step
+from steps.runtime.context import Context
+from steps.runtime.runner import main
 
 STEP = Step(
     name="finetune",
@@ -20,8 +20,8 @@ STEP = Step(
 
 
 def work(context: Context) -> None:
-    from cxr import bundle  # here, not above: torch takes seconds to import, and --help needs none of it
-    from steps.training import begin, manifest_of, train_and_keep
+    from cxr.models import bundle  # here, not above: torch takes seconds to import, and --help needs none of it
+    from steps.work.training import begin, manifest_of, train_and_keep
 
     train = context.parent("train_run_id")
     state = begin(context, [train.data.tags["cxr.output_digest"]])

@@ -1,7 +1,7 @@
 """The whole workflow: prepare_split, train, finetune, evaluate, each an MLflow run below this one.
 
 Reads params.yaml and the overrides; leaves nothing of its own but `summary.txt` and the IDs of the four runs. A step
-whose key (see `steps.keys`) has not changed is reused, an interrupted training is resumed.
+whose key (see `steps.runtime.step_key`) has not changed is reused, an interrupted training is resumed.
 
     mlflow run . -e main -P data_path=FOLDER -P profile=cpu
 """
@@ -12,14 +12,15 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-from cxr import config
 from cxr.errors import CxrError
-from steps import keys, reuse, seeds
-from steps.cli import Step
-from steps.context import Context
-from steps.inherit import COMMON, DEFAULT_PROFILE, OWNED, PARAMS, owner
-from steps.plumbing import main
-from steps.summary import summary
+from cxr.settings import load
+from steps.runtime import reuse, step_key
+from steps.runtime.cli import Step
+from steps.runtime.context import Context
+from steps.runtime.runner import main
+from steps.runtime.settings import COMMON, DEFAULT_PROFILE, OWNED, PARAMS, owner
+from steps.work import seeds
+from steps.work.summary import summary
 
 STEP = Step(
     name="main",
@@ -94,7 +95,7 @@ def _step(
     if name in STARTS_FROM:
         parameter, before = STARTS_FROM[name]
         parameters[parameter] = done[before]
-    settings = config.resolve(context.settings.to_dict(), more)
+    settings = load.resolve(context.settings.to_dict(), more)
     decision = reuse.Decision("reuse=false")
     if may_reuse:
         decision = reuse.decide(context.client, context.experiment_id, name, settings, _inputs(context, name, done))
@@ -112,7 +113,7 @@ def _step(
 def _inputs(context: Context, name: str, done: dict[str, str]) -> list[str]:
     """Digests of what a step reads: the data for the first, the result of the step before for the others."""
     if name not in STARTS_FROM:
-        return [keys.data_fingerprint(context.settings.data)]
+        return [step_key.data_fingerprint(context.settings.data)]
     before = context.client.get_run(done[STARTS_FROM[name][1]])
     return [before.data.tags["cxr.output_digest"]]
 
@@ -155,15 +156,15 @@ def _launch(context: Context, name: str, parameters: dict[str, str]) -> str:
 
 def _check_targets(context: Context) -> None:
     """Check classes that differ from the shipped ones now, not after the split; importing them takes seconds."""
-    shipped = config.load(PARAMS)
+    shipped = load.load_settings(PARAMS)
     for section in ("train", "finetune", "evaluate"):
         ours, theirs = getattr(context.settings, section), getattr(shipped, section)
         for name in ("loss", "optimizer", "scheduler", "metric"):
             target = getattr(ours, name, None)
             if target is not None and target != getattr(theirs, name):
-                from cxr import targets
+                from cxr.settings import instantiate
 
-                targets.check(target)
+                instantiate.check(target)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ scored before a kill is not scored again.
     mlflow run . -e predict -P input=FOLDER -P output=preds.parquet
 """
 
-from steps.cli import Step
-from steps.context import Context
-from steps.plumbing import main
+from steps.runtime.cli import Step
+from steps.runtime.context import Context
+from steps.runtime.runner import main
 
 STEP = Step(
     name="predict",
@@ -24,7 +24,7 @@ STEP = Step(
 
 
 def work(context: Context) -> None:
-    from steps.scoring import score  # here, not above: --help needs none of it
+    from steps.work.predict import score  # here, not above: --help needs none of it
 
     score(context)
 

@@ -6,9 +6,9 @@ patient is in two splits, and nothing of the test part stands in training.
     mlflow run . -e prepare_split -P data_path=FOLDER
 """
 
-from steps.cli import Step
-from steps.context import Context
-from steps.plumbing import main
+from steps.runtime.cli import Step
+from steps.runtime.context import Context
+from steps.runtime.runner import main
 
 STEP = Step(
     name="prepare_split",
@@ -18,7 +18,9 @@ STEP = Step(
 
 
 def work(context: Context) -> None:
-    from steps.splitting import prepare  # here, not above: its imports take a second, and --help needs none of them
+    from steps.work.prepare_split import (
+        prepare,  # here, not above: its imports take a second, and --help needs none of them
+    )
 
     prepare(context)
 

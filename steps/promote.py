@@ -6,9 +6,9 @@ Reads the registry; moves the alias `champion`, and notes why in the model's his
     mlflow run . -e promote -P version=previous
 """
 
-from steps.cli import Step
-from steps.context import Context
-from steps.plumbing import main
+from steps.runtime.cli import Step
+from steps.runtime.context import Context
+from steps.runtime.runner import main
 
 STEP = Step(
     name="promote",
@@ -20,7 +20,7 @@ STEP = Step(
 
 def work(context: Context) -> None:
     from cxr.errors import CxrError
-    from steps import registry
+    from steps.registry import registry
 
     name, client = context.settings.registry.name, context.client
     wish = context.flags.get("version")

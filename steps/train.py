@@ -6,9 +6,9 @@ and the curves.
     mlflow run . -e train -P epochs=10 -P lr=1e-3
 """
 
-from steps.cli import Step
-from steps.context import Context
-from steps.plumbing import main
+from steps.runtime.cli import Step
+from steps.runtime.context import Context
+from steps.runtime.runner import main
 
 STEP = Step(
     name="train",
@@ -21,8 +21,8 @@ STEP = Step(
 
 
 def work(context: Context) -> None:
-    from cxr.model import build  # here, not above: torch takes seconds to import, and --help needs none of it
-    from steps.training import begin, manifest_of, train_and_keep
+    from cxr.models.build import build  # here, not above: torch takes seconds to import, and --help needs none of it
+    from steps.work.training import begin, manifest_of, train_and_keep
 
     settings = context.settings
     split = context.parent("split_run_id")

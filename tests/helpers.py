@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cxr import config, deploy
-from cxr.bundle import Bundle
-from cxr.files import sha256_of
-from cxr.manifest import COLUMNS, Manifest
-from cxr.model import Network, build
-from cxr.predictor import Predictor
-from cxr.schema import Settings
+from cxr.common.files import sha256_of
+from cxr.datasets.manifest import COLUMNS, Manifest
+from cxr.evaluation.predictor import Predictor
+from cxr.models.build import Network, build
+from cxr.models.bundle import Bundle
+from cxr.packaging import package
+from cxr.settings import load
+from cxr.settings.schema import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("normal", "bacteria", "virus")
@@ -30,7 +31,7 @@ def network(name: str = "efficientnet_lite0", *, seed: int = 0, size: int = 64, 
 
 def settings_with(overrides: dict[str, object], profile: str = "") -> Settings:
     """The shipped settings with some of them replaced, as a command line would."""
-    return config.load(ROOT / "params.yaml", profile, {key: str(value) for key, value in overrides.items()})
+    return load.load_settings(ROOT / "params.yaml", profile, {key: str(value) for key, value in overrides.items()})
 
 
 def small_set(folder: Path, per_class: int = 12, side: int = 48) -> Manifest:
@@ -65,7 +66,7 @@ def deployed(folder: Path, net: Network | None = None, **serving: object) -> Dep
     predictor = Predictor(bundle)
     evaluated = {s: predictor.predict([f.read_bytes for f in part.files()], 8) for s, part in parts.items()}
     settings = settings_with({f"serving.{k}": v for k, v in serving.items()}).serving
-    found = deploy.write(folder / "service", bundle, manifest, settings, 0, evaluated)
+    found = package.write(folder / "service", bundle, manifest, settings, 0, evaluated)
     return Deployed(folder / "service", bundle, manifest, found)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr import config
-from steps import keys
-from steps.inherit import COMMON, OWNED
+from cxr.settings import load
+from steps.runtime import step_key
+from steps.runtime.settings import COMMON, OWNED
 
 ROOT = Path(__file__).resolve().parent.parent
 CXR = sorted((ROOT / "cxr").rglob("*.py"))
@@ -26,10 +26,29 @@ ENTRY_POINTS = (
     "demo",
     "clean",
 )
+# A room imports only rooms before it in its list.
+CXR_ROOMS = (
+    "errors",
+    "common",
+    "settings",
+    "imaging",
+    "serving",
+    "datasets",
+    "models",
+    "loading",
+    "training",
+    "evaluation",
+    "packaging",
+    "report",
+    "demo",
+)
+STEPS_ROOMS = ("runtime", "registry", "work", *ENTRY_POINTS)
+SHIPPED = {"imaging", "serving"}
+WITHOUT_TORCH = ("errors", "common", "imaging", "serving", "datasets", "report", "demo")
 
 
 def top_packages(file: Path) -> set[str]:
-    """First names of everything that `file` imports, at its top or inside functions."""
+    """First names of everything that `file` imports: at its top, inside functions, or for type checking."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -40,35 +59,80 @@ def top_packages(file: Path) -> set[str]:
     return names
 
 
+def room_of(module: str) -> str:
+    """`cxr.imaging.decode` -> `imaging`; empty for the package itself."""
+    return [*module.split("."), ""][1]
+
+
+def imported_rooms(file: Path, package: str) -> set[str]:
+    """Rooms of `package` that `file` imports, its own left out."""
+    own = room_of(".".join(file.relative_to(ROOT).with_suffix("").parts))
+    names = {name for name in step_key.imports(file) if name.split(".")[0] == package}
+    return {room_of(name) for name in names} - {own, ""}
+
+
+@pytest.mark.parametrize("package, order", [("cxr", CXR_ROOMS), ("steps", STEPS_ROOMS)])
+def test_imports_between_rooms_run_one_way(package, order):
+    for file in (ROOT / package).rglob("*.py"):
+        own = room_of(".".join(file.relative_to(ROOT).with_suffix("").parts))
+        if own == "__init__":
+            assert not imported_rooms(file, package)
+            continue
+        assert own in order, f"{file}: a room that has no place in the order"
+        later = {room for room in imported_rooms(file, package) if order.index(room) > order.index(own)}
+        assert not later, f"{file} imports {later}, which come later than {own}"
+
+
+def test_what_ships_imports_nothing_else():
+    for room in SHIPPED:
+        for file in (ROOT / "cxr" / room).rglob("*.py"):
+            assert imported_rooms(file, "cxr") <= {"errors", "common"} | SHIPPED, file
+
+
+@pytest.mark.parametrize("room", WITHOUT_TORCH)
+def test_these_rooms_do_without_torch(room):
+    files = list((ROOT / "cxr" / room).rglob("*.py")) or [ROOT / f"cxr/{room}.py"]
+    for file in files:
+        assert not {"torch", "torchvision", "torchmetrics"} & top_packages(file), file
+
+
 def test_the_domain_imports_neither_steps_nor_tracking():
     for file in CXR:
-        forbidden = {"steps"} if file.name == "served.py" else {"steps", "mlflow"}
+        forbidden = {"steps"} if file.name == "mlflow_model.py" else {"steps", "mlflow"}
         assert not forbidden & top_packages(file), file
 
 
-def test_steps_do_not_import_each_other():
-    for file in STEPS:
-        others = {f"steps.{name}" for name in ENTRY_POINTS if name != file.stem}
-        assert not others & keys.imports(file), file
+def test_the_runtime_knows_nothing_of_xrays():
+    for file in (ROOT / "steps/runtime").rglob("*.py"):
+        assert imported_rooms(file, "cxr") <= {"errors", "common", "settings"}, file
+        assert "torch" not in top_packages(file), file
 
 
-LIGHT = ("errors", "config", "schema", "images", "dicom", "manifest", "layouts", "heat", "probabilities", "served")
-LIGHT += ("serving/intake", "serving/guard", "serving/session", "serving/service")
+def test_entry_points_do_not_import_each_other_nor_torch():
+    for name in ENTRY_POINTS:
+        file = ROOT / f"steps/{name}.py"
+        assert not imported_rooms(file, "steps") & set(ENTRY_POINTS), file
+        assert "torch" not in top_packages(file), file
 
 
-@pytest.mark.parametrize("module", LIGHT)
-def test_light_modules_do_without_torch(module):
-    assert not {"torch", "torchvision"} & top_packages(ROOT / f"cxr/{module}.py")
+def test_every_room_says_what_it_is_for():
+    for folder in [ROOT / "cxr", ROOT / "steps", *(ROOT / "cxr").glob("*/"), *(ROOT / "steps").glob("*/")]:
+        if folder.name != "__pycache__":
+            text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+            assert text, folder
+            assert len(text.splitlines()) > 1, folder
 
 
-def test_the_driver_does_not_import_torch_by_itself():
-    for module in ("main", "plumbing", "context", "inherit", "keys", "reuse", "runs", "summary", "cli", "logs"):
-        assert "torch" not in top_packages(ROOT / f"steps/{module}.py")
+def test_tests_mirror_the_rooms():
+    for package in ("cxr", "steps"):
+        rooms = {folder.name for folder in (ROOT / package).glob("*/")} - {"__pycache__"}
+        mirrored = {folder.name for folder in (ROOT / "tests" / package).glob("*/")} - {"__pycache__"}
+        assert mirrored <= rooms, mirrored - rooms
 
 
 def test_no_file_grows_past_300_lines():
-    for room in ("cxr", "steps", "tests", "bench"):
-        for file in (ROOT / room).rglob("*.py"):
+    for folder in ("cxr", "steps", "tests", "bench"):
+        for file in (ROOT / folder).rglob("*.py"):
             assert len(file.read_text().splitlines()) <= 300, file
 
 
@@ -86,7 +150,7 @@ def test_mlproject_and_step_declare_the_same_parameters(name):
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_short_names_stand_for_settings_that_exist(name):
     step = import_module(f"steps.{name}").STEP
-    settings = config.load(ROOT / "params.yaml").to_dict()
+    settings = load.load_settings(ROOT / "params.yaml").to_dict()
     for keys_ in step.short.values():
         for key in keys_.split():
             value = settings
@@ -97,15 +161,15 @@ def test_short_names_stand_for_settings_that_exist(name):
 
 def test_every_section_of_the_settings_has_one_owner():
     owned = [section for sections in OWNED.values() for section in sections]
-    sections = {key.split(".")[0] for key in config.known_keys() if "." in key}
+    sections = {key.split(".")[0] for key in load.known_keys() if "." in key}
     common = {key for key in COMMON if key in sections}
     assert sorted([*owned, *common]) == sorted(sections)
-    assert sorted(set(COMMON) - common) == sorted(key for key in config.known_keys() if "." not in key)
+    assert sorted(set(COMMON) - common) == sorted(key for key in load.known_keys() if "." not in key)
 
 
 @pytest.mark.parametrize("profile", ["", "sample", "cpu", "paper"])
 def test_every_profile_of_params_yaml_is_valid(profile):
-    assert config.load(ROOT / "params.yaml", profile).seed == 42
+    assert load.load_settings(ROOT / "params.yaml", profile).seed == 42
 
 
 def test_what_is_served_runs_on_the_versions_it_was_made_with():

@@ -15,7 +15,7 @@ from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from cxr import phantom
+from cxr.datasets import phantom
 from cxr.errors import ImageError
 from cxr.serving.service import Service, png
 

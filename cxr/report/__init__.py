@@ -1,1 +1,4 @@
-"""One report from the facts of an evaluation: a page, a model card, a checklist."""
+"""One report from the results of an evaluation: an HTML page, a model card, a checklist.
+
+Reads the result types of `evaluation` and draws nothing but text; no torch.
+"""

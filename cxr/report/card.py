@@ -3,8 +3,8 @@ FAT* 2019)."""
 
 from typing import Any
 
-from cxr.report import words
-from cxr.report.words import number
+from cxr.report import formatting
+from cxr.report.formatting import number
 
 
 def card(facts: dict[str, Any]) -> str:
@@ -13,15 +13,15 @@ def card(facts: dict[str, Any]) -> str:
     scores = test["scores"]
     lines = [f"# {model['name']}: {' / '.join(model['classes'])}", ""]
     if facts["data"]["source"].get("synthetic"):
-        lines += [f"**{words.SYNTHETIC}**", ""]
-    lines += [words.INTENDED_USE, ""]
+        lines += [f"**{formatting.SYNTHETIC}**", ""]
+    lines += [formatting.INTENDED_USE, ""]
     if "gate" in facts:
         lines += [f"**Gate:** {facts['gate']['verdict']}", ""]
     lines += [
         f"## Scores on {test['images']:,} test images of {test['patients']:,} patients", "",
         "95 % intervals from a bootstrap over patients.", "", "| score | value |", "|---|---|",
-        *(f"| {name} | {number(value)} |" for name, value in words.overall(scores)),
-        *(f"| pneumonia: {name} | {number(value)} |" for name, value in words.pneumonia(scores)),
+        *(f"| {name} | {number(value)} |" for name, value in formatting.overall(scores)),
+        *(f"| pneumonia: {name} | {number(value)} |" for name, value in formatting.pneumonia(scores)),
         "", "## Operating points (chosen on validation)", "",
         "| point | threshold | sensitivity | specificity |", "|---|---|---|---|",
     ]  # fmt: skip
@@ -32,7 +32,7 @@ def card(facts: dict[str, Any]) -> str:
     after = test["calibration"]["after"]
     lines += ["", f"Calibration: temperature {model['temperature']:.3f}, ECE {after['ece']:.3f}, "
               f"Brier {after['brier']:.3f}.", "", "## Limits", ""]  # fmt: skip
-    lines += [f"- {limit}" for limit in words.LIMITS]
+    lines += [f"- {limit}" for limit in formatting.LIMITS]
     if "served" in facts:
         shares = {part: found["share"] for part, found in facts["served"]["referred"].items()}
         lines.append(f"- Served, it refers {shares['val']:.1%} of the validation and {shares['test']:.1%} of the test "

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cxr.report import words
+from cxr.report import formatting
 
 _HERE = Path(__file__).parent
 _RASTER = {"gallery"}  # made of pixels: as JPEG; all others are lines, and stay so
@@ -22,14 +22,14 @@ def page(facts: dict[str, Any], figures: dict[str, Figure]) -> str:
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"number": _number, "signed": words.signed}
+    environment.filters |= {"number": _number, "signed": formatting.signed}
     drawn = {name: picture(name, figure) for name, figure in figures.items()}
-    return environment.get_template("page.html.j2").render(facts=facts, pictures=drawn, words=words)
+    return environment.get_template("page.html.j2").render(facts=facts, pictures=drawn, words=formatting)
 
 
 def _number(estimate: dict[str, float | None] | None) -> Markup:
     """A score, and its interval where a line may break."""
-    value, _, interval = words.number(estimate).partition(" (")
+    value, _, interval = formatting.number(estimate).partition(" (")
     return Markup('{} <span class="ci">({}</span>').format(value, interval) if interval else Markup(value)  # noqa: S704
 
 

@@ -1,7 +1,7 @@
 """A registered model at work: pictures in, one row of a table out for each. Neither torch nor MLflow is needed.
 
-Its folder holds `model.onnx` (see `cxr.export`), `guard.npz` (see `cxr.serving.guard`) and `service.json`, which names
-the digests of both: classes, input spec, temperature, operating points, limits, the band it abstains in.
+Its folder holds `model.onnx` (see `cxr.packaging.export_onnx`), `guard.npz` (see `cxr.serving.ood`) and
+`service.json`: digests of both, classes, input spec, temperature, operating points, limits, abstention band.
 """
 
 import base64
@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cxr import heat, images
+from cxr.common.files import sha256_of
 from cxr.errors import CxrError, ImageError
-from cxr.files import sha256_of
-from cxr.images import InputSpec
-from cxr.probabilities import NORMAL, pneumonia_probability, softmax, undecided
-from cxr.serving.guard import Guard, implausible
-from cxr.serving.intake import Limits, picture_bytes
+from cxr.imaging import decode, heatmap
+from cxr.imaging.preprocess import InputSpec
+from cxr.serving.ood import Guard, implausible
+from cxr.serving.probabilities import NORMAL, pneumonia_probability, softmax, undecided
+from cxr.serving.request import Limits, picture_bytes
 from cxr.serving.session import Session
 
 ARTIFACT = "service"  # what its folder is called inside a registered model
@@ -106,8 +106,8 @@ class Service:
         try:
             data = picture_bytes(value, self.limits.max_bytes)
             with self._cores:
-                picture = images.picture(data, self.limits.max_pixels)
-                return Row(self.spec.fit_grey(picture.grey), tuple(implausible(picture)))
+                picture = decode.decode_image(data, self.limits.max_pixels)
+                return Row(self.spec.to_raster(picture.grey), tuple(implausible(picture)))
         except ImageError as error:
             return Row(error=str(error))
 
@@ -126,7 +126,7 @@ class Service:
             own = probabilities[place]
             answer = self._told(own, float(pneumonia[place]), [*row.reasons, *strange[place]], point)
             if with_heat and maps.shape[1]:
-                answer["heatmap"] = png(heat.overlay(row.raster, maps[place, own.argmax()]))
+                answer["heatmap"] = png(heatmap.overlay(row.raster, maps[place, own.argmax()]))
             answers.append(answer)
             place += 1
         return answers

@@ -12,7 +12,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from steps.plumbing import main
+from steps.runtime.runner import main
 
 ROOT = Path(__file__).resolve().parents[2]
 # A workflow of seconds: few phantoms, small pictures.

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cxr import sources
-from cxr.stores import Plan, Stores
+from cxr.datasets import sources
+from cxr.loading.disk_cache import Plan, Stores
 from tests.helpers import settings_with
 
 

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import requests
 
-from cxr import phantom
+from cxr.datasets import phantom
 from tests.helpers import wait_for
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

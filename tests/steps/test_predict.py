@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from cxr.manifest import Manifest
+from cxr.datasets.manifest import Manifest
 
 BOTH = {"input": "LIST", "output": "LIST.parquet"}
 

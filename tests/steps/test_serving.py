@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import requests
 
-from cxr import phantom
-from cxr.manifest import Manifest
+from cxr.datasets import phantom
+from cxr.datasets.manifest import Manifest
 from cxr.serving.service import columns
 
 
@@ -168,7 +168,7 @@ def test_nothing_of_the_registered_model_is_a_pickle(workflow, monkeypatch):
     folder = Path(mlflow.artifacts.download_artifacts(artifact_uri="models:/cxr-pneumonia/1"))
     names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if "__pycache__" not in file.parts]
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".joblib"))]
-    assert {"artifacts/service/model.onnx", "code/cxr/served.py", "input_example.json"} <= set(names)
+    assert {"artifacts/service/model.onnx", "code/cxr/serving/mlflow_model.py", "input_example.json"} <= set(names)
     needed = (folder / "requirements.txt").read_text()
     assert "mlflow-skinny==" in needed and "torch" not in needed
     assert "mlflow==" not in needed

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from cxr.manifest import Manifest
+from cxr.datasets.manifest import Manifest
 from tests.helpers import wait_for
 from tests.steps.conftest import SMALL
 

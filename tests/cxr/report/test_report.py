@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from cxr.assessment import assess, comparison, figures, plots
-from cxr.assessment.scores import Sample
-from cxr.bundle import Bundle
+from cxr.evaluation import assess, comparison, figures, plots
+from cxr.evaluation.scores import Sample
+from cxr.models.bundle import Bundle
 from cxr.report.card import card
 from cxr.report.checklist import checklist
 from cxr.report.page import page

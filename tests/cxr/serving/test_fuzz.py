@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
-from cxr import phantom
-from cxr.served import Refused, ServedModel
+from cxr.datasets import phantom
+from cxr.serving.mlflow_model import Refused, ServedModel
 from cxr.serving.service import Service
-from tests.cxr.test_dicom import NOISE, by_gdcm, file_of
+from tests.cxr.imaging.test_dicom import NOISE, by_gdcm, file_of
 from tests.helpers import png
 
 ROUNDS = 1000  # of each kind

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr import images
 from cxr.errors import ImageError
+from cxr.imaging import decode
 from cxr.serving.service import Service, columns
 from tests.helpers import CLASSES, deployed, png
 
@@ -58,7 +58,7 @@ def test_threads_get_their_own_answers(service, pictures):
 
 
 def test_no_more_pictures_are_decoded_at_once_than_there_are_cores(service, pictures, monkeypatch):
-    busy, most, plain = [], [], images.picture
+    busy, most, plain = [], [], decode.decode_image
 
     def watched(*arguments):
         busy.append(1)
@@ -69,7 +69,7 @@ def test_no_more_pictures_are_decoded_at_once_than_there_are_cores(service, pict
         finally:
             busy.pop()
 
-    monkeypatch.setattr(images, "picture", watched)
+    monkeypatch.setattr(decode, "decode_image", watched)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda one: service.answer([one]), pictures[:16]))
     assert max(most) == 2
@@ -137,7 +137,7 @@ sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from types import SimpleNamespace
 import pandas as pd
-from cxr.served import ServedModel
+from cxr.serving.mlflow_model import ServedModel
 model = ServedModel()
 model.load_context(SimpleNamespace(artifacts={{"service": {str(served.folder)!r}}}))
 print(model.predict(None, pd.DataFrame({{"image": [Path({str(tmp_path / "one.png")!r}).read_bytes()]}}))["label"][0])

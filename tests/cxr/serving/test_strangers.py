@@ -7,13 +7,14 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from bench.strangers import KINDS, strangers
-from cxr import images, layouts, split
-from cxr.bundle import Bundle
-from cxr.deploy import look, write
-from cxr.export import to_onnx
-from cxr.files import sha256_of
-from cxr.manifest import COLUMNS, Manifest
-from cxr.predictor import Predictor
+from cxr.common.files import sha256_of
+from cxr.datasets import layouts, split
+from cxr.datasets.manifest import COLUMNS, Manifest
+from cxr.evaluation.predictor import Predictor
+from cxr.imaging import decode
+from cxr.models.bundle import Bundle
+from cxr.packaging.export_onnx import to_onnx
+from cxr.packaging.package import look, write
 from cxr.serving.service import Service
 from cxr.serving.session import Session
 from tests.helpers import CLASSES, network, settings_with
@@ -81,5 +82,5 @@ def test_few_xrays_are_referred(service, manifest):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_nearly_all_of_what_is_no_upright_xray_is_referred(service, manifest, kind):
-    xrays = [images.decode(file.read_bytes()) for file in manifest.part("test").files()]
+    xrays = [decode.decode_grey(file.read_bytes()) for file in manifest.part("test").files()]
     assert referred(service, strangers(kind, COUNT, xrays)) >= 0.95

@@ -1,0 +1,130 @@
+"""The bundle: weights and all that gives them meaning, in one folder.
+
+`model.pt` is the state dict; `config.json` holds architecture, class names in order, input spec, temperature,
+operating points and the facts of the training. `config.json` names the digest of `model.pt` and is written last, so
+that a bundle whose writing was cut off is known as such.
+"""
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cxr.common.files import sha256_of, write_atomic
+from cxr.errors import CxrError
+from cxr.imaging.preprocess import InputSpec
+from cxr.models.build import Ensemble, Network, build
+from cxr.settings.schema import ModelSettings
+
+FORMAT = 1
+WEIGHTS, CONFIG = "model.pt", "config.json"
+# What decides the answer to an image; the rest of config.json tells where the bundle comes from.
+_MEANING = ("model", "members", "classes", "input", "temperature", "operating_points", "weights_sha256")
+
+
+@dataclass
+class Bundle:
+    """A network ready to answer.
+
+    Attributes:
+        network: the network, with its input spec and class names.
+        temperature: logits are divided by it before softmax; 1 leaves them as they are.
+        operating_points: name -> threshold on the probability of pneumonia.
+        facts: where the bundle comes from: epoch, validation metric, digest of the manifest.
+    """
+
+    network: Network
+    temperature: float = 1.0
+    operating_points: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def save(bundle: Bundle, folder: str | Path) -> str:
+    """Write a bundle into `folder` (made where absent) and return its digest."""
+    folder, network = Path(folder), bundle.network
+    state = {name: value.detach().cpu().contiguous() for name, value in network.module.state_dict().items()}
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    values = {
+        "format": FORMAT,
+        "model": network.name,
+        "members": network.members,
+        "classes": list(network.classes),
+        "input": network.spec.to_dict(),
+        "temperature": bundle.temperature,
+        "operating_points": bundle.operating_points,
+        "weights_sha256": hashlib.sha256(buffer.getbuffer()).hexdigest(),
+        "facts": bundle.facts,
+    }
+    write_atomic(folder / WEIGHTS, buffer.getvalue())
+    write_atomic(folder / CONFIG, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+    return _digest(values)
+
+
+def load(folder: str | Path) -> Bundle:
+    """Read a bundle; anything missing, cut off or not fitting together raises `CxrError`."""
+    folder = Path(folder)
+    values = _config(folder)
+    file = folder / WEIGHTS
+    if not file.is_file():
+        raise CxrError(f"bundle {folder} has no {WEIGHTS}; a bundle is {WEIGHTS} and {CONFIG} together")
+    if sha256_of(file) != values["weights_sha256"]:
+        raise CxrError(f"bundle {folder}: {WEIGHTS} is not the one that {CONFIG} names (cut off or exchanged)")
+    spec = InputSpec.from_dict(values["input"])
+    settings = ModelSettings(name=values["model"], weights="none", input_size=spec.size, fit=spec.fit)
+    network = _empty(settings, tuple(values["classes"]), values["members"])
+    network.spec = spec
+    try:
+        network.module.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises many kinds for damaged files
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CxrError(f"bundle {folder}: {WEIGHTS} does not fit {values['model']} ({line})") from None
+    return Bundle(network, values["temperature"], values["operating_points"], values["facts"])
+
+
+def _empty(settings: ModelSettings, classes: tuple[str, ...], members: int) -> Network:
+    """A network, or an ensemble, of random weights."""
+    built = [build(settings, classes, seed=0, pretrained=False) for _ in range(max(1, members))]
+    if not members:
+        return built[0]
+    return replace(built[0], module=Ensemble([one.module for one in built]).eval(), head="", members=members)
+
+
+def digest(folder: str | Path) -> str:
+    """A digest of what decides the bundle's answers; where it comes from does not count."""
+    return _digest(_config(Path(folder)))
+
+
+def check_classes(bundle: Bundle, classes: tuple[str, ...]) -> None:
+    """Raise `CxrError` unless the bundle answers in exactly these classes."""
+    if bundle.network.classes != tuple(classes):
+        raise CxrError(
+            f"the bundle knows the classes {', '.join(bundle.network.classes)}, the split has {', '.join(classes)}; "
+            "use the split it was trained on, or train again"
+        )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / CONFIG
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CxrError(f"bundle {folder}: {CONFIG} cannot be read ({error.strerror}); name a folder with one") from None
+    except ValueError as error:
+        raise CxrError(f"bundle {folder}: {CONFIG} is not valid JSON ({error})") from None
+    needed = {"format", *_MEANING, "facts"}
+    if not isinstance(values, dict) or not needed <= values.keys():
+        lacking = ", ".join(sorted(needed - set(values))) if isinstance(values, dict) else "everything"
+        raise CxrError(f"bundle {folder}: {CONFIG} lacks {lacking}")
+    if values["format"] != FORMAT:
+        raise CxrError(f"bundle {folder} has format {values['format']}; this version reads format {FORMAT}")
+    return values
+
+
+def _digest(values: dict[str, Any]) -> str:
+    meaning = {name: values[name] for name in _MEANING}
+    return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()

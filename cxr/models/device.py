@@ -1,0 +1,87 @@
+"""The device, the precision and the threads that training uses, and the seeds of everything random."""
+
+import os
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cxr.common.hardware import cores
+from cxr.errors import CxrError
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where training computes and in which precision; weights stay float32."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> torch.autocast:
+        """A context in which forward passes compute in `dtype`."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+    def __str__(self) -> str:
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return f"{name}, {str(self.dtype).removeprefix('torch.')}"
+
+
+def pick(device: str = "auto", precision: str = "auto") -> Device:
+    """Choose device (`auto|cpu|cuda|mps`) and precision (`auto|float32|bfloat16`); what is asked for must be there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(name for name, present in there.items() if present)
+    elif not there.get(device, False):
+        present = ", ".join(name for name, yes in there.items() if yes)
+        raise CxrError(f"device {device!r} is not there; this machine has: {present}; device=auto takes the best")
+    if precision == "auto":
+        precision = "bfloat16" if _computes_in_bfloat16(device) else "float32"
+    return Device(torch.device(device), getattr(torch, precision))
+
+
+def prepare(seed: int, deterministic: bool) -> None:
+    """Seed Python, numpy and torch, never use more threads than cores, and ask for repeatable algorithms."""
+    torch.set_num_threads(cores())
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    if deterministic:
+        # cuBLAS repeats its results only with a workspace of fixed size.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    # Every new tensor would be filled before it is written, to show code that reads too early: a tenth of the time of a
+    # step of EfficientNet-Lite0 on two cores, and no result depends on it.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = not deterministic
+
+
+def random_states() -> dict:
+    """The state of every generator, in types that load with `weights_only`."""
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    version, internal, gauss = random.getstate()
+    states = {
+        "python": [version, list(internal), gauss],
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def restore_random_states(states: dict) -> None:
+    """The inverse of `random_states`."""
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and torch.cuda.device_count() == len(states["cuda"]):
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def _computes_in_bfloat16(device: str) -> bool:
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device == "cpu" and torch.cpu._is_avx512_bf16_supported()

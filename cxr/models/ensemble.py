@@ -1,0 +1,26 @@
+"""Several networks as one: the mean of their calibrated probabilities.
+
+L. K. Hansen, P. Salamon, "Neural network ensembles", IEEE TPAMI 12 (1990).
+"""
+
+import torch
+
+from cxr.errors import CxrError
+from cxr.models.build import Ensemble, Network
+from cxr.models.bundle import Bundle
+
+
+def combine(bundles: list[Bundle]) -> Bundle:
+    """One bundle of several that share architecture, classes and input; else `CxrError`. It is not yet calibrated."""
+    first = bundles[0].network
+    if len(bundles) < 2:
+        raise CxrError(f"an ensemble of {len(bundles)} bundle; give at least 2")
+    for other in (bundle.network for bundle in bundles[1:]):
+        for what in ("name", "classes", "spec"):
+            if getattr(other, what) != getattr(first, what):
+                raise CxrError(
+                    f"members of an ensemble differ in {what}: {getattr(first, what)}, {getattr(other, what)}"
+                )
+    module = Ensemble([bundle.network.module for bundle in bundles])
+    module.temperatures.copy_(torch.tensor([bundle.temperature for bundle in bundles]))
+    return Bundle(Network(first.name, first.classes, first.spec, module.eval(), head="", members=len(bundles)))

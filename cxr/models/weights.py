@@ -1,0 +1,90 @@
+"""Pretrained weights: which file, which input spec, and plain words where they cannot be had."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlparse
+
+import torch
+import torchvision
+from torch import Tensor
+from torchvision.models import WeightsEnum
+
+from cxr.errors import CxrError
+from cxr.imaging.preprocess import InputSpec
+from cxr.models import efficientnet_lite
+
+SCRATCH = "model.weights=none trains from scratch"
+
+
+def default(name: str) -> WeightsEnum | None:
+    """torchvision's best ImageNet weights for an architecture; None where it has none."""
+    try:
+        return torchvision.models.get_model_weights(name).DEFAULT
+    except (ValueError, AttributeError):
+        return None
+
+
+def input_spec(name: str) -> InputSpec:
+    """The input that the architecture's ImageNet weights were tested with, whatever weights are loaded."""
+    if name == efficientnet_lite.NAME:
+        return efficientnet_lite.SPEC
+    entry = default(name)
+    if entry is None:
+        return InputSpec(size=224, resize=256)
+    preset = entry.transforms()
+    return InputSpec(
+        size=preset.crop_size[0],
+        resize=max(preset.resize_size[0], preset.crop_size[0]),
+        interpolation=preset.interpolation.value,
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )
+
+
+def state(name: str, weights: str) -> dict[str, Tensor] | None:
+    """The state dict that `weights` (`imagenet`, `none` or a file) stands for; None for `none`."""
+    if weights == "none":
+        return None
+    if weights != "imagenet":
+        return read(Path(weights).expanduser())
+    if name == efficientnet_lite.NAME:
+        return efficientnet_lite.imagenet_state()
+    entry = default(name)
+    if entry is None:
+        raise CxrError(f"torchvision has no ImageNet weights for {name}; give -P model.weights=FILE.pth, or {SCRATCH}")
+    return _downloaded(entry)
+
+
+def read(file: Path) -> dict[str, Tensor]:
+    """A state dict from a file, read without running any code in it."""
+    if not file.is_file():
+        raise CxrError(f"model.weights={file}: no such file; allowed: imagenet, none, or a state dict (.pth)")
+    try:
+        loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CxrError(
+            f"{file} holds more than tensors, or is damaged; save the state dict alone: "
+            "torch.save(model.state_dict(), FILE)"
+        ) from None
+    except Exception as error:  # torch raises many kinds for damaged files
+        line = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise CxrError(f"{file} is damaged or no file of weights ({line}); fetch or save it again") from None
+    if not isinstance(loaded, dict) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise CxrError(f"{file} is no state dict; save the state dict alone: torch.save(model.state_dict(), FILE)")
+    return loaded
+
+
+def _downloaded(entry: WeightsEnum) -> dict[str, Tensor]:
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    target = folder / Path(urlparse(entry.url).path).name
+    way_out = f"put the file at {target}, or give -P model.weights=FILE.pth; {SCRATCH}"
+    try:
+        return entry.get_state_dict(progress=True, check_hash=True)
+    except RuntimeError as error:
+        if "hash" in str(error):
+            raise CxrError(f"{entry.url}: the download is damaged ({error}); try again, or {way_out}") from None
+        raise CxrError(f"{target} is damaged ({str(error).splitlines()[0]}); delete it, or {way_out}") from None
+    except (URLError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise CxrError(f"{entry.url} could not be had ({error}); {way_out}") from None

@@ -1,0 +1,198 @@
+"""The schema of `params.yaml`: every section with the type and range of its keys.
+
+`cxr.settings.load` reads the file and checks it against this schema.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+ALLOWED_PACKAGES = ("torch.", "torchvision.", "torchmetrics.")
+TARGET_KEY = "_target_"
+CLASS_NAMES = {2: ("normal", "pneumonia"), 3: ("normal", "bacteria", "virus")}
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+Workers = Literal["auto"] | Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A mapping of settings: strict types, no keys but its own."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Target(BaseModel):
+    """A class by its full name (`_target_`) and the keyword arguments to build it with."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, populate_by_name=True)
+    target: str = Field(alias=TARGET_KEY)
+
+    @field_validator("target")
+    @classmethod
+    def _allowed(cls, name: str) -> str:
+        if not name.startswith(ALLOWED_PACKAGES) or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", name):
+            raise ValueError(f"only classes under {', '.join(p + '*' for p in ALLOWED_PACKAGES)} can be named")
+        return name
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class DataSettings(Section):
+    path: str = Field(min_length=1)
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    cache_dir: str | None
+    classes: Literal[2, 3]
+    val_size: Share
+    test_size: Share
+    subset_size: Positive | None
+    max_unreadable: float = Field(ge=0, lt=1)
+    near_duplicate_bits: int = Field(ge=0, le=16)
+    workers: Workers
+    sample_images: int = Field(ge=30, le=5000)
+
+    @model_validator(mode="after")
+    def _something_left(self):
+        if self.val_size + self.test_size >= 0.9:
+            raise ValueError("val_size and test_size together must leave at least 0.1 for training")
+        return self
+
+
+class ModelSettings(Section):
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    weights: str = Field(min_length=1)
+    input_size: Annotated[int, Field(ge=16, le=2048)] | None
+    fit: Literal["crop", "squash", "pad"]
+
+
+class AugmentSettings(Section):
+    flip: bool
+    crop_scale: list[Annotated[float, Field(ge=0.05, le=1)]] = Field(min_length=2, max_length=2)
+    rotate: float = Field(ge=0, le=180)
+    translate: float = Field(ge=0, le=0.5)
+    brightness: float = Field(ge=0, le=1)
+    contrast: float = Field(ge=0, lt=1)
+    gamma: float = Field(ge=0, le=2)
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.crop_scale[0] > self.crop_scale[1]:
+            raise ValueError(f"crop_scale {self.crop_scale}: the smaller share comes first")
+        return self
+
+    @property
+    def off(self) -> bool:
+        """True where nothing is drawn and training sees exactly what evaluation sees."""
+        strengths = (self.rotate, self.translate, self.brightness, self.contrast, self.gamma)
+        return not self.flip and self.crop_scale[0] == 1.0 and not any(strengths)
+
+
+class FitSettings(Section):
+    epochs: Positive
+    batch_size: Positive
+    patience: Positive
+    min_delta: float = Field(ge=0)
+    checkpoint_interval: Positive
+    class_weights: Literal["balanced", "none"]
+    batch_norm: Literal["frozen", "trained"]
+    workers: Workers
+    compile: Literal["auto"] | bool
+    loss: Target
+    optimizer: Target
+    scheduler: Target | None
+    metric: Target
+    augment: AugmentSettings
+
+
+class FinetuneSettings(FitSettings):
+    unfreeze: Literal["all"] | Annotated[int, Field(ge=0)]
+
+
+class CalibrationSettings(Section):
+    temperature: Literal["fitted", "none"]
+    min_sensitivity: Share
+
+
+class EvaluateSettings(Section):
+    batch_size: Positive
+    metric: Target
+    prevalences: list[Share]
+    robustness: bool
+    robustness_images: Positive | None
+    gallery: int = Field(ge=0, le=60)
+
+
+class MinimumSettings(Section):
+    accuracy: Unit | None
+    balanced_accuracy: Unit | None
+    macro_f1: Unit | None
+    auc_pneumonia: Unit | None
+    sensitivity: Unit | None
+    specificity: Unit | None
+
+
+class GateSettings(Section):
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "auc_pneumonia", "sensitivity", "specificity"]
+    margin: Unit
+    minimum: MinimumSettings
+
+
+class RegistrySettings(Section):
+    name: str = Field(pattern=r"^[\w .-]+$")
+    register_model: bool = Field(alias="register")
+    gate: GateSettings
+
+
+class ServingSettings(Section):
+    operating_point: Literal["argmax", "youden", "sensitive"]
+    abstain: list[Unit] = Field(min_length=2, max_length=2)
+    far_share: float = Field(gt=0, lt=0.5)
+    fit_images: int = Field(ge=10)
+    max_bytes: int = Field(ge=1000)
+    max_pixels: int = Field(ge=10_000, le=178_956_970)  # above, Pillow refuses by itself
+    max_images: Positive
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.abstain[0] > self.abstain[1]:
+            raise ValueError(f"abstain {self.abstain}: the smaller probability comes first")
+        return self
+
+
+class CacheSettings(Section):
+    dir: str | None
+    max_gb: float = Field(ge=0)
+    decoded: bool
+    features: bool
+    views: Annotated[int, Field(ge=1, le=100)]
+
+
+class Settings(Section):
+    """All settings of a run. Attribute names are the keys of `params.yaml`."""
+
+    seed: int = Field(ge=0, lt=2**32)
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["auto", "float32", "bfloat16"]
+    deterministic: bool
+    log_dir: str = Field(min_length=1)
+    data: DataSettings
+    model: ModelSettings
+    train: FitSettings
+    finetune: FinetuneSettings
+    cache: CacheSettings
+    calibration: CalibrationSettings
+    evaluate: EvaluateSettings
+    registry: RegistrySettings
+    serving: ServingSettings
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values under the keys of `params.yaml`."""
+        return self.model_dump(by_alias=True)
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,82 @@
+"""Archives that nobody vouches for: unpacked once and whole, or refused and nothing left."""
+
+import stat
+import zipfile
+
+import pytest
+
+from cxr.datasets import archive
+from cxr.errors import CxrError
+
+
+def zipped(path, members: dict[str, bytes]):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in members.items():
+            packed.writestr(name, content)
+    return path
+
+
+def test_images_are_unpacked_once(tmp_path, monkeypatch):
+    file = zipped(tmp_path / "a.zip", {"train/NORMAL/x.jpeg": b"1", "__MACOSX/._x.jpeg": b"2", "readme.txt": b"3"})
+    folder, digest = archive.unpack(file, tmp_path / "cache")
+    assert [f.relative_to(folder).as_posix() for f in folder.rglob("*.jpeg")] == ["train/NORMAL/x.jpeg"]
+    assert not list(folder.rglob("readme.txt"))
+    assert digest == archive.sha256_of(file)
+    monkeypatch.setattr(zipfile, "ZipFile", None)  # a second time, the archive is not even opened
+    assert archive.unpack(file, tmp_path / "cache") == (folder, digest)
+
+
+def test_an_unpacking_that_was_cut_off_is_done_again(tmp_path):
+    file = zipped(tmp_path / "a.zip", {"NORMAL/x.jpeg": b"1"})
+    folder, _ = archive.unpack(file, tmp_path / "cache")
+    (folder / archive.DONE).unlink()
+    (folder / "NORMAL/x.jpeg").write_bytes(b"")
+    again, _ = archive.unpack(file, tmp_path / "cache")
+    assert (again / "NORMAL/x.jpeg").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("name", ["../x.jpeg", "/x.jpeg", "a/../../x.jpeg", "..\\x.jpeg", "C:\\x.jpeg"])
+def test_no_member_leaves_the_folder(tmp_path, name):
+    file = zipped(tmp_path / "a.zip", {"NORMAL/ok.jpeg": b"1", name: b"evil"})
+    with pytest.raises(CxrError, match="would leave the folder; this archive is not trusted"):
+        archive.unpack(file, tmp_path / "deep/cache")
+    assert not list(tmp_path.rglob("x.jpeg"))
+    assert not list((tmp_path / "deep/cache").iterdir())
+
+
+def test_links_are_refused(tmp_path):
+    link = zipfile.ZipInfo("NORMAL/x.jpeg")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr(link, "/etc/passwd")
+    with pytest.raises(CxrError, match="is a link"):
+        archive.unpack(tmp_path / "a.zip", tmp_path / "cache")
+
+
+def test_a_bomb_is_refused(tmp_path):
+    file = zipped(tmp_path / "a.zip", {"NORMAL/x.jpeg": bytes(5_000_000)})
+    with pytest.raises(CxrError, match="out of proportion"):
+        archive.unpack(file, tmp_path / "cache")
+
+
+def test_an_archive_that_is_cut_off_leaves_nothing(tmp_path):
+    file = zipped(tmp_path / "a.zip", {f"NORMAL/{i}.jpeg": bytes(range(256)) for i in range(20)})
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(CxrError, match=r"cut off or damaged .*fetch it again"):
+        archive.unpack(file, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_damaged_member_leaves_nothing(tmp_path):
+    file = zipped(tmp_path / "a.zip", {"NORMAL/x.jpeg": bytes(range(256)) * 9})
+    content = bytearray(file.read_bytes())
+    content[60:70] = bytes(10)
+    file.write_bytes(content)
+    with pytest.raises(CxrError, match="damaged"):
+        archive.unpack(file, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_zip_without_images(tmp_path):
+    with pytest.raises(CxrError, match="holds no images"):
+        archive.unpack(zipped(tmp_path / "a.zip", {"readme.txt": b"3"}), tmp_path / "cache")

@@ -1,0 +1,73 @@
+"""The manifest is whole, is what was written, and knows its images by their content."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from cxr.common.files import sha256_of
+from cxr.datasets.manifest import COLUMNS, Manifest, read_verified
+from cxr.errors import CxrError
+
+
+@pytest.fixture
+def manifest(tmp_path) -> Manifest:
+    rows = []
+    for number, (label, split) in enumerate([("normal", "train"), ("virus", "val"), ("bacteria", "test")] * 2):
+        file = tmp_path / f"{number}.jpeg"
+        file.write_bytes(f"image {number}".encode())
+        rows.append([file.name, sha256_of(file), label, f"train/p{number}", split, 10, 20, "L"])
+    return Manifest(pd.DataFrame(rows, columns=COLUMNS), tmp_path, ("normal", "bacteria", "virus"), {"kind": "folder"})
+
+
+def test_it_comes_back_as_it_was(manifest, tmp_path):
+    manifest.save(tmp_path / "split")
+    loaded = Manifest.load(tmp_path / "split")
+    pd.testing.assert_frame_equal(loaded.rows, manifest.rows, check_dtype=False)
+    assert (loaded.digest, loaded.classes, loaded.root) == (manifest.digest, manifest.classes, tmp_path)
+
+
+def test_the_digest_sees_content_and_not_order_or_place(manifest):
+    moved = Manifest(manifest.rows.sample(frac=1, random_state=1), manifest.root / "x", manifest.classes)
+    assert moved.digest == manifest.digest
+    for column in ("sha256", "label", "patient", "split"):
+        rows = manifest.rows.copy()
+        rows.loc[0, column] = "other"
+        assert Manifest(rows, manifest.root, manifest.classes).digest != manifest.digest
+    assert Manifest(manifest.rows, manifest.root, ("a", "b", "c")).digest != manifest.digest
+
+
+def test_an_edited_table_is_refused(manifest, tmp_path):
+    manifest.save(tmp_path / "split")
+    table = tmp_path / "split/manifest.csv"
+    table.write_text(table.read_text().replace("virus", "normal", 1))
+    with pytest.raises(CxrError, match="not as prepare_split wrote it; run prepare_split again"):
+        Manifest.load(tmp_path / "split")
+
+
+def test_a_missing_or_older_split_is_refused(manifest, tmp_path):
+    with pytest.raises(CxrError, match="cannot be read"):
+        Manifest.load(tmp_path / "none")
+    manifest.save(tmp_path / "split")
+    facts = json.loads((tmp_path / "split/split.json").read_text())
+    (tmp_path / "split/split.json").write_text(json.dumps({**facts, "format": 0}))
+    with pytest.raises(CxrError, match="has format 0"):
+        Manifest.load(tmp_path / "split")
+
+
+def test_parts_labels_and_counts(manifest):
+    test = manifest.part("test")
+    assert list(test.labels()) == [1, 1]
+    assert manifest.counts().loc[("val", "virus"), "images"] == 2
+    assert manifest.counts().loc[("val", "normal"), "images"] == 0
+    assert "6 images, 6 patients" in repr(manifest)
+
+
+def test_a_changed_or_missing_image_is_named(manifest, tmp_path):
+    assert read_verified(manifest, 1) == b"image 1"
+    (tmp_path / "1.jpeg").write_bytes(b"image 2")
+    with pytest.raises(CxrError, match=r"1\.jpeg has changed since the split was made"):
+        read_verified(manifest, 1)
+    (tmp_path / "1.jpeg").unlink()
+    with pytest.raises(CxrError, match=r"1\.jpeg: No such file"):
+        read_verified(manifest, 1)

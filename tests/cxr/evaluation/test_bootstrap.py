@@ -1,0 +1,97 @@
+"""Intervals against library values, published definitions and known coverage."""
+
+import time
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics
+
+from cxr.evaluation import bootstrap
+
+RNG = np.random.default_rng(0)
+TRUTH = RNG.random(120) < 0.6
+SCORE = np.round(np.clip(TRUTH * 0.3 + RNG.normal(0.4, 0.25, 120), 0, 1), 2)  # rounded: there are ties
+LABELS = RNG.integers(0, 3, 120)
+PREDICTED = np.where(RNG.random(120) < 0.7, LABELS, RNG.integers(0, 3, 120))
+PATIENTS = np.array([f"p{n // 2}" for n in range(120)])
+WEIGHTS = bootstrap.patient_weights(PATIENTS, 0, 300)
+
+
+def test_a_patient_is_drawn_with_all_images():
+    assert WEIGHTS.shape == (300, 120)
+    assert (WEIGHTS[:, ::2] == WEIGHTS[:, 1::2]).all()
+    assert (WEIGHTS.sum(1) == 120).all()  # every patient has two images here
+    assert WEIGHTS.max() > 2
+
+
+@pytest.mark.parametrize("row", [0, 7, 299])
+def test_every_resample_has_scikit_learns_value(row):
+    own = {"sample_weight": WEIGHTS[row]}
+    assert bootstrap.auc(TRUTH, SCORE, WEIGHTS)[row] == pytest.approx(metrics.roc_auc_score(TRUTH, SCORE, **own))
+    assert bootstrap.average_precision(TRUTH, SCORE, WEIGHTS)[row] == pytest.approx(
+        metrics.average_precision_score(TRUTH, SCORE, **own)
+    )
+    np.testing.assert_allclose(
+        bootstrap.confusion(LABELS, PREDICTED, 3, WEIGHTS)[row], metrics.confusion_matrix(LABELS, PREDICTED, **own)
+    )
+    assert bootstrap.mean(SCORE, WEIGHTS)[row] == pytest.approx(np.average(SCORE, weights=WEIGHTS[row]))
+
+
+def test_the_bootstrap_is_scipys_where_every_patient_has_one_image():
+    weights = bootstrap.patient_weights(np.arange(120), 0, 4000)
+    correct = (LABELS == PREDICTED).astype(float)
+    ours = bootstrap.percentile(correct.mean(), bootstrap.mean(correct, weights))
+    theirs = stats.bootstrap((correct,), np.mean, method="percentile", n_resamples=4000, rng=1).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.012)
+
+
+def test_intervals_over_patients_are_wider_where_images_of_a_child_agree():
+    values = np.repeat(RNG.random(40), 6)
+    per_patient = bootstrap.mean(values, bootstrap.patient_weights(np.repeat(np.arange(40), 6), 0))
+    per_image = bootstrap.mean(values, bootstrap.patient_weights(np.arange(240), 0))
+    assert per_patient.std() > 2 * per_image.std()
+
+
+def test_delong_is_its_definition():
+    """The variance from all pairs of positive and negative, as the paper writes it."""
+    positive, negative = SCORE[TRUTH], SCORE[~TRUTH]
+    pairs = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
+    variance = pairs.mean(1).var(ddof=1) / len(positive) + pairs.mean(0).var(ddof=1) / len(negative)
+    found = bootstrap.delong(TRUTH, SCORE)
+    assert found.value == pytest.approx(metrics.roc_auc_score(TRUTH, SCORE))
+    assert (found.high - found.low) / 2 == pytest.approx(1.959964 * np.sqrt(variance), rel=1e-5)
+
+
+def test_delong_covers_what_it_should():
+    rng = np.random.default_rng(1)
+    true_auc, inside = 0.7602, 0  # of two normals one standard deviation apart: Phi(1 / sqrt 2)
+    for _ in range(400):
+        truth = np.arange(160) < 80
+        found = bootstrap.delong(truth, rng.normal(size=160) + truth)
+        inside += found.low <= true_auc <= found.high
+    assert 0.92 < inside / 400 < 0.98
+
+
+def test_what_does_not_exist_has_no_interval():
+    one_kind = np.ones(5, dtype=bool)
+    weights = bootstrap.patient_weights(np.arange(5), 0, 50)
+    assert np.isnan(bootstrap.auc(one_kind, np.arange(5.0), weights)).all()
+    assert bootstrap.delong(one_kind, np.arange(5.0)).value is None
+    assert bootstrap.percentile(None, np.ones(3)).low is None
+
+
+def test_mcnemar_is_the_binomial_test():
+    one, other = np.arange(20) < 12, np.arange(20) < 4  # 8 against 0
+    assert bootstrap.mcnemar(one, other) == pytest.approx(2 * 0.5**8)
+    assert bootstrap.mcnemar(one, one) == 1.0
+
+
+def test_it_is_quick():
+    started = time.perf_counter()
+    truth, score = RNG.random(624) < 0.6, RNG.random(624)
+    weights = bootstrap.patient_weights(np.arange(624) // 2, 0)
+    for _ in range(4):
+        bootstrap.auc(truth, score, weights)
+        bootstrap.average_precision(truth, score, weights)
+    assert time.perf_counter() - started < 5

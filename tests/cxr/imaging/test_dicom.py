@@ -1,0 +1,217 @@
+"""DICOM files show what a workstation shows, name no patient, and are refused in one line where they cannot be read."""
+
+import io
+import tempfile
+from pathlib import Path
+
+import gdcm
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from cxr.datasets import inspection
+from cxr.datasets.layouts import Found
+from cxr.errors import ImageError
+from cxr.imaging import decode, dicom, dicom_worker
+
+RNG = np.random.default_rng(0)
+RAMP = np.linspace(0, 4095, 40 * 56).reshape(40, 56).astype(np.uint16)  # 12 bits
+NOISE = RNG.integers(0, 4096, (40, 56), dtype=np.uint16)
+
+
+def file_of(pixels: np.ndarray, syntax=ExplicitVRLittleEndian, *, bits: int = 12, **elements) -> bytes:
+    """A radiograph as a DICOM file; `elements` replaces or adds to its header, None removes."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid(entropy_srcs=["a test"])
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax == RLELossless else syntax
+    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.PatientID, dataset.Rows, dataset.Columns = "Doe-17", pixels.shape[0], pixels.shape[1]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
+    dataset.BitsAllocated = 8 * pixels.dtype.itemsize
+    dataset.BitsStored, dataset.HighBit = bits, bits - 1
+    dataset.PixelData = pixels.tobytes()
+    for name, value in elements.items():
+        if value is None:
+            delattr(dataset, name)
+        else:
+            setattr(dataset, name, value)
+    if syntax == RLELossless:
+        dataset.compress(RLELossless, encoding_plugin="pydicom")
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def by_gdcm(data: bytes, syntax) -> bytes:
+    """The same file in another transfer syntax, as GDCM writes it."""
+    reader = gdcm.ImageReader()
+    kind = {JPEGLosslessSV1: "JPEGLosslessProcess14_1", JPEGBaseline8Bit: "JPEGBaselineProcess1",
+            JPEG2000Lossless: "JPEG2000Lossless", JPEGLSLossless: "JPEGLSLossless"}[syntax]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "a.dcm"), Path(folder, "b.dcm")
+        source.write_bytes(data)
+        reader.SetFileName(str(source))
+        assert reader.Read()
+        change = gdcm.ImageChangeTransferSyntax()
+        change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, kind)))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer = gdcm.ImageWriter()
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        writer.SetFileName(str(target))
+        assert writer.Write()
+        return target.read_bytes()
+
+
+def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    return (np.clip((values.astype(float) - low) / (high - low), 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_without_a_window_the_own_range_is_shown(syntax):
+    assert (decode.decode_grey(file_of(RAMP, syntax)) == scaled(RAMP, 0, 4095)).all()
+
+
+def test_monochrome1_shows_air_black():
+    shown = decode.decode_grey(file_of(RAMP, PhotometricInterpretation="MONOCHROME1"))
+    assert np.abs(shown.astype(int) - (255 - scaled(RAMP, 0, 4095).astype(int))).max() <= 1
+    assert shown[0, 0] == 255 and shown[-1, -1] == 0
+
+
+def test_a_window_acts_on_rescaled_values():
+    """PS3.3 C.11.2.1.2.1: a linear window of width w around c ends at c - 0.5 -+ (w - 1) / 2."""
+    shown = decode.decode_grey(
+        file_of(RAMP, RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=3000, WindowWidth=2001)
+    )
+    assert np.abs(shown.astype(int) - scaled(RAMP * 2.0 - 1000, 1999.5, 3999.5)).max() <= 1
+
+
+def test_the_first_of_several_windows_counts():
+    one = decode.decode_grey(file_of(RAMP, WindowCenter=1000, WindowWidth=501))
+    both = decode.decode_grey(file_of(RAMP, WindowCenter=[1000, 2000], WindowWidth=[501, 4000]))
+    assert (one == both).all() and one.min() == 0 and one.max() == 255
+
+
+def test_a_voi_table_is_looked_up():
+    table = pydicom.Dataset()
+    table.LUTDescriptor = [4096, 0, 16]
+    curve = (np.linspace(0, 1, 4096) ** 2 * 65535).astype("<u2")
+    table.add_new("LUTData", "OW", curve.tobytes())
+    shown = decode.decode_grey(file_of(NOISE, VOILUTSequence=[table]))
+    assert np.abs(shown.astype(int) - scaled(curve[NOISE], 0, 65535)).max() <= 1
+
+
+def test_signed_and_sixteen_bits():
+    signed = (NOISE.astype(np.int16) - 2048).astype(np.int16)
+    assert (decode.decode_grey(file_of(signed, bits=16)) == scaled(signed, signed.min(), signed.max())).all()
+    deep = RNG.integers(0, 65536, (40, 56), dtype=np.uint16)
+    assert (decode.decode_grey(file_of(deep, bits=16)) == scaled(deep, deep.min(), deep.max())).all()
+
+
+def test_padding_is_black_and_no_part_of_the_range():
+    padded = np.clip(NOISE, 1000, 2000)
+    padded[:5] = 4095
+    shown = decode.decode_grey(file_of(padded, PixelPaddingValue=4095))
+    assert (shown[:5] == 0).all()
+    assert (shown[5:] == scaled(padded[5:], padded[5:].min(), padded[5:].max())).all()
+
+
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEG2000Lossless, JPEGLSLossless])
+def test_lossless_compression_changes_nothing(syntax):
+    plain = file_of(NOISE)
+    assert (decode.decode_grey(by_gdcm(plain, syntax)) == decode.decode_grey(plain)).all()
+
+
+def test_run_lengths_and_baseline_jpeg():
+    assert (decode.decode_grey(file_of(NOISE, RLELossless)) == decode.decode_grey(file_of(NOISE))).all()
+    eight = np.repeat(np.repeat(RNG.integers(0, 256, (5, 7), dtype=np.uint8), 8, 0), 8, 1)
+    plain = file_of(eight, bits=8)
+    lossy = decode.decode_grey(by_gdcm(plain, JPEGBaseline8Bit)).astype(int)
+    assert np.abs(lossy - decode.decode_grey(plain)).mean() < 4
+
+
+def test_colour_becomes_luma():
+    rgb = RNG.integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    shown = decode.decode_grey(
+        file_of(rgb, bits=8, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
+    )
+    assert np.abs(shown - rgb @ np.array([0.299, 0.587, 0.114])).max() <= 1
+
+
+def test_a_constant_picture_is_black():
+    assert not decode.decode_grey(file_of(np.full((40, 56), 77, np.uint16))).any()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (file_of(NOISE, NumberOfFrames=2), "2 frames; a single picture"),
+        (file_of(NOISE, PixelData=None), "without pixels"),
+        (file_of(NOISE, PhotometricInterpretation="PALETTE COLOR"), "photometric interpretation PALETTE COLOR"),
+        (file_of(NOISE)[:-900], "damaged"),
+        (file_of(NOISE)[:200], "DICOM file"),
+        (file_of(NOISE, Rows=0), "at least 16"),
+        (file_of(NOISE, DeflatedExplicitVRLittleEndian), "deflated"),
+        (file_of(NOISE, Rows=60000, Columns=60000), "at most 100,000,000 in all"),
+        (file_of(NOISE, WindowCenter=100, WindowWidth=-1), "damaged"),
+        (b"\0" * 128 + b"DICM" + b"rubbish" * 9, "DICOM file"),
+    ],
+    ids=["frames", "no pixels", "palette", "cut", "cut header", "no rows", "deflated", "bomb", "window", "rubbish"],
+)  # fmt: skip
+def test_what_cannot_be_read_right_is_refused_in_one_line(data, words):
+    with pytest.raises(ImageError, match=words) as caught:
+        decode.decode_grey(data)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_patient_is_known_and_not_named():
+    found = decode.decode_image(file_of(NOISE))
+    assert len(found.patient) == 16 and "Doe" not in found.patient and found.mode == "DICOM MONOCHROME2 12"
+    assert decode.decode_image(file_of(RAMP)).patient == found.patient
+    assert decode.decode_image(file_of(NOISE, PatientID="Doe-18")).patient != found.patient
+    assert decode.decode_image(file_of(NOISE, IssuerOfPatientID="there")).patient != found.patient
+    assert decode.decode_image(file_of(NOISE, PatientID="")).patient is None
+
+
+def test_a_survey_takes_patients_from_dicom_files(tmp_path):
+    (tmp_path / "a.dcm").write_bytes(file_of(NOISE))
+    (tmp_path / "b.dcm").write_bytes(file_of(RAMP))
+    (tmp_path / "c.dcm").write_bytes(file_of(RAMP, PatientID=""))
+    found = [
+        Found(f"{name}.dcm", "normal", name, part) for name, part in zip("abc", ("train", "test", "train"), strict=True)
+    ]
+    table, _ = inspection.survey(tmp_path, found, workers=1)
+    patients = list(table["patient"])
+    assert patients[0] == patients[1] == f"dicom/{decode.decode_image(file_of(NOISE)).patient}"
+    assert patients[2] == "train/c"
+
+
+def test_other_files_are_no_dicom():
+    assert not dicom.is_dicom(b"") and not dicom.is_dicom(b"\xff\xd8" + b"\0" * 300)
+
+
+def test_a_decoder_that_dies_costs_one_file(monkeypatch):
+    good = by_gdcm(file_of(NOISE), JPEGLosslessSV1)
+    assert decode.decode_grey(good).shape == NOISE.shape
+    dicom_worker.DECODER._process.kill()
+    dicom_worker.DECODER._process.wait()
+    assert decode.decode_grey(good).shape == NOISE.shape
+    monkeypatch.setattr(dicom_worker, "SECONDS", 0)
+    with pytest.raises(ImageError, match="its decoder gave up"):
+        decode.decode_grey(good)
+    monkeypatch.undo()
+    assert decode.decode_grey(good).shape == NOISE.shape

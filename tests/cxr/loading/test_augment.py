@@ -1,0 +1,101 @@
+"""Augmentation does what its settings say, in their ranges, and nothing where they are off."""
+
+import pytest
+import torch
+
+from cxr.imaging.preprocess import InputSpec
+from cxr.loading.augment import Augment, raster
+from cxr.loading.batches import seeded
+from tests.helpers import settings_with
+
+SIDE = 64
+
+
+def settings(**changed):
+    return settings_with({f"train.augment.{name}": value for name, value in changed.items()}).train.augment
+
+
+def augmented(rasters: torch.Tensor, seed: int = 0, **changed) -> torch.Tensor:
+    return Augment(settings(**changed), SIDE)(rasters, seeded(seed))
+
+
+@pytest.fixture
+def rasters():
+    return torch.randint(0, 256, (8, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def ramp(rows: int = 32) -> torch.Tensor:
+    """Grey that rises from left to right, 0 to 252."""
+    return (torch.arange(SIDE) * 4).to(torch.uint8).expand(rows, SIDE, SIDE)
+
+
+def test_off_leaves_the_input_as_it_is(rasters):
+    assert settings().off
+    assert torch.equal(augmented(rasters), rasters.float())
+
+
+def test_flips_mirror_and_are_off_by_default(rasters):
+    flipped = augmented(rasters, flip="true")
+    same = (flipped - rasters.float()).abs().amax((1, 2)) < 0.01
+    mirrored = (flipped - rasters.float().flip(2)).abs().amax((1, 2)) < 0.01
+    assert (same ^ mirrored).all()
+    assert same.any()
+    assert mirrored.any()
+
+
+def test_a_crop_keeps_the_share_it_was_told():
+    """On a ramp, the range that is left tells the side of the crop."""
+    seen = augmented(ramp(), crop_scale="[0.25, 0.49]")
+    sides = (seen.amax((1, 2)) - seen.amin((1, 2))) / 252
+    assert sides.min() > 0.5 - 0.05
+    assert sides.max() < 0.7 + 0.05
+    assert sides.max() - sides.min() > 0.1
+
+
+def test_a_crop_stays_inside_the_picture():
+    white = torch.full((64, SIDE, SIDE), 200, dtype=torch.uint8)
+    assert augmented(white, crop_scale="[0.3, 1.0]").min() > 199
+
+
+def test_a_shift_leaves_the_picture_as_far_as_it_was_told():
+    white = torch.full((64, SIDE, SIDE), 200, dtype=torch.uint8)
+    lost = (augmented(white, translate=0.25)[:, SIDE // 2] < 1).sum(1) / SIDE
+    assert 0.15 < lost.max() <= 0.27
+
+
+def test_intensities_stay_in_range(rasters):
+    toned = augmented(rasters, brightness=0.5, contrast=0.9, gamma=1.0)
+    assert (toned.amin(), toned.amax()) == (0, 255)
+
+
+def test_brightness_and_contrast_have_the_size_they_were_told():
+    grey = torch.full((200, SIDE, SIDE), 100, dtype=torch.uint8)
+    assert 20 < (augmented(grey, brightness=0.1) - 100).abs().max() <= 25.5
+    half = torch.cat([torch.full((200, SIDE, SIDE // 2), v, dtype=torch.uint8) for v in (100, 140)], 2)
+    spread = augmented(half, contrast=0.5)
+    factor = (spread.amax((1, 2)) - spread.amin((1, 2))) / 40
+    assert 0.5 <= factor.min() < 0.6
+    assert 1.4 < factor.max() <= 1.5
+
+
+def test_what_is_drawn_for_one_setting_does_not_depend_on_another(rasters):
+    both = augmented(rasters, brightness=0.2, contrast=0.3)
+    alone = augmented(rasters, contrast=0.3)
+    inside = (both > 0) & (both < 255) & (alone > 0) & (alone < 255)
+    for picture in range(8):
+        difference = (both - alone)[picture][inside[picture]]
+        assert difference.max() - difference.min() < 0.01
+
+
+def test_the_seed_decides(rasters):
+    assert torch.equal(augmented(rasters, 1, rotate=20), augmented(rasters, 1, rotate=20))
+    assert not torch.equal(augmented(rasters, 1, rotate=20), augmented(rasters, 2, rotate=20))
+
+
+def test_crops_get_a_raster_with_the_pixels_they_need():
+    spec = InputSpec(size=224, resize=256)
+    assert raster(spec, settings()) is spec
+    finer = raster(spec, settings(crop_scale="[0.5, 1.0]"))
+    assert finer.size == 320
+    assert finer.size * 0.5**0.5 >= 224
+    assert raster(spec, settings(crop_scale="[0.05, 1.0]")).size == 448

@@ -1,0 +1,171 @@
+"""A store is whole or absent, found damaged when it is, built once, and never larger than its bound."""
+
+import multiprocessing
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from cxr.errors import CxrError
+from cxr.loading.disk_cache import ROWS, Plan, Stores
+
+ROWS_OF = np.arange(60, dtype=np.float32).reshape(20, 3)
+
+
+def plan(number: int = 0, rows: np.ndarray = ROWS_OF) -> Plan:
+    return Plan("test", {"number": number}, rows.shape, rows.dtype, f"{len(rows)} rows")
+
+
+def fill(write):
+    write(10, ROWS_OF[10:])
+    write(0, ROWS_OF[:10])
+
+
+def refuse(write):
+    raise AssertionError("it is there already")
+
+
+@pytest.fixture
+def stores(tmp_path) -> Stores:
+    return Stores(tmp_path, 1.0)
+
+
+def test_it_is_built_once_and_read_in_any_order(stores):
+    stores.get(plan(), fill)
+    found = stores.get(plan(), refuse)
+    assert (found.take(np.array([3, 19, 0])) == ROWS_OF[[3, 19, 0]]).all()
+    assert len(found) == 20
+
+
+def test_another_key_is_another_store(stores):
+    stores.get(plan(0), fill)
+    with pytest.raises(AssertionError):
+        stores.get(plan(1), refuse)
+    assert plan(0).name != Plan("test", {"number": 0}, (20, 3), np.dtype(np.float64), "").name
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "facts"])
+def test_a_damaged_store_is_built_anew(stores, caplog, damage):
+    stores.get(plan(), fill)
+    file = stores.folder / plan().name / ROWS
+    content = bytearray(file.read_bytes())
+    if damage == "flip":
+        content[17] ^= 1
+        file.write_bytes(content)
+    elif damage == "cut":
+        file.write_bytes(content[:-4])
+    else:
+        (file.parent / "facts.json").write_text("{")
+    assert (stores.get(plan(), fill).take(np.arange(20)) == ROWS_OF).all()
+    assert "is damaged: built anew" in caplog.text
+
+
+def test_a_filling_that_breaks_off_leaves_nothing(stores):
+    def half(write):
+        write(0, ROWS_OF[:10])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stores.get(plan(), half)
+    assert not [f for f in stores.folder.rglob("*") if f.is_dir()]
+    stores.get(plan(), fill)
+
+
+def test_what_a_killed_process_left_is_swept(stores):
+    left = stores.folder / f".{plan().name}-abc"
+    left.mkdir(parents=True)
+    stores.get(plan(), fill)
+    assert not left.exists()
+
+
+def test_a_full_disk_is_one_line(stores):
+    def full(write):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(CxrError, match=r"No space left on device; make room, or set cache\.dir or cache\.max_gb"):
+        stores.get(plan(), full)
+
+
+def test_a_folder_that_cannot_be_written_is_read_from_or_named(stores, monkeypatch):
+    stores.get(plan(), fill)
+
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("cxr.loading.disk_cache.FileLock", refused)
+    monkeypatch.setattr("cxr.loading.disk_cache.os.utime", refused)
+    assert np.array_equal(stores.get(plan(), refuse).take(np.arange(20)), ROWS_OF)
+    with pytest.raises(CxrError, match="Permission denied; make room, or set cache.dir"):
+        stores.get(plan(1), refuse)
+
+
+def test_rows_that_do_not_fit_are_an_error_of_the_program(stores):
+    with pytest.raises(ValueError, match="do not fit"):
+        stores.get(plan(), lambda write: write(15, ROWS_OF))
+    with pytest.raises(ValueError, match="do not fit"):
+        stores.get(plan(), lambda write: write(0, ROWS_OF.astype(np.float64)))
+
+
+def test_a_store_beyond_the_bound_is_not_made(tmp_path, caplog):
+    assert Stores(tmp_path, 1e-7).get(plan(), refuse) is None
+    assert "cache.max_gb allows" in caplog.text
+
+
+def test_the_least_recently_used_goes_first(tmp_path):
+    stores = Stores(tmp_path, 3 * ROWS_OF.nbytes / 1e9)
+    for number in range(3):
+        stores.get(plan(number), fill)
+        os.utime(stores.folder / plan(number).name / "facts.json", (1000 + number, 1000 + number))
+    first = stores.get(plan(0), refuse)  # used: 1 is the oldest now
+    stores.get(plan(3), fill)
+    assert {folder.name for folder, _, _ in stores.listed()} == {plan(n).name for n in (0, 2, 3)}
+    assert (first.take(np.arange(20)) == ROWS_OF).all()
+
+
+def _count_in(folder, counted):
+    def counting(write):
+        with counted.get_lock():
+            counted.value += 1
+        time.sleep(0.3)
+        fill(write)
+
+    found = Stores(folder, 1.0).get(plan(), counting)
+    os._exit(0 if (found.take(np.arange(20)) == ROWS_OF).all() else 1)
+
+
+def test_two_processes_at_once_build_it_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    counted = context.Value("i", 0)
+    started = [context.Process(target=_count_in, args=(tmp_path, counted)) for _ in range(3)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(60)
+    assert [process.exitcode for process in started] == [0, 0, 0]
+    assert counted.value == 1
+
+
+def test_reading_from_threads(stores):
+    found = stores.get(plan(), fill)
+    wrong = []
+
+    def read(seed):
+        index = np.random.default_rng(seed).integers(0, 20, 50)
+        for _ in range(200):
+            if not (found.take(index) == ROWS_OF[index]).all():
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=read, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_clearing_says_what_it_freed(stores):
+    stores.get(plan(), fill)
+    assert stores.clear() == ROWS_OF.nbytes
+    assert not stores.folder.exists()

@@ -1,0 +1,80 @@
+"""A bundle is whole or refused, and answers after loading as it did before."""
+
+import json
+
+import pytest
+import torch
+
+from cxr.errors import CxrError
+from cxr.models import bundle
+from cxr.models.bundle import Bundle
+from tests.helpers import network
+
+
+@pytest.fixture(scope="module")
+def made():
+    return network(seed=5)
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    bundle.save(Bundle(made, 1.5, {"youden": 0.4}, {"epoch": 3}), tmp_path)
+    return tmp_path
+
+
+def test_it_answers_as_before(made, folder):
+    loaded = bundle.load(folder)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(loaded.network.module(x), made.module(x))
+    assert loaded.network.spec == made.spec
+    assert (loaded.network.classes, loaded.temperature) == (made.classes, 1.5)
+    assert (loaded.operating_points, loaded.facts) == ({"youden": 0.4}, {"epoch": 3})
+
+
+def test_the_digest_sees_what_decides_the_answer(made, tmp_path):
+    def digest(**changed):
+        given = {"network": made, "temperature": 1.0, **changed}
+        return bundle.save(Bundle(**given), tmp_path / str(len(list(tmp_path.iterdir()))))
+
+    own = digest()
+    assert digest(facts={"epoch": 9}) == own
+    assert digest(temperature=2.0) != own
+    assert digest(network=network(seed=6)) != own
+
+
+def test_weights_that_are_cut_off_or_exchanged_are_refused(folder, tmp_path):
+    file = folder / "model.pt"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CxrError, match=r"model\.pt is not the one that config\.json names .cut off or exchanged"):
+        bundle.load(folder)
+    file.unlink()
+    with pytest.raises(CxrError, match=r"has no model\.pt"):
+        bundle.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda values: {**values, "format": 99}, "has format 99; this version reads format 1"),
+        (lambda values: {k: v for k, v in values.items() if k != "input"}, "lacks input"),
+        (lambda values: {**values, "model": "resnet18"}, "does not fit resnet18"),
+        (lambda values: [], "lacks everything"),
+    ],
+)
+def test_a_config_that_does_not_fit(folder, change, words):
+    file = folder / "config.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    with pytest.raises(CxrError, match=words):
+        bundle.load(folder)
+
+
+def test_a_folder_without_a_bundle(tmp_path):
+    with pytest.raises(CxrError, match=r"cannot be read .*name a folder with one"):
+        bundle.load(tmp_path)
+
+
+def test_other_classes_are_refused(made):
+    with pytest.raises(CxrError, match="knows the classes normal, bacteria, virus, the split has normal, pneumonia"):
+        bundle.check_classes(Bundle(made), ("normal", "pneumonia"))

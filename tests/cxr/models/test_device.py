@@ -1,0 +1,33 @@
+"""Devices that are asked for are there, and random states come back."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from cxr.common import hardware
+from cxr.errors import CxrError
+from cxr.models import device
+
+
+def test_auto_takes_what_is_there_and_a_wish_must_be_met():
+    assert device.pick("cpu", "float32").dtype == torch.float32
+    if not torch.cuda.is_available():
+        assert device.pick("auto").device.type in ("cpu", "mps")
+        with pytest.raises(CxrError, match="device 'cuda' is not there; this machine has: .*cpu; device=auto"):
+            device.pick("cuda")
+
+
+def test_never_more_threads_than_cores():
+    device.prepare(0, deterministic=False)
+    assert torch.get_num_threads() <= hardware.cores()
+
+
+def test_random_states_come_back_after_a_checkpoint(tmp_path):
+    device.prepare(3, deterministic=True)
+    torch.save(device.random_states(), tmp_path / "r.pt")
+    first = (random.random(), np.random.rand(), torch.rand(1))
+    device.restore_random_states(torch.load(tmp_path / "r.pt", weights_only=True))
+    assert (random.random(), np.random.rand(), torch.rand(1)) == first
+    torch.use_deterministic_algorithms(False)

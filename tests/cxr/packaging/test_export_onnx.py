@@ -1,0 +1,40 @@
+"""The ONNX file answers as the network does, for any batch, with what the guard and the heatmap need."""
+
+import numpy as np
+import pytest
+
+from cxr.evaluation.cam import Activation
+from cxr.evaluation.predictor import Predictor
+from cxr.models.bundle import Bundle
+from cxr.models.ensemble import combine
+from cxr.packaging.export_onnx import to_onnx
+from cxr.serving.session import Session
+from tests.helpers import network
+
+RASTERS = np.random.default_rng(0).integers(0, 256, (5, 64, 64), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "mobilenet_v3_small"])
+def test_logits_features_and_maps(name):
+    net = network(name)
+    bundle = Bundle(net)
+    session, predictor = Session(to_onnx(bundle), 2, 64), Predictor(bundle)
+    logits, features, maps = session.run(RASTERS)
+    np.testing.assert_allclose(logits, predictor.logits(RASTERS), atol=1e-5)
+    for alone in range(len(RASTERS)):
+        np.testing.assert_allclose(session.run(RASTERS[alone : alone + 1])[0][0], logits[alone], atol=1e-5)
+    head = net.module.get_submodule(net.head)
+    weights, bias = head.weight.detach().numpy(), head.bias.detach().numpy()
+    np.testing.assert_allclose(features @ weights.T + bias, logits, atol=1e-4)
+    exact = Activation.of(predictor, net)
+    assert maps.shape[:2] == (5, 3 if exact else 0)
+    if exact:
+        np.testing.assert_allclose(maps, exact.maps(RASTERS), atol=1e-3)
+
+
+def test_an_ensemble_is_one_network():
+    members = [Bundle(network(seed=seed), 1.0 + seed) for seed in range(2)]
+    together = combine(members)
+    logits, features, maps = Session(to_onnx(together), 2, 64).run(RASTERS)
+    np.testing.assert_allclose(logits, Predictor(together).logits(RASTERS), atol=1e-5)
+    assert features.shape == (5, 2 * 1280) and maps.shape[1] == 0

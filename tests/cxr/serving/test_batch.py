@@ -1,0 +1,147 @@
+"""Many files: one row each, in order, none twice, and memory that does not grow with their number."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from cxr.errors import CxrError
+from cxr.serving import batch
+from cxr.serving.service import Service, columns
+from tests.cxr.imaging.test_dicom import NOISE, file_of
+from tests.helpers import CLASSES, png
+
+
+class Counting(Service):
+    """Counts what it is asked, and fails where it is told to."""
+
+    asked = 0
+    fail_after = 10**9
+
+    def answer(self, values, **options):
+        type(self).asked += len(values)
+        if self.asked > self.fail_after:
+            raise KeyboardInterrupt
+        return super().answer(values, **options)
+
+
+@pytest.fixture
+def service(served, monkeypatch) -> Counting:
+    monkeypatch.setattr(Counting, "asked", 0)
+    return Counting(served.folder, threads=2, version="3")
+
+
+@pytest.fixture
+def folder(served, tmp_path):
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for number, file in enumerate(served.manifest.files()):
+        shutil.copy(file, root / f"{number:03d}.png")
+    (root / "010.png").write_bytes(b"no picture")
+    (root / "notes.txt").write_text("no picture either")
+    return root
+
+
+def test_a_row_for_every_file_in_order(service, folder, tmp_path):
+    paths = batch.listed(folder)
+    counts = batch.score(service, paths, tmp_path / "preds.parquet", {"point": "youden"}, "m")
+    table = pd.read_parquet(tmp_path / "preds.parquet")
+    assert list(table) == ["path", *columns(CLASSES)]
+    assert list(table["path"]) == paths == sorted(paths) and len(paths) == 72
+    assert counts == table["status"].value_counts().to_dict() and counts["error"] == 1
+    assert table.loc[10, "reasons"].startswith("neither a picture nor")
+    alone = service.answer([(folder / "003.png").read_bytes()], point="youden").iloc[0]
+    assert table.loc[3, "probability_normal"] == pytest.approx(alone["probability_normal"], abs=1e-6)
+    assert set(table["operating_point"]) == {"youden"} and set(table["model_version"]) == {"3"}
+    assert not (tmp_path / "preds.parquet.parts").exists()
+
+
+def test_what_was_scored_before_a_kill_is_not_scored_again(service, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "PART_ROWS", 10)
+    paths, output = batch.listed(folder), tmp_path / "preds.parquet"
+    monkeypatch.setattr(Counting, "fail_after", 35)
+    with pytest.raises(KeyboardInterrupt):
+        batch.score(service, paths, output, {}, "m")
+    assert not output.exists()
+    done = len(list((tmp_path / "preds.parquet.parts").glob("part-*.parquet")))
+    assert done == 3
+    monkeypatch.setattr(Counting, "fail_after", 10**9)
+    Counting.asked = 0
+    batch.score(service, paths, output, {}, "m")
+    assert Counting.asked == 72 - 30
+    whole = pd.read_parquet(output)
+    assert list(whole["path"]) == paths
+    Counting.asked = 0
+    assert batch.score(service, paths, output, {}, "m") == whole["status"].value_counts().to_dict()
+    assert Counting.asked == 0
+
+
+def test_other_predictions_are_not_mixed(service, folder, tmp_path):
+    paths, output = batch.listed(folder)[:5], tmp_path / "preds.parquet"
+    batch.score(service, paths, output, {}, "models:/m/1")
+    for other in (
+        (paths[1:], {}, "models:/m/1"),
+        (paths, {"point": "youden"}, "models:/m/1"),
+        (paths, {}, "models:/m/2"),
+    ):
+        with pytest.raises(CxrError, match="holds something else already"):
+            batch.score(service, other[0], output, *other[1:])
+    parts = tmp_path / "new.parquet.parts"
+    parts.mkdir()
+    (parts / "plan.json").write_text("of another one")
+    with pytest.raises(CxrError, match="holds parts of another prediction"):
+        batch.score(service, paths, tmp_path / "new.parquet", {}, "models:/m/1")
+    with pytest.raises(CxrError, match="ends in .parquet"):
+        batch.score(service, paths, tmp_path / "new.csv", {}, "models:/m/1")
+
+
+def test_lists_and_trees(tmp_path, service):
+    for name in ("b/2", "a/1.dcm", "a/IM000001"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(file_of(np.tile(NOISE, (2, 2))))
+    (tmp_path / "a/README").write_text("no DICOM")
+    assert batch.listed(tmp_path) == [str(tmp_path / n) for n in ("a/1.dcm", "a/IM000001", "b/2")]
+    (tmp_path / "list.txt").write_text(f"b/2\n\na/none.dcm\n{tmp_path / 'a/1.dcm'}\n")
+    paths = batch.listed(tmp_path / "list.txt")
+    assert paths == [str(tmp_path / "b/2"), str(tmp_path / "a/none.dcm"), str(tmp_path / "a/1.dcm")]
+    batch.score(service, paths, tmp_path / "preds.parquet", {}, "m")
+    table = pd.read_parquet(tmp_path / "preds.parquet")
+    assert list(table["status"] == "error") == [False, True, False]
+    assert table.loc[1, "reasons"] == "No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("none", None, "does not exist"),
+        ("empty.txt", b"\n\n", "an empty list"),
+        ("x.txt", b"\xff\xfe", "no list of paths"),
+    ],
+)
+def test_inputs_that_cannot_be(tmp_path, name, content, words):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(CxrError, match=words):
+        batch.listed(tmp_path / name)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(CxrError, match="no pictures below it"):
+        batch.listed(tmp_path / "folder")
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_files(service, tmp_path):
+    """The same few files many times over: 20,000 rows may not take more than 2,000."""
+    rng, files = np.random.default_rng(0), []
+    for number in range(20):
+        files.append(tmp_path / f"{number}.png")
+        files[-1].write_bytes(png(rng.integers(0, 256, (64, 64), dtype=np.uint8)))
+    peaks = []
+    for rows in (2_000, 20_000):
+        paths = [str(files[i % 20]) for i in range(rows)]
+        batch.score(service, paths, tmp_path / f"{rows}.parquet", {}, "m")
+        peaks.append(psutil.Process().memory_info().rss)
+        assert len(pd.read_parquet(tmp_path / f"{rows}.parquet", columns=["status"])) == rows
+    assert peaks[1] - peaks[0] < 60e6, json.dumps(peaks)

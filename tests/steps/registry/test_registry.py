@@ -1,0 +1,131 @@
+"""Who is champion: the first that reaches the minimum, then the better one on the same validation images."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import mlflow
+import pytest
+
+from cxr.errors import CxrError
+from steps.registry import gate, registry
+from steps.registry.gate import Verdict
+from tests.helpers import settings_with
+
+NAME = "model"
+RULES = settings_with({
+    "registry.gate.minimum.accuracy": 0.5, "registry.gate.minimum.auc_pneumonia": "null",
+    "registry.gate.minimum.balanced_accuracy": "null"}).registry.gate  # fmt: skip
+
+
+@pytest.fixture
+def version(store):
+    """Registers a version; nothing is behind it."""
+    client = mlflow.MlflowClient()
+    client.create_registered_model(NAME)
+    return lambda: client.create_model_version(NAME, "/nowhere")
+
+
+def champion() -> int:
+    return int(mlflow.MlflowClient().get_model_version_by_alias(NAME, "champion").version)
+
+
+def scored(accuracy: float = 0.9) -> dict:
+    return {"accuracy": {"value": accuracy, "low": accuracy - 0.05, "high": accuracy + 0.05}}
+
+
+def settle(made, difference=None, accuracy: float = 0.9):
+    """Settle by the real rules; `difference` is (value, low, high) to the champion, or words."""
+
+    def compare(_):
+        if isinstance(difference, str):
+            return difference
+        return {"differences": {"macro_f1": dict(zip(("value", "low", "high"), difference, strict=True))}}
+
+    judge = lambda there: gate.judge(RULES, scored(accuracy), there, compare)  # noqa: E731
+    return registry.settle(mlflow.MlflowClient(), NAME, made, judge)[0]
+
+
+def test_the_first_is_champion_and_a_better_one_takes_over(version):
+    assert settle(version()).alias == "champion"
+    verdict = settle(version(), (0.03, -0.01, 0.07))
+    assert str(verdict) == "champion: validation macro_f1 +0.0300 (-0.0100 to +0.0700) against version 1"
+    assert champion() == 2
+    assert mlflow.MlflowClient().get_model_version(NAME, "2").tags["cxr.gate"] == str(verdict)
+    assert [e["version"] for e in registry.history(mlflow.MlflowClient(), NAME)] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("difference", "accuracy", "words"),
+    [
+        ((-0.01, -0.03, 0.01), 0.9, "macro_f1 -0.0100"),
+        ((0.0, 0.0, 0.0), 0.9, "macro_f1 +0.0000"),
+        ((0.01, -0.03, 0.05), 0.9, "could be worse than version 1's by more than 0.02"),
+        ((0.1, 0.05, 0.15), 0.4, "validation accuracy 0.4000, needed is 0.5"),
+        ((None, None, None), 0.9, "does not exist for both"),
+        ("the champion (version 1) was trained on another split", 0.9, "another split"),
+    ],
+    ids=["worse", "a draw", "too uncertain", "under the minimum", "no metric", "not comparable"],
+)
+def test_what_does_not_pass_challenges_and_says_why(version, difference, accuracy, words):
+    settle(version())
+    verdict = settle(version(), difference, accuracy)
+    assert words in str(verdict) and verdict.alias == "challenger"
+    assert champion() == 1
+    made = mlflow.MlflowClient().get_model_version_by_alias(NAME, "challenger")
+    assert int(made.version) == 2 and made.tags["cxr.gate"] == str(verdict)
+
+
+def test_the_first_must_reach_the_minimum_too(version):
+    assert settle(version(), accuracy=0.3).alias == "challenger"
+    assert registry.champion_of(mlflow.MlflowClient(), NAME) is None
+
+
+def test_who_comes_second_is_compared_with_who_came_first(version):
+    made, seen, both = [version(), version()], [], threading.Barrier(2)
+
+    def judge(there):
+        seen.append(there.version if there else None)
+        return Verdict("champion", "better") if there is None else Verdict("challenger", "a draw")
+
+    def one(own):
+        both.wait()
+        registry.settle(mlflow.MlflowClient(), NAME, own, judge)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(one, made))
+    assert seen[0] is None and seen[1] is not None
+    aliases = mlflow.MlflowClient().get_registered_model(NAME).aliases
+    assert sorted(aliases) == ["challenger", "champion"] and len(set(aliases.values())) == 2
+
+
+def test_a_promoted_challenger_is_no_challenger_any_more(version):
+    settle(version()), settle(version(), (-0.1, -0.2, 0.0))
+    registry.crown(mlflow.MlflowClient(), NAME, 2, "by hand")
+    assert mlflow.MlflowClient().get_registered_model(NAME).aliases == {"champion": 2}
+
+
+def test_wanted_versions(version):
+    client = mlflow.MlflowClient()
+    settle(version())
+    with pytest.raises(CxrError, match="no other champion than version 1"):
+        registry.wanted_version(client, NAME, "previous")
+    settle(version(), (0.1, 0.05, 0.15))
+    assert registry.wanted_version(client, NAME, "previous") == "1"
+    for wish in ("7", "one", "-1"):
+        with pytest.raises(CxrError, match="has the versions 1, 2"):
+            registry.wanted_version(client, NAME, wish)
+    with pytest.raises(CxrError, match="no registered model"):
+        registry.wanted_version(client, "other", "1")
+
+
+def test_promote_moves_the_alias_there_and_back(version, run_step):
+    client = mlflow.MlflowClient()
+    settle(version()), settle(version(), (-0.1, -0.2, 0.0))
+    done = run_step("promote", "--version", "2", "--reason", "checked 'by' hand; $HOME", "--registry.name", NAME)
+    assert done.returncode == 0, done.stderr
+    assert champion() == 2
+    assert registry.history(client, NAME)[-1]["why"] == "by hand: checked 'by' hand; $HOME"
+    assert run_step("promote", "--version", "previous", "--registry.name", NAME).returncode == 0
+    assert champion() == 1
+    refused = run_step("promote", "--version", "9", "--registry.name", NAME)
+    assert refused.returncode == 1 and "has the versions 1, 2" in refused.stderr

@@ -1,0 +1,61 @@
+"""Command lines as MLflow writes them."""
+
+import pytest
+
+from cxr.errors import CxrError
+from steps.runtime.cli import Step, parse
+
+STEP = Step(
+    name="train",
+    about="Train.",
+    parents={"split_run_id": ("prepare_split",)},
+    short={"epochs": "train.epochs finetune.epochs", "lr": "train.optimizer.lr"},
+    flags={"resume": "run ID"},
+)
+
+
+def test_an_empty_text_means_not_given():
+    arguments = parse(STEP, ["--epochs", "", "--resume", "", "--profile", "cpu"])
+    assert arguments.flags == {"profile": "cpu"}
+    assert arguments.overrides == {}
+
+
+def test_a_short_name_sets_every_setting_it_stands_for():
+    assert parse(STEP, ["--epochs", "3"]).overrides == {"train.epochs": "3", "finetune.epochs": "3"}
+
+
+def test_the_full_name_wins_over_the_short_one_in_any_order():
+    for argv in (["--epochs", "3", "--train.epochs", "9"], ["--train.epochs=9", "--epochs", "3"]):
+        assert parse(STEP, argv).overrides == {"train.epochs": "9", "finetune.epochs": "3"}
+
+
+def test_values_may_begin_with_a_dash():
+    assert parse(STEP, ["--train.min_delta", "-1"]).overrides == {"train.min_delta": "-1"}
+
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        (["--epoch", "3"], ["unknown parameter 'epoch'", "did you mean 'epochs'"]),
+        (["epochs", "3"], ["'epochs' stands where a parameter is expected"]),
+        (["--epochs"], ["'epochs' has no value"]),
+    ],
+)
+def test_what_is_not_known_is_refused_in_one_line(argv, words):
+    with pytest.raises(CxrError) as error:
+        parse(STEP, argv)
+    assert all(word in str(error.value) for word in words)
+    assert "\n" not in str(error.value)
+
+
+def test_help_names_every_parameter(capsys):
+    with pytest.raises(SystemExit) as leave:
+        parse(STEP, ["--help"])
+    assert leave.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"--{name}" in text for name in STEP.parameters())
+
+
+def test_a_setting_without_a_section_is_a_setting():
+    arguments = parse(STEP, ["--precision", "float32", "--device", "cpu"])
+    assert arguments.overrides == {"precision": "float32", "device": "cpu"}

@@ -1,0 +1,81 @@
+"""Finding the run that a step starts from, and tidying up after a crash."""
+
+import mlflow
+import psutil
+import pytest
+
+from cxr.errors import CxrError
+from steps.runtime import process, runs
+
+
+@pytest.fixture
+def client(store):
+    return mlflow.MlflowClient()
+
+
+def make(client, experiment_id, kind, status="FINISHED", **tags):
+    tags = {f"cxr.{name}": value for name, value in tags.items()}
+    run = client.create_run(experiment_id, tags={"cxr.step": kind, **tags} if kind else tags)
+    if status != "RUNNING":
+        client.set_terminated(run.info.run_id, status)
+    return run.info.run_id
+
+
+def test_the_newest_finished_run_of_the_right_kind_is_found(client, experiment_id):
+    make(client, experiment_id, "train")
+    wanted = make(client, experiment_id, "train")
+    make(client, experiment_id, "train", status="FAILED")
+    make(client, experiment_id, "prepare_split")
+    assert runs.find(client, experiment_id, ("train",), "", "train_run_id").info.run_id == wanted
+
+
+def test_the_newest_of_several_kinds_is_found(client, experiment_id):
+    make(client, experiment_id, "finetune")
+    wanted = make(client, experiment_id, "train")
+    assert runs.find(client, experiment_id, ("finetune", "train"), "", "run_id").info.run_id == wanted
+
+
+def test_nothing_to_start_from_names_the_command(client, experiment_id):
+    with pytest.raises(CxrError, match=r"run `mlflow run \. -e train` first"):
+        runs.find(client, experiment_id, ("train",), "", "train_run_id")
+
+
+@pytest.mark.parametrize(
+    "kind, status, words",
+    [
+        ("prepare_split", "FINISHED", "is a run of 'prepare_split'"),
+        ("train", "FAILED", "is FAILED; needed is a finished run"),
+        (None, "FINISHED", "is a run of 'no'"),
+    ],
+)
+def test_a_run_that_cannot_serve_is_refused(client, experiment_id, kind, status, words):
+    run_id = make(client, experiment_id, kind, status)
+    with pytest.raises(CxrError, match=words):
+        runs.find(client, experiment_id, ("train",), run_id, "train_run_id")
+
+
+def test_a_run_that_does_not_exist_is_refused(client, experiment_id):
+    with pytest.raises(CxrError, match="train_run_id=0123: there is no such run"):
+        runs.find(client, experiment_id, ("train",), "0123", "train_run_id")
+
+
+def gone() -> str:
+    """A process of this machine that no longer is: this one, started at another time."""
+    host, pid, _ = process.identity().rsplit(":", 2)
+    return f"{host}:{pid}:{psutil.Process().create_time() - 100}"
+
+
+def test_runs_of_dead_processes_are_marked_and_others_left_alone(client, experiment_id):
+    dead = make(client, experiment_id, "main", "RUNNING", process=gone())
+    child = client.create_run(experiment_id, tags={"mlflow.parentRunId": dead}).info.run_id
+    living = make(client, experiment_id, "train", "RUNNING", process=process.identity())
+    elsewhere = make(client, experiment_id, "train", "RUNNING", process="another-host:1:1.0")
+    unknown = make(client, experiment_id, None, "RUNNING")
+    assert set(runs.mark_abandoned(client, experiment_id)) == {dead, child}
+    status = {run_id: client.get_run(run_id).info.status for run_id in (dead, child, living, elsewhere, unknown)}
+    assert status == {dead: "KILLED", child: "KILLED", living: "RUNNING", elsewhere: "RUNNING", unknown: "RUNNING"}
+
+
+def test_a_process_is_told_from_a_later_one_with_its_number():
+    assert process.alive(process.identity())
+    assert not process.alive(gone())
