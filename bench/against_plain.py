@@ -49,7 +49,7 @@ def compare(given: argparse.Namespace, title: str, unfreeze: int) -> None:
     part = "" if ran == given.epochs else f" ({ran} epochs run, the rest multiplied)"
     rows = [
         ("model", f"{given.model}, {network.spec.size} pixels, weights {given.weights}"),
-        ("images", f"{given.images} training, {len(manifest.part('val'))} validation, {given.epochs} epochs"),
+        ("images", f"{given.images} training, {len(manifest.split('val'))} validation, {given.epochs} epochs"),
         ("views", str(given.views) + (" (exact)" if given.views == 1 else ", augmented")),
         ("plain loop", f"{plain_seconds:.1f} s{part}"),
         (f"ours, {where}, stores cold", f"{seconds:.1f} s"),

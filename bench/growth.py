@@ -58,7 +58,7 @@ def rows_alone(count: int) -> dict[str, float]:
     with empty_stores() as folder:
         Manifest(rows, real_data(), ("normal", "bacteria", "virus")).save(folder)
         loaded = Manifest.load(folder)
-    class_weights(loaded.part("train"))
+    class_weights(loaded.split("train"))
     parts(len(loaded), 64, 0, 1)
     return {"peak_bytes": _peak(), "before_bytes": before}
 

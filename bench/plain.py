@@ -59,7 +59,7 @@ def train(
         part.requires_grad_(True)
         parameters += list(part.parameters())
     optimizer = torch.optim.Adam(parameters, lr=lr)
-    train_part, val_part = manifest.part("train"), manifest.part("val")
+    train_part, val_part = manifest.split("train"), manifest.split("val")
     loss = nn.CrossEntropyLoss(weight=class_weights(train_part).to(device))
     torch.manual_seed(0)
     batches = DataLoader(Pictures(train_part, network), batch_size, shuffle=True)

@@ -39,7 +39,7 @@ def main() -> None:
         split = Manifest.load(mlflow.artifacts.download_artifacts(run_id=split_run, artifact_path="split"))
         found = {}
         for part in ("val", "test"):
-            files = [file.read_bytes() for file in split.part(part).files()]
+            files = [file.read_bytes() for file in split.split(part).files()]
             found[part] = share(service, files)
         xrays = [decode.decode_grey(data) for data in files]
         for kind in KINDS:

@@ -125,7 +125,7 @@ def bare(service: Service, batch: int, rounds: int) -> float:
 def save_ours(folder: Path, bundle: Bundle, manifest: Manifest) -> Path:
     """The model as the registry holds it."""
     predictor = Predictor(bundle)
-    parts = {"val": manifest.part("val")}
+    parts = {"val": manifest.split("val")}
     evaluated = {"val": predictor.predict([file.read_bytes for file in parts["val"].files()], 16)}
     package.write(folder / "service", bundle, manifest, settings({}).serving, 0, evaluated)
     mlflow.pyfunc.save_model(

@@ -19,12 +19,12 @@ STEP = Step(
 def work(context: Context) -> None:
     from cxr.datasets import sources
     from cxr.errors import CxrError
-    from cxr.loading.disk_cache import Stores, in_words
+    from cxr.loading.disk_cache import DiskCache, in_words
 
     what = context.flags.get("what", "stores")
     if what not in WHAT:
         raise CxrError(f"what={what}; allowed: {', '.join(WHAT)}")
-    stores = Stores(context.settings.cache.dir, context.settings.cache.max_gb)
+    stores = DiskCache(context.settings.cache.dir, context.settings.cache.max_gb)
     for folder, size, _ in sorted(stores.listed()):
         context.log.info("removing %s (%s)", folder.name, in_words(size))
     freed = stores.clear()

@@ -62,7 +62,7 @@ def deployed(folder: Path, net: Network | None = None, **serving: object) -> Dep
     """What `evaluate` would register of a small network."""
     bundle = Bundle(net or network(), 1.3, {"youden": 0.6, "sensitive": 0.3})
     manifest = small_set(folder, per_class=24, side=80)
-    parts = {split: manifest.part(split) for split in ("val", "test")}
+    parts = {split: manifest.split(split) for split in ("val", "test")}
     predictor = Predictor(bundle)
     evaluated = {s: predictor.predict([f.read_bytes for f in part.files()], 8) for s, part in parts.items()}
     settings = settings_with({f"serving.{k}": v for k, v in serving.items()}).serving

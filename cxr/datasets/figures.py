@@ -29,7 +29,7 @@ def figures(manifest: Manifest, table: pd.DataFrame, seed: int) -> dict[str, Fig
 
 def contact_sheet(manifest: Manifest, seed: int) -> Figure:
     """Random images of every class (rows) and split (columns), as they are before any preprocessing."""
-    splits = [s for s in SPLITS if len(manifest.part(s))]
+    splits = [s for s in SPLITS if len(manifest.split(s))]
     width = 3.1 * len(splits) + 0.5
     drawn, grid = plotting.figure(
         width, 1.75 * len(manifest.classes), len(manifest.classes), len(splits), squeeze=False
@@ -54,7 +54,7 @@ def contact_sheet(manifest: Manifest, seed: int) -> Figure:
 
 
 def _tile(path: Path) -> np.ndarray:
-    spec = InputSpec(size=_CELL, resize=_CELL, fit="pad")
+    spec = InputSpec(size=_CELL, resize=_CELL, resize_mode="pad")
     return np.pad(spec.to_raster(decode.read_grey(path)), 2, constant_values=255)
 
 

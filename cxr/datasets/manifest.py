@@ -59,7 +59,7 @@ class Manifest:
         table = self.rows[_IDENTITY].sort_values("path").to_csv(index=False, lineterminator="\n")
         return hashlib.sha256((json.dumps(list(self.classes)) + "\n" + table).encode()).hexdigest()
 
-    def part(self, split: str) -> "Manifest":
+    def split(self, split: str) -> "Manifest":
         """The rows of one split."""
         return replace(self, rows=self.rows[self.rows["split"] == split].reset_index(drop=True))
 

@@ -78,7 +78,7 @@ def application(service: Service, name: str) -> FastAPI:
 
 def _answer(service: Service, data: bytes, point: str) -> Response:
     try:
-        point = service.known_point(point)
+        point = service.check_operating_point(point)
     except ImageError as error:
         return _told({"message": str(error)}, 400)
     row = service.read(data)

@@ -19,7 +19,7 @@ _BATCH = 64
 
 def tune(bundle: Bundle, manifest: Manifest, settings: CalibrationSettings, device: str) -> None:
     """Fit temperature and operating points of `bundle` on the validation part of `manifest`; no other part is read."""
-    validation = manifest.part("val")
+    validation = manifest.split("val")
     logits = logits_of(Predictor(bundle, device), validation, _BATCH)
     bundle.temperature, bundle.operating_points = choose(logits, validation.labels(), settings)
     points = ", ".join(f"{name} {value:.3f}" for name, value in bundle.operating_points.items())

@@ -13,7 +13,7 @@ from cxr.errors import CxrError
 
 MIN_SIDE = 16  # pixels; anything smaller is an icon
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-Fit = Literal["crop", "squash", "pad"]
+ResizeMode = Literal["crop", "squash", "pad"]
 _RESAMPLING = {name: Image.Resampling[name.upper()] for name in get_args(Interpolation)}
 
 
@@ -23,9 +23,9 @@ class InputSpec:
 
     Attributes:
         size: side of the square input, pixels.
-        resize: length of the shorter side before a centre crop to `size`, pixels (`fit="crop"` only).
+        resize: length of the shorter side before a centre crop to `size`, pixels (`resize_mode="crop"` only).
         interpolation: resampling filter, always antialiased.
-        fit: `crop` scales the shorter side to `resize` and takes the centre, as ImageNet weights were tested;
+        resize_mode: `crop` scales the shorter side to `resize` and takes the centre, as ImageNet weights were tested;
             `squash` scales both sides to `size`; `pad` scales the longer side to `size` and adds black bars.
         mean, std: per channel, in units of pixel values scaled to 0..1.
     """
@@ -33,15 +33,15 @@ class InputSpec:
     size: int
     resize: int
     interpolation: Interpolation = "bilinear"
-    fit: Fit = "crop"
+    resize_mode: ResizeMode = "crop"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self):
         if self.interpolation not in _RESAMPLING:
             raise CxrError(f"interpolation {self.interpolation!r}; allowed: {', '.join(_RESAMPLING)}")
-        if self.fit not in get_args(Fit):
-            raise CxrError(f"fit {self.fit!r}; allowed: {', '.join(get_args(Fit))}")
+        if self.resize_mode not in get_args(ResizeMode):
+            raise CxrError(f"resize_mode {self.resize_mode!r}; allowed: {', '.join(get_args(ResizeMode))}")
         if self.size < MIN_SIDE or self.resize < self.size:
             raise CxrError(f"input size {self.size}, resize {self.resize}; needed: {MIN_SIDE} <= size <= resize")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
@@ -69,9 +69,9 @@ class InputSpec:
         image, size = Image.fromarray(grey), self.size
         width, height = image.size
         filter_ = _RESAMPLING[self.interpolation]
-        if self.fit == "squash":
+        if self.resize_mode == "squash":
             return np.array(_resized(image, (size, size), filter_))
-        if self.fit == "pad":
+        if self.resize_mode == "pad":
             scale = size / max(width, height)
             image = _resized(image, (max(1, round(width * scale)), max(1, round(height * scale))), filter_)
             canvas = Image.new("L", (size, size))

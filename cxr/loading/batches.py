@@ -1,4 +1,4 @@
-"""Batches for the engine: images of a manifest, decoded, fitted, augmented and normalised.
+"""Loader for the engine: images of a manifest, decoded, fitted, augmented and normalised.
 
 The order of an epoch depends on seed and epoch alone, its augmentation on seed, epoch and batch, so that a resumed
 training sees what it would have seen, with any number of workers.
@@ -22,7 +22,7 @@ from cxr.loading.augment import Augment
 PREFETCH = 3  # batches that are being decoded while the network works on one
 
 
-class Rasters(Protocol):
+class RasterDataset(Protocol):
     """The images of one part of a manifest as `uint8` rasters, with their labels `int64` of shape (n,)."""
 
     labels: Tensor
@@ -32,7 +32,7 @@ class Rasters(Protocol):
         """Some of them, of shape (len(index), R, R); called from several threads."""
 
 
-class DecodedAnew:
+class ImageDataset:
     """Rasters that are decoded from their files whenever they are asked for.
 
     A file that is not the one the manifest lists raises `CxrError`.
@@ -50,8 +50,8 @@ class DecodedAnew:
         return np.stack([self.spec.to_raster(decode.decode_grey(read_verified(self.manifest, int(i)))) for i in index])
 
 
-class Batches(Protocol):
-    """Anything that gives the batches of an epoch, on the device: images, or features that were computed before."""
+class Loader(Protocol):
+    """Yields the batches of an epoch on the device: images, or features computed before."""
 
     @property
     def images(self) -> int: ...
@@ -59,8 +59,8 @@ class Batches(Protocol):
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
-class ImageBatches:
-    """Batches `(x, y)` on the device: x `float32` of shape (B, 3, S, S), y `int64` of shape (B,).
+class ImageLoader:
+    """Loader `(x, y)` on the device: x `float32` of shape (B, 3, S, S), y `int64` of shape (B,).
 
     Args:
         dataset: rasters of shape (R, R) and their labels.
@@ -69,7 +69,7 @@ class ImageBatches:
     """
 
     def __init__(
-        self, dataset: Rasters, spec: InputSpec, *, batch_size: int, device: torch.device, seed: int = 0,
+        self, dataset: RasterDataset, spec: InputSpec, *, batch_size: int, device: torch.device, seed: int = 0,
         shuffle: bool = False, augment: Augment | None = None, workers: int | str = "auto",
     ):  # fmt: skip
         self.dataset, self.batch_size, self.device = dataset, batch_size, device

@@ -82,7 +82,7 @@ class Store:
         return found
 
 
-class Stores:
+class DiskCache:
     """The stores below one folder, together no larger than `max_gb`; the least recently used go first."""
 
     def __init__(self, folder: str | Path | None, max_gb: float):

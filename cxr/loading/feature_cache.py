@@ -20,8 +20,8 @@ from cxr.common.files import code_digest
 from cxr.datasets.manifest import Manifest
 from cxr.imaging import decode
 from cxr.loading import augment, batches
-from cxr.loading.batches import ImageBatches, parts, seeded
-from cxr.loading.disk_cache import Plan, Store, Stores
+from cxr.loading.batches import ImageLoader, parts, seeded
+from cxr.loading.disk_cache import DiskCache, Plan, Store
 from cxr.models import build, efficientnet_lite, freezing
 from cxr.models.build import Network
 from cxr.models.device import Device
@@ -32,8 +32,8 @@ log = logging.getLogger("cxr.loading.feature_cache")
 _VIEWS, _DRAWS = 1_000_000, 2_000_000  # first numbers of seeds, so that they meet no epoch's
 
 
-class FeatureBatches:
-    """Batches `(features, y)` on the device from a store whose row `view * images + i` belongs to image `i`."""
+class FeatureLoader:
+    """Loader `(features, y)` on the device from a store whose row `view * images + i` belongs to image `i`."""
 
     def __init__(
         self, store: Store, labels: Tensor, *, batch_size: int, device: Device, seed: int | None, views: int = 1
@@ -77,7 +77,7 @@ class Wanted:
     """What a feature store is asked for: the images, the frozen half of a network, and how it is computed."""
 
     part: Manifest
-    batches: ImageBatches
+    batches: ImageLoader
     network: Network
     prefix: nn.Module
     unfreeze: int | str
@@ -113,7 +113,7 @@ class Wanted:
 
     def write(self, write) -> None:
         """Compute all rows, view by view."""
-        ordered = ImageBatches(
+        ordered = ImageLoader(
             self.batches.dataset, self.network.spec, batch_size=self.batches.batch_size, device=self.device.device,
             seed=self.batches.seed, augment=self.batches.augment, workers=self.batches.threads,
         )  # fmt: skip
@@ -130,7 +130,7 @@ class Wanted:
                     bar.update(len(rows))
 
 
-def open_features(wanted: list[Wanted], stores: Stores) -> list[Store] | None:
+def open_features(wanted: list[Wanted], stores: DiskCache) -> list[Store] | None:
     """The stores of all that is wanted (made where they are missing), or None where they are too large together."""
     weights, example = digest(wanted[0].prefix), _example(wanted[0])
     plans = [one.plan(weights, example) for one in wanted]

@@ -13,8 +13,8 @@ from cxr.common.hardware import cores
 from cxr.datasets.manifest import Manifest
 from cxr.imaging import decode
 from cxr.imaging.preprocess import InputSpec
-from cxr.loading.batches import DecodedAnew, Rasters
-from cxr.loading.disk_cache import Plan, Store, Stores
+from cxr.loading.batches import ImageDataset, RasterDataset
+from cxr.loading.disk_cache import DiskCache, Plan, Store
 
 _CHUNK = 64  # images that are written at once
 
@@ -33,9 +33,9 @@ class Decoded:
         return self.store.take(index)
 
 
-def open_rasters(part: Manifest, spec: InputSpec, stores: Stores | None) -> Rasters:
+def open_rasters(part: Manifest, spec: InputSpec, stores: DiskCache | None) -> RasterDataset:
     """The rasters of a part: from their store (made where it is missing), or decoded anew where there is none."""
-    anew = DecodedAnew(part, spec)
+    anew = ImageDataset(part, spec)
     if stores is None or not len(part):
         return anew
     plan = Plan(
@@ -49,7 +49,7 @@ def open_rasters(part: Manifest, spec: InputSpec, stores: Stores | None) -> Rast
     return Decoded(store, anew.labels) if store is not None else anew
 
 
-def _decode(anew: DecodedAnew, write) -> None:
+def _decode(anew: ImageDataset, write) -> None:
     chunks = np.array_split(np.arange(len(anew)), max(1, -(-len(anew) // _CHUNK)))
     with ThreadPoolExecutor(cores()) as pool:
         bar = tqdm(total=len(anew), desc="decoding", unit="image", leave=False, disable=not sys.stderr.isatty())

@@ -62,7 +62,7 @@ def build(settings: ModelSettings, classes: tuple[str, ...], *, seed: int, pretr
     spec = weights.input_spec(name)
     if settings.input_size is not None:
         spec = spec.scaled(settings.input_size)
-    spec = replace(spec, fit=settings.fit)
+    spec = replace(spec, resize_mode=settings.resize_mode)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = _architecture(name, spec)

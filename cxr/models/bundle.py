@@ -20,7 +20,7 @@ from cxr.imaging.preprocess import InputSpec
 from cxr.models.build import Ensemble, Network, build
 from cxr.settings.schema import ModelSettings
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, CONFIG = "model.pt", "config.json"
 # What decides the answer to an image; the rest of config.json tells where the bundle comes from.
 _MEANING = ("model", "members", "classes", "input", "temperature", "operating_points", "weights_sha256")
@@ -75,7 +75,7 @@ def load(folder: str | Path) -> Bundle:
     if sha256_of(file) != values["weights_sha256"]:
         raise CxrError(f"bundle {folder}: {WEIGHTS} is not the one that {CONFIG} names (cut off or exchanged)")
     spec = InputSpec.from_dict(values["input"])
-    settings = ModelSettings(name=values["model"], weights="none", input_size=spec.size, fit=spec.fit)
+    settings = ModelSettings(name=values["model"], weights="none", input_size=spec.size, resize_mode=spec.resize_mode)
     network = _empty(settings, tuple(values["classes"]), values["members"])
     network.spec = spec
     try:

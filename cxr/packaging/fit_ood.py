@@ -10,7 +10,7 @@ from numpy import ndarray
 from sklearn.linear_model import LogisticRegression
 
 from cxr.errors import CxrError
-from cxr.serving.ood import Guard, unit
+from cxr.serving.ood import OODDetector, unit
 
 DIRECTIONS = 64
 INVERTED_SHARE = 0.002  # of validation images that the probe may call negatives
@@ -18,17 +18,17 @@ _PENALTY = 1.0  # inverse strength of the probe's penalty, on features of unit s
 _LEAST = 10  # training images without which nothing can be fitted
 
 
-def fit(train: ndarray, negatives: ndarray, val: ndarray, far_share: float) -> Guard:
+def fit(train: ndarray, negatives: ndarray, val: ndarray, ood_share: float) -> OODDetector:
     """A guard from features (n, F): of training images, of the same or others as negatives, of validation images.
 
-    A share `far_share` of the validation images may lie too far from training.
+    A share `ood_share` of the validation images may lie too far from training.
     """
     if len(train) < _LEAST or not len(val):
         raise CxrError(f"{len(train)} training and {len(val)} validation images; {_LEAST} and 1 are needed at least")
     learnt = unit(train)
     mean, directions, rest = _gaussian(learnt)
-    draft = Guard(mean, directions, rest, np.float64(0), _probe(learnt, unit(negatives)), np.float64(0))
-    far = np.quantile(draft.distances(val), 1 - far_share)
+    draft = OODDetector(mean, directions, rest, np.float64(0), _probe(learnt, unit(negatives)), np.float64(0))
+    far = np.quantile(draft.distances(val), 1 - ood_share)
     return replace(draft, far=far, inverted=np.maximum(np.quantile(draft.negatives(val), 1 - INVERTED_SHARE), 0.0))
 
 

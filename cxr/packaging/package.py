@@ -25,7 +25,7 @@ from cxr.imaging.preprocess import InputSpec
 from cxr.models.bundle import Bundle
 from cxr.packaging import fit_ood
 from cxr.packaging.export_onnx import to_onnx
-from cxr.serving.ood import Guard, implausible
+from cxr.serving.ood import OODDetector, implausible
 from cxr.serving.probabilities import pneumonia_probability, softmax, undecided
 from cxr.serving.service import ARGMAX, BATCH, FACTS, FORMAT, GUARD, MODEL
 from cxr.serving.session import Session
@@ -82,15 +82,15 @@ def write(
         raise CxrError(f"serving.operating_point={settings.operating_point}; this bundle has {allowed}")
     network = to_onnx(bundle)
     session = Session(network, cores(), bundle.network.spec.size)
-    train = manifest.part("train")
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[: settings.fit_images])
+    train = manifest.split("train")
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[: settings.ood_images])
     sample = Manifest(train.rows.iloc[chosen].reset_index(drop=True), train.root, train.classes)
     spec = bundle.network.spec
     learnt = look(session, spec, sample, negatives=True)
-    parts = {split: look(session, spec, manifest.part(split)) for split in evaluated}
+    parts = {split: look(session, spec, manifest.split(split)) for split in evaluated}
     differences = {split: _difference(bundle, parts[split], evaluated[split]) for split in evaluated}
     log.info("served and evaluated probabilities differ by at most %.1e", max(differences.values()))
-    guard = fit_ood.fit(learnt.features, learnt.negatives, parts["val"].features, settings.far_share)
+    guard = fit_ood.fit(learnt.features, learnt.negatives, parts["val"].features, settings.ood_share)
     files = {MODEL: network, GUARD: guard.save()}
     for name, content in files.items():
         write_atomic(folder / name, content)
@@ -106,11 +106,11 @@ def write(
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
     write_atomic(folder / FACTS, (json.dumps(facts, indent=2, allow_nan=False) + "\n").encode())
-    guard = Guard.load(folder / GUARD)  # as rounded by its file
+    guard = OODDetector.load(folder / GUARD)  # as rounded by its file
     referred = {split: _referred(bundle, guard, parts[split], settings) for split in parts}
     if referred["val"]["share"] > REFERRED:
         log.warning("%.1f %% of the validation images would be referred; a narrower serving.abstain or a smaller "
-                    "serving.far_share refers fewer", 100 * referred["val"]["share"])  # fmt: skip
+                    "serving.ood_share refers fewer", 100 * referred["val"]["share"])  # fmt: skip
     return {"largest_difference": max(differences.values()), "referred": referred}
 
 
@@ -125,7 +125,7 @@ def _difference(bundle: Bundle, found: Looked, evaluated: ndarray) -> float:
     return difference
 
 
-def _referred(bundle: Bundle, guard: Guard, found: Looked, settings: ServingSettings) -> dict[str, Any]:
+def _referred(bundle: Bundle, guard: OODDetector, found: Looked, settings: ServingSettings) -> dict[str, Any]:
     """Share of the images of a part that would be referred, and for which reasons (some for several)."""
     pneumonia = pneumonia_probability(softmax(found.logits / bundle.temperature))
     kinds = {

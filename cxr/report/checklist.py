@@ -78,7 +78,7 @@ def _data(facts: dict[str, Any]) -> list[Item]:
 def model_input(facts: dict[str, Any]) -> str:
     """The input of the network in words."""
     spec = facts["model"]["input"]
-    return f"{spec['size']} x {spec['size']} pixels, {spec['interpolation']}, {spec['fit']}"
+    return f"{spec['size']} x {spec['size']} pixels, {spec['interpolation']}, {spec['resize_mode']}"
 
 
 def _model(facts: dict[str, Any]) -> list[Item]:

@@ -26,7 +26,7 @@ PAGE_WHITE, PAGE_SHARE = 235, 0.55  # a page is white in more than half of its a
 
 
 @dataclass(frozen=True)
-class Guard:
+class OODDetector:
     """What was fitted.
 
     Attributes:
@@ -84,7 +84,7 @@ class Guard:
         return buffer.getvalue()
 
     @classmethod
-    def load(cls, file: Path) -> "Guard":
+    def load(cls, file: Path) -> "OODDetector":
         """The inverse of `save`; a damaged file raises `CxrError`."""
         try:
             with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:

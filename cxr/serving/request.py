@@ -26,7 +26,7 @@ class Limits:
         return asdict(self)
 
 
-def picture_bytes(value: Any, max_bytes: int) -> bytes:
+def image_bytes(value: Any, max_bytes: int) -> bytes:
     """The bytes of a picture, however MLflow hands them over: bytes, base64 text, or base64 text as bytes."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         raise ImageError("no picture; send its bytes in base64")

@@ -21,14 +21,14 @@ from cxr.common.files import sha256_of
 from cxr.errors import CxrError, ImageError
 from cxr.imaging import decode, heatmap
 from cxr.imaging.preprocess import InputSpec
-from cxr.serving.ood import Guard, implausible
+from cxr.serving.ood import OODDetector, implausible
 from cxr.serving.probabilities import NORMAL, pneumonia_probability, softmax, undecided
-from cxr.serving.request import Limits, picture_bytes
+from cxr.serving.request import Limits, image_bytes
 from cxr.serving.session import Session
 
 ARTIFACT = "service"  # what its folder is called inside a registered model
 MODEL, GUARD, FACTS = "model.onnx", "guard.npz", "service.json"
-FORMAT = 1
+FORMAT = 2
 ARGMAX = "argmax"  # the operating point that every model has: the likeliest class decides
 OK, REFER, ERROR = "ok", "refer", "error"
 BATCH = 32  # pictures that go through the network at once
@@ -57,7 +57,7 @@ class Service:
         self.abstain: tuple[float, float] = tuple(facts["abstain"])
         self.limits = Limits(**facts["limits"])
         self.version = version
-        self.guard = Guard.load(folder / GUARD)
+        self.guard = OODDetector.load(folder / GUARD)
         self.session = Session(folder / MODEL, threads, self.spec.size)
         # However many requests come at once, no more pictures are decoded at once than there are cores for it.
         self._cores = threading.BoundedSemaphore(max(1, threads))
@@ -71,7 +71,7 @@ class Service:
         Raises `ImageError` for too many pictures, an unknown operating point and, if `strict`, the first picture that
         cannot be read; otherwise such a picture has `status` "error" and its reason.
         """
-        point = self.known_point(point)
+        point = self.check_operating_point(point)
         if len(values) > self.limits.max_images:
             raise ImageError(f"{len(values)} pictures in one request; at most {self.limits.max_images} are taken")
         rows = list(map(self.read, values) if len(values) == 1 else self._pool.map(self.read, values))
@@ -88,7 +88,7 @@ class Service:
             found += self._batch(rows[start : start + BATCH], point, with_heat)
         return self._table(found, any(row.error for row in rows))
 
-    def known_point(self, wish: str) -> str:
+    def check_operating_point(self, wish: str) -> str:
         """The operating point of that name, or the model's own for an empty one."""
         if wish and wish not in self.points:
             raise ImageError(f"operating_point {wish[:40]!r}; allowed: {', '.join(self.points)}")
@@ -104,7 +104,7 @@ class Service:
     def read(self, value: Any) -> Row:
         """One cell of a request, decoded for the network, or why it cannot be."""
         try:
-            data = picture_bytes(value, self.limits.max_bytes)
+            data = image_bytes(value, self.limits.max_bytes)
             with self._cores:
                 picture = decode.decode_image(data, self.limits.max_pixels)
                 return Row(self.spec.to_raster(picture.grey), tuple(implausible(picture)))

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cxr.errors import CxrError
-from cxr.settings.schema import Section, Settings, Target
+from cxr.settings.schema import RENAMED, Section, Settings, Target
 
 
 class _Loader(yaml.SafeLoader):
@@ -99,7 +99,7 @@ def _nested(key: str, text: str) -> dict:
     parts = key.split(".")
     owner = next((k for k in known if key == k or key.startswith(k + ".")), None)
     if owner is None or (owner != key and not _holds_target(owner)):
-        raise CxrError(f"unknown setting {key!r}; {_allowed(key, known)}")
+        raise CxrError(_unknown(key))
     value: Any = text if _is_text(owner) and owner == key else read_yaml(text, f"setting {key}")
     if owner == key and text.strip().lower() in ("", "null"):
         value = None
@@ -130,6 +130,12 @@ def _bare(annotation: Any) -> list:
     return [getattr(a, "__origin__", a) for a in annotation.__args__]
 
 
+def _unknown(key: str) -> str:
+    if key in RENAMED:
+        return f"setting {key!r} is now called {RENAMED[key]!r}"
+    return f"unknown setting {key!r}; {_allowed(key, known_keys())}"
+
+
 def _allowed(name: str, known) -> str:
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     last = [k for k in known if k.split(".")[-1] == name.split(".")[-1]]
@@ -144,7 +150,7 @@ def _explain(error: dict) -> str:
     key = ".".join(p for p in path if p not in ("int", "float", "str", "Target", "list"))
     seen = error["input"]
     if error["type"] == "extra_forbidden":
-        return f"unknown setting {key!r}; {_allowed(key, known_keys())}"
+        return _unknown(key)
     if error["type"] == "missing":
         return f"setting {key!r} is missing; add it, or start from the params.yaml of this project"
     message = error["msg"].removeprefix("Value error, ").replace("Input should", "it should")

@@ -11,6 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 ALLOWED_PACKAGES = ("torch.", "torchvision.", "torchmetrics.")
 TARGET_KEY = "_target_"
+# Settings that changed their name, by the old one: they are refused with the new one.
+RENAMED = {
+    "model.fit": "model.resize_mode",
+    "serving.far_share": "serving.ood_share",
+    "serving.fit_images": "serving.ood_images",
+}
 CLASS_NAMES = {2: ("normal", "pneumonia"), 3: ("normal", "bacteria", "virus")}
 
 Positive = Annotated[int, Field(ge=1)]
@@ -67,7 +73,7 @@ class ModelSettings(Section):
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     weights: str = Field(min_length=1)
     input_size: Annotated[int, Field(ge=16, le=2048)] | None
-    fit: Literal["crop", "squash", "pad"]
+    resize_mode: Literal["crop", "squash", "pad"]
 
 
 class AugmentSettings(Section):
@@ -92,7 +98,7 @@ class AugmentSettings(Section):
         return not self.flip and self.crop_scale[0] == 1.0 and not any(strengths)
 
 
-class FitSettings(Section):
+class TrainingSettings(Section):
     epochs: Positive
     batch_size: Positive
     patience: Positive
@@ -109,7 +115,7 @@ class FitSettings(Section):
     augment: AugmentSettings
 
 
-class FinetuneSettings(FitSettings):
+class FinetuneSettings(TrainingSettings):
     unfreeze: Literal["all"] | Annotated[int, Field(ge=0)]
 
 
@@ -151,8 +157,8 @@ class RegistrySettings(Section):
 class ServingSettings(Section):
     operating_point: Literal["argmax", "youden", "sensitive"]
     abstain: list[Unit] = Field(min_length=2, max_length=2)
-    far_share: float = Field(gt=0, lt=0.5)
-    fit_images: int = Field(ge=10)
+    ood_share: float = Field(gt=0, lt=0.5)
+    ood_images: int = Field(ge=10)
     max_bytes: int = Field(ge=1000)
     max_pixels: int = Field(ge=10_000, le=178_956_970)  # above, Pillow refuses by itself
     max_images: Positive
@@ -182,7 +188,7 @@ class Settings(Section):
     log_dir: str = Field(min_length=1)
     data: DataSettings
     model: ModelSettings
-    train: FitSettings
+    train: TrainingSettings
     finetune: FinetuneSettings
     cache: CacheSettings
     calibration: CalibrationSettings

@@ -20,10 +20,10 @@ from torchmetrics import Metric
 from tqdm import tqdm
 
 from cxr.errors import CxrError
-from cxr.loading.batches import Batches
+from cxr.loading.batches import Loader
 from cxr.models.device import Device, random_states, restore_random_states
 from cxr.models.freezing import frozen
-from cxr.settings.schema import FitSettings
+from cxr.settings.schema import TrainingSettings
 
 log = logging.getLogger("cxr.training.loop")
 State = dict[str, Any]
@@ -100,14 +100,14 @@ class Training:
 
     prefix: nn.Module
     suffix: nn.Module
-    train: Batches
-    val: Batches
+    train: Loader
+    val: Loader
     loss: nn.Module
     val_loss: nn.Module
     metric: Metric
     optimizer: torch.optim.Optimizer
     scheduler: Any
-    settings: FitSettings
+    settings: TrainingSettings
     device: Device
     seed: int
     fingerprint: dict[str, str]
@@ -216,7 +216,7 @@ def _forward(t: Training, x: Tensor) -> Tensor:
         return t.suffix(frozen(t.prefix, x)).float()
 
 
-def _bar(batches: Batches, epoch: int, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _bar(batches: Loader, epoch: int, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches, with a progress bar where a person is watching."""
     return tqdm(
         batches.epoch(epoch),

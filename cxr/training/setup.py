@@ -11,13 +11,13 @@ from torch import nn
 from cxr.datasets.manifest import Manifest
 from cxr.loading.batches import class_weights
 from cxr.loading.build import Feed, feed, views_of
-from cxr.loading.feature_cache import FeatureBatches
+from cxr.loading.feature_cache import FeatureLoader
 from cxr.models import speedups
 from cxr.models.build import Network
 from cxr.models.device import Device
 from cxr.models.freezing import folded, split_at
 from cxr.settings import instantiate
-from cxr.settings.schema import CacheSettings, FitSettings
+from cxr.settings.schema import CacheSettings, TrainingSettings
 from cxr.training.loop import Callbacks, FitResult, State, Training, fit
 
 log = logging.getLogger("cxr.training.setup")
@@ -29,7 +29,7 @@ _PAYS_FROM = 50_000
 def fit_network(
     network: Network,
     manifest: Manifest,
-    settings: FitSettings,
+    settings: TrainingSettings,
     *,
     unfreeze: int | str,
     device: Device,
@@ -42,7 +42,7 @@ def fit_network(
 
     `cache` says what may be kept on disk between epochs and runs; None: nothing.
     """
-    weight = class_weights(manifest.part("train")).to(device.device) if settings.class_weights == "balanced" else None
+    weight = class_weights(manifest.split("train")).to(device.device) if settings.class_weights == "balanced" else None
     network.module.to(device.device, memory_format=torch.channels_last)
     prefix, suffix = split_at(network, unfreeze)
     prefix = prefix if isinstance(prefix, nn.Identity) else folded(prefix)
@@ -82,12 +82,12 @@ def fit_network(
     return fit(training, resume)
 
 
-def _compile(settings: FitSettings, fed: Feed, suffix: nn.Module, device: Device) -> None:
+def _compile(settings: TrainingSettings, fed: Feed, suffix: nn.Module, device: Device) -> None:
     """Compile what runs in every step, in place, so that the names of weights stay as they are."""
     wish = settings.compile
     if wish == "auto":
         whole = settings.epochs * fed.train.images
-        wish = device.device.type == "cuda" and whole >= _PAYS_FROM and not isinstance(fed.train, FeatureBatches)
+        wish = device.device.type == "cuda" and whole >= _PAYS_FROM and not isinstance(fed.train, FeatureLoader)
     if wish:
         log.info("compiling; the first steps of training and of validation take longer for it")
         for half in (fed.prefix, suffix):
@@ -95,7 +95,7 @@ def _compile(settings: FitSettings, fed: Feed, suffix: nn.Module, device: Device
                 half.compile()
 
 
-def build_optimizer(settings: FitSettings, parameters: list, device: Device) -> torch.optim.Optimizer:
+def build_optimizer(settings: TrainingSettings, parameters: list, device: Device) -> torch.optim.Optimizer:
     """The optimizer, fused into one kernel where its class can be and the settings do not say otherwise."""
     target, extra = settings.optimizer, {}
     given = target.arguments
@@ -104,7 +104,9 @@ def build_optimizer(settings: FitSettings, parameters: list, device: Device) -> 
     return instantiate.build(target, parameters, kind=torch.optim.Optimizer, **extra)
 
 
-def _fingerprint(network: Network, manifest: Manifest, settings: FitSettings, unfreeze: int | str, seed: int) -> dict:
+def _fingerprint(
+    network: Network, manifest: Manifest, settings: TrainingSettings, unfreeze: int | str, seed: int
+) -> dict:
     """What must be the same for a checkpoint to be gone on with."""
     idle = {"workers", "checkpoint_interval", "compile"}
     values = {k: v for k, v in settings.model_dump(by_alias=True).items() if k not in idle}

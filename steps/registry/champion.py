@@ -25,7 +25,7 @@ log = logging.getLogger("cxr.rival")
 
 
 @dataclass
-class Rivals:
+class ChampionComparison:
     """Compares our probabilities with those of other versions; each version is loaded and asked once.
 
     `ours` holds our probabilities by split ("val", "test"), `samples` the images they are for.
@@ -55,7 +55,7 @@ class Rivals:
             log.info("comparing with %s on validation and test", name)
             found = {}
             for split, sample in self.samples.items():
-                logits = package.look(theirs.session, theirs.spec, self.manifest.part(split)).logits
+                logits = package.look(theirs.session, theirs.spec, self.manifest.split(split)).logits
                 found[split] = comparison.compare(sample, self.ours[split], softmax(logits / theirs.temperature))
             return found
         except CxrError as error:

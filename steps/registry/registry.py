@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
     from cxr.models.bundle import Bundle
-    from steps.registry.champion import Rivals
+    from steps.registry.champion import ChampionComparison
 
 log = logging.getLogger("cxr.registry")
 
@@ -39,7 +39,7 @@ _ATTEMPTS = 5  # two first aliases at the same moment make one of them fail on s
 
 
 def register(
-    context: Context, bundle: "Bundle", tags: dict[str, str], found: dict[str, Any], rivals: "Rivals"
+    context: Context, bundle: "Bundle", tags: dict[str, str], found: dict[str, Any], rivals: "ChampionComparison"
 ) -> dict[str, Any]:
     """Register what is to be served of `bundle` and settle who is champion, by its validation scores in `found["val"]`.
 
@@ -78,7 +78,12 @@ def register(
 
 
 def _settled(
-    context: Context, made: "ModelVersion", words: str, checks: list, champion: "ModelVersion | None", rivals: "Rivals"
+    context: Context,
+    made: "ModelVersion",
+    words: str,
+    checks: list,
+    champion: "ModelVersion | None",
+    rivals: "ChampionComparison",
 ) -> dict[str, Any]:
     context.tag("cxr.model_version", made.version)
     context.tag("cxr.gate", words)

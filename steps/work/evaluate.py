@@ -18,7 +18,7 @@ from cxr.models.bundle import Bundle
 from cxr.serving.probabilities import softmax
 from cxr.settings import instantiate
 from steps.registry import registry
-from steps.registry.champion import Rivals
+from steps.registry.champion import ChampionComparison
 from steps.runtime import step_key
 from steps.runtime.context import Context
 from steps.work import reporting
@@ -44,7 +44,7 @@ def evaluate(context: Context) -> None:
     settings = context.settings.evaluate
     logits, samples, found = {}, {}, {}
     for split, word in PARTS.items():
-        part = subject.manifest.part(split)
+        part = subject.manifest.split(split)
         context.log.info("evaluating %s on %d %s images", subject.bundle.network.name, len(part), word)
         logits[split] = tuning.logits_of(subject.predictor, part, settings.batch_size)
         samples[split] = Sample.of(part, context.settings.seed)
@@ -52,7 +52,7 @@ def evaluate(context: Context) -> None:
     answers = {split: softmax(values / subject.bundle.temperature) for split, values in logits.items()}
     _log_scores(context, subject, found, answers["test"])
     pictures = _pictures(context, subject, logits["test"], samples["test"])
-    rivals = Rivals(context, subject.manifest, samples, answers)
+    rivals = ChampionComparison(context, subject.manifest, samples, answers)
     facts = {"validation": found["val"], "test": found["test"], **_where_it_fails(context, subject, samples, answers)}
     facts["mistakes"] = pictures.pop("mistakes")
     if context.settings.registry.register_model:
@@ -71,7 +71,7 @@ def _subject(context: Context) -> Subject:
     digest = bundle.digest(folder)
     step_key.tag(context, step_key.components("evaluate", context.settings, [digest]))
     for split, word in PARTS.items():
-        if not len(manifest.part(split)):
+        if not len(manifest.split(split)):
             raise CxrError(f"the split has no {word} images; run prepare_split with data.{split}_size above 0")
     where = device.pick(context.settings.device, "float32")
     device.prepare(context.settings.seed, context.settings.deterministic)
@@ -101,7 +101,7 @@ def _log_scores(context: Context, subject: Subject, found: dict[str, Any], proba
     values |= {f"val_{k}": v["value"] for k, v in found["val"]["scores"].items()}
     values |= {f"test_{k}": v for k, v in found["test"]["calibration"]["after"].items()}
     metric = instantiate.metric(context.settings.evaluate.metric, len(subject.manifest.classes))
-    metric.update(torch.from_numpy(probabilities), torch.from_numpy(subject.manifest.part("test").labels()))
+    metric.update(torch.from_numpy(probabilities), torch.from_numpy(subject.manifest.split("test").labels()))
     values["test_metric"] = float(metric.compute())
     if "val_metric" in subject.bundle.facts:
         values |= {name: subject.bundle.facts[name] for name in ("val_metric", "val_loss")}
@@ -115,7 +115,7 @@ def _log_scores(context: Context, subject: Subject, found: dict[str, Any], proba
 
 def _pictures(context: Context, subject: Subject, logits: ndarray, sample: Sample) -> dict[str, Any]:
     """Figures by name, and under `mistakes` the list behind the gallery."""
-    loaded, test, words = subject.bundle, subject.manifest.part("test"), "test part"
+    loaded, test, words = subject.bundle, subject.manifest.split("test"), "test part"
     probabilities = softmax(logits / loaded.temperature)
     drawn = figures.figures(sample.labels, probabilities, test.classes, words, loaded.operating_points)
     drawn["reliability"] = plots.reliability(logits, sample.labels, loaded.temperature, words)
@@ -130,7 +130,7 @@ def _pictures(context: Context, subject: Subject, logits: ndarray, sample: Sampl
 def _where_it_fails(
     context: Context, subject: Subject, samples: dict[str, Sample], answers: dict[str, ndarray]
 ) -> dict[str, Any]:
-    test, settings = subject.manifest.part("test"), context.settings.evaluate
+    test, settings = subject.manifest.split("test"), context.settings.evaluate
     found: dict[str, Any] = {"subgroups": subgroups.by_group(test, samples["test"], answers["test"])}
     if settings.robustness:
         context.log.info("scoring under %d changes of the pictures", len(robustness.CHANGES) - 1)
@@ -143,7 +143,7 @@ def _where_it_fails(
 
 def _keep(context: Context, subject: Subject, probabilities: ndarray) -> None:
     """Log the numbers behind the report: confusion and every prediction."""
-    test = subject.manifest.part("test")
+    test = subject.manifest.split("test")
     confusion = metrics.confusion(test.labels(), probabilities, test.classes)
     context.put_json(
         {"classes": list(test.classes), "rows": "truth", "columns": "predicted", "counts": confusion.tolist()},

@@ -22,7 +22,7 @@ def score(context: Context) -> None:
     paths = batch.listed(Path(context.flags["input"]).expanduser())
     output = Path(context.flags["output"]).expanduser()
     uri, service = asked_for(context)
-    point = service.known_point(context.flags.get("operating_point", ""))
+    point = service.check_operating_point(context.flags.get("operating_point", ""))
     context.log.info("scoring %d files with %s, engine %s", len(paths), uri, engine)
     started = time.monotonic()
     if engine == "spark":

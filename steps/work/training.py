@@ -15,7 +15,7 @@ from cxr.models.build import Network
 from cxr.models.bundle import Bundle
 from cxr.serving.probabilities import softmax
 from cxr.settings import instantiate
-from cxr.settings.schema import FitSettings
+from cxr.settings.schema import TrainingSettings
 from cxr.training import checkpoint
 from cxr.training.curves import training_curves
 from cxr.training.loop import Callbacks, Epoch, FitResult, State
@@ -59,7 +59,7 @@ def train_and_keep(
     context: Context,
     network: Network,
     manifest: Manifest,
-    settings: FitSettings,
+    settings: TrainingSettings,
     unfreeze: int | str,
     state: State | None,
 ) -> FitResult:
@@ -104,9 +104,9 @@ def train_and_keep(
     return result
 
 
-def validated(made: Bundle, manifest: Manifest, settings: FitSettings, device: str) -> dict:
+def validated(made: Bundle, manifest: Manifest, settings: TrainingSettings, device: str) -> dict:
     """Metric and loss of a finished bundle on the validation part, by the names that a training gives them."""
-    part = manifest.part("val")
+    part = manifest.split("val")
     probabilities = softmax(logits_of(Predictor(made, device), part, settings.batch_size) / made.temperature)
     labels = part.labels()
     metric = instantiate.metric(settings.metric, len(manifest.classes))

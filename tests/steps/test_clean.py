@@ -3,12 +3,12 @@
 import numpy as np
 
 from cxr.datasets import sources
-from cxr.loading.disk_cache import Plan, Stores
+from cxr.loading.disk_cache import DiskCache, Plan
 from tests.helpers import settings_with
 
 
 def kept(tmp_path):
-    stores = Stores(tmp_path / "stores", 1)
+    stores = DiskCache(tmp_path / "stores", 1)
     rows = np.zeros((10, 3), np.float32)
     stores.get(Plan("test", {}, rows.shape, rows.dtype, "rows"), lambda write: write(0, rows))
     data = settings_with({"data.cache_dir": tmp_path / "cache", "data.sample_images": 30}).data

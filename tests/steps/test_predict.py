@@ -16,7 +16,7 @@ def pictures(workflow, tmp_path_factory):
     split = Manifest.load(workflow.artifact(workflow.first("prepare_split"), "split"))
     folder = tmp_path_factory.mktemp("predict")
     (folder / "bad.png").write_bytes(b"\x89PNG and no more")
-    paths = [str(file) for file in split.part("test").files()]
+    paths = [str(file) for file in split.split("test").files()]
     (folder / "list.txt").write_text("\n".join([*paths[:3], "bad.png", "none.png", *paths[3:]]))
     return folder / "list.txt"
 

@@ -63,7 +63,7 @@ def test_every_step_leaves_what_the_next_one_needs(workflow):
         assert {"lr", "train_loss", "val_loss", "val_metric", "images_per_second"} <= set(run.data.metrics)
     assert yaml.safe_load(workflow.artifact(train, "settings.yaml").read_text())["train"]["epochs"] == 2
     predictions = json.loads(workflow.artifact(evaluate, "evaluation/predictions.json").read_text())
-    assert [p["path"] for p in predictions] == list(manifest.part("test").rows["path"])
+    assert [p["path"] for p in predictions] == list(manifest.split("test").rows["path"])
     confusion = json.loads(workflow.artifact(evaluate, "evaluation/confusion.json").read_text())
     assert np.trace(confusion["counts"]) / len(predictions) == pytest.approx(evaluate.data.metrics["test_accuracy"])
     for step in STEPS:

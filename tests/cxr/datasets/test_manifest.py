@@ -56,7 +56,7 @@ def test_a_missing_or_older_split_is_refused(manifest, tmp_path):
 
 
 def test_parts_labels_and_counts(manifest):
-    test = manifest.part("test")
+    test = manifest.split("test")
     assert list(test.labels()) == [1, 1]
     assert manifest.counts().loc[("val", "virus"), "images"] == 2
     assert manifest.counts().loc[("val", "normal"), "images"] == 0

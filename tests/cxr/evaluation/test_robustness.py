@@ -32,7 +32,7 @@ def test_masks_are_where_they_say():
 
 def test_unchanged_pictures_score_as_ever(tmp_path):
     net = network()
-    predictor, part = Predictor(Bundle(net)), small_set(tmp_path).part("test")
+    predictor, part = Predictor(Bundle(net)), small_set(tmp_path).split("test")
     found = robustness.robustness(predictor, Activation.of(predictor, net), part, 0, None, 4)
     readers = [file.read_bytes for file in part.files()]
     theirs = scores.estimates(Sample.of(part, 0), predictor.predict(readers, 8))
@@ -44,7 +44,7 @@ def test_unchanged_pictures_score_as_ever(tmp_path):
 
 
 def test_a_sample_takes_whole_patients(tmp_path):
-    part = small_set(tmp_path, per_class=24).part("test")
+    part = small_set(tmp_path, per_class=24).split("test")
     part.rows["patient"] = [f"p{i // 3}" for i in range(len(part))]
     rows = robustness._chosen(part, 0, 7)
     assert len(rows) == 6

@@ -83,7 +83,7 @@ def test_a_model_that_always_says_one_class():
 
 
 def test_no_patient_means_each_image_is_its_own(tmp_path):
-    part = small_set(tmp_path).part("test")
+    part = small_set(tmp_path).split("test")
     part.rows["patient"] = ""
     assert len(np.unique(Sample.of(part, 0).patients)) == len(part)
 

@@ -23,7 +23,7 @@ def test_series(path, series):
 
 
 def test_groups_and_their_scores(tmp_path):
-    part = small_set(tmp_path, per_class=48).part("test")
+    part = small_set(tmp_path, per_class=48).split("test")
     part.rows["mode"] = ["RGB" if i % 3 == 0 else "L" for i in range(len(part))]
     part.rows["width"] = [300 + i for i in range(len(part))]
     labels = part.labels()
@@ -39,5 +39,5 @@ def test_groups_and_their_scores(tmp_path):
 
 
 def test_a_question_with_one_answer_is_not_asked(tmp_path):
-    asked = subgroups.groups(small_set(tmp_path).part("test"))
+    asked = subgroups.groups(small_set(tmp_path).split("test"))
     assert "image size" not in asked and "colour mode" not in asked

@@ -27,7 +27,7 @@ def test_the_test_part_decides_nothing(tmp_path, net):
     assert before.temperature != 1 and set(before.operating_points) == {"youden", "sensitive"}
     test = (manifest.rows["split"] == "test").to_numpy()
     manifest.rows.loc[test, "label"] = manifest.rows.loc[test, "label"].to_numpy()[::-1]
-    for file in manifest.part("test").files():
+    for file in manifest.split("test").files():
         Image.new("L", (48, 48)).save(file)
     after = Bundle(net)
     tuning.tune(after, manifest, CALIBRATION, "cpu")
@@ -48,7 +48,7 @@ def test_answers_that_are_not_finite_are_refused(tmp_path, net):
     predictor = Predictor(Bundle(net))
     predictor.logits = lambda rasters: np.full((len(rasters), 3), np.nan)
     with pytest.raises(CxrError, match="not finite"):
-        tuning.logits_of(predictor, small_set(tmp_path).part("val"), 4)
+        tuning.logits_of(predictor, small_set(tmp_path).split("val"), 4)
 
 
 def test_operating_points_are_the_bundles(net):
@@ -63,7 +63,7 @@ def test_operating_points_are_the_bundles(net):
 
 
 def test_the_gallery_shows_the_surest_mistakes_first(tmp_path, net):
-    part, predictor = small_set(tmp_path).part("test"), Predictor(Bundle(net))
+    part, predictor = small_set(tmp_path).split("test"), Predictor(Bundle(net))
     probabilities = np.full((len(part), 3), 0.1)
     wrong = (part.labels() + 1) % 3
     sure = np.linspace(0.4, 0.8, len(part))

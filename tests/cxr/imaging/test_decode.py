@@ -105,8 +105,8 @@ def test_crop_shows_what_torchvision_shows():
 
 def test_squash_keeps_everything_and_pad_keeps_the_shape():
     wide = np.full((40, 80), 200, np.uint8)
-    assert (InputSpec(size=32, resize=32, fit="squash").to_raster(wide) == 200).all()
-    padded = InputSpec(size=32, resize=32, fit="pad").to_raster(wide)
+    assert (InputSpec(size=32, resize=32, resize_mode="squash").to_raster(wide) == 200).all()
+    padded = InputSpec(size=32, resize=32, resize_mode="pad").to_raster(wide)
     assert (padded[:8] == 0).all()
     assert (padded[8:24] == 200).all()
     assert (padded[24:] == 0).all()

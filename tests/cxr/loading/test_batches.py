@@ -1,4 +1,4 @@
-"""Batches: every image once, in an order that the seed decides, equal to what evaluation sees."""
+"""Loader: every image once, in an order that the seed decides, equal to what evaluation sees."""
 
 import numpy as np
 import pytest
@@ -19,9 +19,9 @@ def manifest(tmp_path):
     return small_set(tmp_path)
 
 
-def image_batches(manifest, **more) -> batches.ImageBatches:
+def image_batches(manifest, **more) -> batches.ImageLoader:
     given = {"batch_size": 7, "device": torch.device("cpu"), **more}
-    return batches.ImageBatches(batches.DecodedAnew(manifest, SPEC), SPEC, **given)
+    return batches.ImageLoader(batches.ImageDataset(manifest, SPEC), SPEC, **given)
 
 
 def test_without_shuffling_they_are_the_pictures_as_evaluated(manifest):
@@ -66,7 +66,7 @@ def test_a_file_that_changed_stops_the_epoch(manifest):
 def test_class_weights_are_scikit_learns(manifest):
     from sklearn.utils.class_weight import compute_class_weight
 
-    uneven = manifest.part("train")
+    uneven = manifest.split("train")
     uneven = type(uneven)(uneven.rows.iloc[4:], uneven.root, uneven.classes)
     labels = uneven.labels()
     wanted = compute_class_weight("balanced", classes=np.arange(3), y=labels)

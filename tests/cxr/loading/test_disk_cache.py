@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cxr.errors import CxrError
-from cxr.loading.disk_cache import ROWS, Plan, Stores
+from cxr.loading.disk_cache import ROWS, DiskCache, Plan
 
 ROWS_OF = np.arange(60, dtype=np.float32).reshape(20, 3)
 
@@ -28,8 +28,8 @@ def refuse(write):
 
 
 @pytest.fixture
-def stores(tmp_path) -> Stores:
-    return Stores(tmp_path, 1.0)
+def stores(tmp_path) -> DiskCache:
+    return DiskCache(tmp_path, 1.0)
 
 
 def test_it_is_built_once_and_read_in_any_order(stores):
@@ -109,12 +109,12 @@ def test_rows_that_do_not_fit_are_an_error_of_the_program(stores):
 
 
 def test_a_store_beyond_the_bound_is_not_made(tmp_path, caplog):
-    assert Stores(tmp_path, 1e-7).get(plan(), refuse) is None
+    assert DiskCache(tmp_path, 1e-7).get(plan(), refuse) is None
     assert "cache.max_gb allows" in caplog.text
 
 
 def test_the_least_recently_used_goes_first(tmp_path):
-    stores = Stores(tmp_path, 3 * ROWS_OF.nbytes / 1e9)
+    stores = DiskCache(tmp_path, 3 * ROWS_OF.nbytes / 1e9)
     for number in range(3):
         stores.get(plan(number), fill)
         os.utime(stores.folder / plan(number).name / "facts.json", (1000 + number, 1000 + number))
@@ -131,7 +131,7 @@ def _count_in(folder, counted):
         time.sleep(0.3)
         fill(write)
 
-    found = Stores(folder, 1.0).get(plan(), counting)
+    found = DiskCache(folder, 1.0).get(plan(), counting)
     os._exit(0 if (found.take(np.arange(20)) == ROWS_OF).all() else 1)
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from cxr.loading import feature_cache, rasters
-from cxr.loading.batches import DecodedAnew
+from cxr.loading.batches import ImageDataset
 from cxr.loading.build import feed
-from cxr.loading.disk_cache import Stores
-from cxr.loading.feature_cache import FeatureBatches
+from cxr.loading.disk_cache import DiskCache
+from cxr.loading.feature_cache import FeatureLoader
 from cxr.models.device import Device
 from cxr.models.freezing import folded, frozen, split_at
 from cxr.training import setup
@@ -57,16 +57,16 @@ def test_one_view_without_augmentation_gives_the_very_same_weights(manifest, tmp
     assert same(weights(stored), weights(plain))
     assert same(weights(again), weights(plain))
     assert [e.val_loss for e in stored_result.history] == [e.val_loss for e in plain_result.history]
-    kinds = sorted(folder.name.split("-")[0] for folder, _, _ in Stores(settings.cache.dir, 1).listed())
+    kinds = sorted(folder.name.split("-")[0] for folder, _, _ in DiskCache(settings.cache.dir, 1).listed())
     assert kinds == ["decoded", "decoded", "features", "features"]
 
 
 def test_the_decoded_store_has_the_pixels_of_the_files(manifest, tmp_path):
     spec = network().spec
-    stored = rasters.open_rasters(manifest, spec, Stores(tmp_path, 1))
+    stored = rasters.open_rasters(manifest, spec, DiskCache(tmp_path, 1))
     assert isinstance(stored, rasters.Decoded)
     index = np.array([5, 0, 17])
-    assert (stored.rasters(index) == DecodedAnew(manifest, spec).rasters(index)).all()
+    assert (stored.rasters(index) == ImageDataset(manifest, spec).rasters(index)).all()
 
 
 def test_training_on_all_blocks_uses_the_decoded_store_alone(manifest, tmp_path):
@@ -74,7 +74,7 @@ def test_training_on_all_blocks_uses_the_decoded_store_alone(manifest, tmp_path)
     plain, _ = fit(manifest, settings, unfreeze="all", cached=False)
     stored, _ = fit(manifest, settings, unfreeze="all")
     assert same(weights(stored), weights(plain))
-    assert {f.name.split("-")[0] for f, _, _ in Stores(settings.cache.dir, 1).listed()} == {"decoded"}
+    assert {f.name.split("-")[0] for f, _, _ in DiskCache(settings.cache.dir, 1).listed()} == {"decoded"}
 
 
 def fed(manifest, settings, *, unfreeze=0, device=CPU, seed=1, made=None):
@@ -87,7 +87,7 @@ def fed(manifest, settings, *, unfreeze=0, device=CPU, seed=1, made=None):
 def test_every_epoch_draws_one_of_the_views_of_every_image(manifest, tmp_path):
     settings = configured(tmp_path, **{"train.augment.rotate": 20, "cache.views": 3})
     train = fed(manifest, settings).train
-    assert isinstance(train, FeatureBatches)
+    assert isinstance(train, FeatureLoader)
     count = len(train.labels)
     assert len(train.store) == 3 * count
     every = train.store.take(np.arange(3 * count)).reshape(3, count, -1)
@@ -122,7 +122,7 @@ def test_a_key_that_differs_in_anything_is_another_store(manifest, tmp_path, cha
         device = BF16 if "precision" in changed else CPU
         part = type(manifest)(manifest.rows.iloc[changed.get("rows", 0) :], manifest.root, manifest.classes)
         fed(part, settings, unfreeze=changed.get("unfreeze", 0), seed=changed.get("seed", 1), device=device, made=made)
-        return {folder.name for folder, _, _ in Stores(settings.cache.dir, 1).listed() if "features" in folder.name}
+        return {folder.name for folder, _, _ in DiskCache(settings.cache.dir, 1).listed() if "features" in folder.name}
 
     before = names()
     assert names() == before

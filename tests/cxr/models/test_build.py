@@ -95,5 +95,5 @@ def test_weights_from_a_file_are_loaded_whatever_their_head(tmp_path):
 
 def test_the_input_spec_is_that_of_the_weights_or_of_the_setting():
     assert network("efficientnet_lite0", size=224).spec.mean == (127 / 255,) * 3
-    made = network("resnet18", size=112, fit="pad")
-    assert (made.spec.size, made.spec.resize, made.spec.fit) == (112, 128, "pad")
+    made = network("resnet18", size=112, resize_mode="pad")
+    assert (made.spec.size, made.spec.resize, made.spec.resize_mode) == (112, 128, "pad")

@@ -16,7 +16,7 @@ from tests.helpers import network, settings_with
 def test_served_equals_evaluated_for_every_image(served):
     service, predictor = Service(served.folder, threads=2), Predictor(served.bundle)
     for split in ("val", "test"):
-        data = [file.read_bytes() for file in served.manifest.part(split).files()]
+        data = [file.read_bytes() for file in served.manifest.split(split).files()]
         table = service.answer(data)
         wanted = predictor.predict([lambda one=one: one for one in data], 8)
         found = table[[f"probability_{name}" for name in served.manifest.classes]].to_numpy()
@@ -27,13 +27,13 @@ def test_served_equals_evaluated_for_every_image(served):
 def test_referrals_are_counted_as_they_happen(served):
     service = Service(served.folder, threads=2)
     for split in ("val", "test"):
-        told = service.answer([file.read_bytes() for file in served.manifest.part(split).files()])
+        told = service.answer([file.read_bytes() for file in served.manifest.split(split).files()])
         assert (told["status"] == "refer").mean() == pytest.approx(served.found["referred"][split]["share"])
 
 
 def test_a_network_that_answers_otherwise_is_refused(served, tmp_path):
     other = Bundle(network(seed=7), 1.3, served.bundle.operating_points)
-    evaluated = {"val": np.full((len(served.manifest.part("val")), 3), 1 / 3)}
+    evaluated = {"val": np.full((len(served.manifest.split("val")), 3), 1 / 3)}
     with pytest.raises(CxrError, match="as ONNX gives other probabilities"):
         package.write(tmp_path / "s", other, served.manifest, settings_with({}).serving, 0, evaluated)
     assert not (tmp_path / "s").exists()

@@ -20,7 +20,7 @@ def model(served):
 
 @pytest.fixture(scope="module")
 def picture(served) -> bytes:
-    return served.manifest.part("val").files()[0].read_bytes()
+    return served.manifest.split("val").files()[0].read_bytes()
 
 
 def test_parameters_reach_the_service(model, picture):

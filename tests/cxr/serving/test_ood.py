@@ -6,7 +6,7 @@ import pytest
 from cxr.errors import CxrError
 from cxr.imaging.decode import DecodedImage, decode_image
 from cxr.packaging import fit_ood
-from cxr.serving.ood import Guard, implausible, unit
+from cxr.serving.ood import OODDetector, implausible, unit
 from tests.helpers import png
 
 RNG = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def features():
 
 def test_thresholds_come_from_validation_and_strangers_are_found(features):
     val = features(1000)
-    guard = fit_ood.fit(features(400), features(400, 5), val, far_share=0.02)
+    guard = fit_ood.fit(features(400), features(400, 5), val, ood_share=0.02)
     assert np.mean(guard.distances(val) > guard.far) == pytest.approx(0.02, abs=0.002)
     assert np.mean(guard.negatives(val) > guard.inverted) <= 0.003
     assert np.mean([bool(reasons) for reasons in guard.strange(features(500))]) < 0.05
@@ -61,7 +61,7 @@ def test_thresholds_come_from_validation_and_strangers_are_found(features):
 
 def test_distance_is_that_of_the_gaussian_written_out(features):
     rows, asked = features(300), unit(features(7))
-    guard = fit_ood.fit(rows, features(50, 5), features(50), far_share=0.02)
+    guard = fit_ood.fit(rows, features(50, 5), features(50), ood_share=0.02)
     mean, directions, rest = guard.mean, guard.directions, guard.rest
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
     axes = directions / lengths
@@ -72,13 +72,13 @@ def test_distance_is_that_of_the_gaussian_written_out(features):
 
 
 def test_a_guard_survives_its_file(features, tmp_path):
-    guard = fit_ood.fit(features(300), features(300, 5), features(100), far_share=0.02)
+    guard = fit_ood.fit(features(300), features(300, 5), features(100), ood_share=0.02)
     (tmp_path / "g.npz").write_bytes(guard.save())
     asked = features(20)
-    np.testing.assert_allclose(Guard.load(tmp_path / "g.npz").distances(asked), guard.distances(asked), rtol=1e-3)
+    np.testing.assert_allclose(OODDetector.load(tmp_path / "g.npz").distances(asked), guard.distances(asked), rtol=1e-3)
     (tmp_path / "g.npz").write_bytes(guard.save()[:100])
     with pytest.raises(CxrError, match="cannot be read"):
-        Guard.load(tmp_path / "g.npz")
+        OODDetector.load(tmp_path / "g.npz")
 
 
 def test_too_few_images(features):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxr.errors import ImageError
-from cxr.serving.request import picture_bytes
+from cxr.serving.request import image_bytes
 from tests.cxr.imaging.test_dicom import NOISE, file_of
 from tests.helpers import png
 
@@ -19,7 +19,7 @@ def test_bytes_and_base64_in_every_dress(data):
     text = base64.b64encode(data)
     for value in (data, bytearray(data), memoryview(data), text, text.decode(), base64.encodebytes(data).decode(),
                   np.array(text.decode()), np.bytes_(text)):  # fmt: skip
-        assert picture_bytes(value, MOST) == data
+        assert image_bytes(value, MOST) == data
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,4 @@ def test_bytes_and_base64_in_every_dress(data):
 )
 def test_what_is_refused(value, words):
     with pytest.raises(ImageError, match=words):
-        picture_bytes(value, MOST)
+        image_bytes(value, MOST)

@@ -28,7 +28,7 @@ def service(served) -> Service:
 
 @pytest.fixture(scope="module")
 def pictures(served) -> list[bytes]:
-    return [file.read_bytes() for file in served.manifest.part("val").files()]
+    return [file.read_bytes() for file in served.manifest.split("val").files()]
 
 
 def test_the_columns_of_an_answer(service, pictures):

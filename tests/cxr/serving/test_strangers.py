@@ -39,7 +39,7 @@ def manifest(real_data) -> Manifest:
 def bundle(manifest) -> Bundle:
     """EfficientNet-Lite0 with ImageNet's weights and a head fitted on its features."""
     net = network(size=224)
-    train = manifest.part("train")
+    train = manifest.split("train")
     features = look(Session(to_onnx(Bundle(net)), 2, 224), net.spec, train).features
     fitted = LogisticRegression(C=0.05, max_iter=500).fit(features, train.labels())
     head = net.module.get_submodule(net.head)
@@ -52,7 +52,7 @@ def bundle(manifest) -> Bundle:
 @pytest.fixture(scope="module")
 def service(manifest, bundle, tmp_path_factory) -> Service:
     """What is registered of it."""
-    folder, val = tmp_path_factory.mktemp("service"), manifest.part("val")
+    folder, val = tmp_path_factory.mktemp("service"), manifest.split("val")
     evaluated = {"val": Predictor(bundle).predict([file.read_bytes for file in val.files()], 32)}
     # Apart from those it cannot decide, which say more of this quick head than of the guard.
     write(folder, bundle, manifest, settings_with({"serving.abstain": [0.5, 0.5]}).serving, 0, evaluated)
@@ -66,7 +66,7 @@ def referred(service: Service, files: list[bytes]) -> float:
 
 @pytest.mark.slow
 def test_served_equals_evaluated_on_real_xrays(service, manifest, bundle):
-    files = [file.read_bytes() for file in manifest.part("test").files()]
+    files = [file.read_bytes() for file in manifest.split("test").files()]
     told = service.answer(files)
     evaluated = Predictor(bundle).predict([lambda one=one: one for one in files], 32)
     np.testing.assert_allclose(told[[f"probability_{name}" for name in CLASSES]].to_numpy(), evaluated, atol=1e-4)
@@ -75,12 +75,12 @@ def test_served_equals_evaluated_on_real_xrays(service, manifest, bundle):
 
 @pytest.mark.slow
 def test_few_xrays_are_referred(service, manifest):
-    files = [file.read_bytes() for file in manifest.part("val").files()]
+    files = [file.read_bytes() for file in manifest.split("val").files()]
     assert referred(service, files) <= 0.03
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_nearly_all_of_what_is_no_upright_xray_is_referred(service, manifest, kind):
-    xrays = [decode.decode_grey(file.read_bytes()) for file in manifest.part("test").files()]
+    xrays = [decode.decode_grey(file.read_bytes()) for file in manifest.split("test").files()]
     assert referred(service, strangers(kind, COUNT, xrays)) >= 0.95

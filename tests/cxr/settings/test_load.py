@@ -7,6 +7,7 @@ import yaml
 
 from cxr.errors import CxrError
 from cxr.settings import load as settings_file
+from cxr.settings.schema import RENAMED
 
 PARAMS = Path(__file__).resolve().parents[3] / "params.yaml"
 
@@ -25,6 +26,18 @@ def test_overrides_win_over_the_profile_and_the_profile_over_the_defaults():
 
 def test_a_profile_keeps_what_it_does_not_name():
     assert load("cpu").train.optimizer.target == load().train.optimizer.target
+
+
+@pytest.mark.parametrize("old, new", RENAMED.items())
+def test_a_renamed_setting_is_refused_with_its_new_name(old, new, tmp_path):
+    with pytest.raises(CxrError, match=f"setting '{old}' is now called '{new}'"):
+        settings_file.load_settings(PARAMS, "", {old: "1"})
+    values = yaml.safe_load(PARAMS.read_text())
+    section, key = old.split(".")
+    values[section][key] = values[section].pop(new.split(".")[1])
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(CxrError, match=f"setting '{old}' is now called '{new}'"):
+        settings_file.load_settings(tmp_path / "my.yaml")
 
 
 @pytest.mark.parametrize("text, value", [("1e-4", 1e-4), ("1.0e-4", 1e-4), ("3", 3), ("-1E+2", -100.0)])
@@ -59,7 +72,7 @@ def test_what_is_saved_reads_back_the_same():
         ("data.classes", "4", "2 or 3"),
         ("data.val_size", "0.85", "leave at least 0.1 for training"),
         ("data.val_size", "1.0", "less than 1"),
-        ("model.fit", "stretch", "'crop', 'squash' or 'pad'"),
+        ("model.resize_mode", "stretch", "'crop', 'squash' or 'pad'"),
         ("data.workers", "some", "'auto'"),
         ("train.augment.crop_scale", "[0.9, 0.5]", "the smaller share comes first"),
         ("train.optimizer._target_", "os.system", "only classes under torch.*"),
