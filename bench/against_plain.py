@@ -8,11 +8,12 @@ import time
 import torch
 
 from bench import plain
-from bench.common import empty_stores, parser, quiet, real_images, report, settings, synchronise
+from bench.common import empty_cache, parser, quiet, real_images, report, settings, synchronise
 from cxr.models import device as devices
 from cxr.models.build import Network, build
 from cxr.models.freezing import blocks
-from cxr.training.setup import fit_network
+from cxr.training.loop import train
+from cxr.training.setup import set_up
 
 WARM_UP = 16  # images that both ways see before the clock runs
 
@@ -27,7 +28,7 @@ def arguments(about: str, views: int) -> argparse.Namespace:
     made.add_argument("--batch-size", type=int, default=32)
     made.add_argument("--lr", type=float, default=1e-3)
     made.add_argument("--plain-epochs", type=int, help="run fewer of the plain loop and multiply")
-    words = "batch norms of the frozen part in the plain loop: as they come, or in eval mode"
+    words = "batch norms of the frozen section in the plain loop: as they come, or in eval mode"
     made.add_argument("--plain-statistics", choices=("moving", "frozen"), default="moving", help=words)
     return made.parse_args()
 
@@ -46,13 +47,13 @@ def compare(given: argparse.Namespace, title: str, unfreeze: int) -> None:
     _ours(given, copy.deepcopy(network), warm, unfreeze, where)
     seconds, score = _ours(given, copy.deepcopy(network), manifest, unfreeze, where)
     ratio = plain_seconds / seconds
-    part = "" if ran == given.epochs else f" ({ran} epochs run, the rest multiplied)"
+    section = "" if ran == given.epochs else f" ({ran} epochs run, the rest multiplied)"
     rows = [
         ("model", f"{given.model}, {network.spec.size} pixels, weights {given.weights}"),
         ("images", f"{given.images} training, {len(manifest.split('val'))} validation, {given.epochs} epochs"),
         ("views", str(given.views) + (" (exact)" if given.views == 1 else ", augmented")),
-        ("plain loop", f"{plain_seconds:.1f} s{part}"),
-        (f"ours, {where}, stores cold", f"{seconds:.1f} s"),
+        ("plain loop", f"{plain_seconds:.1f} s{section}"),
+        (f"ours, {where}, cache cold", f"{seconds:.1f} s"),
         ("ratio", f"{ratio:.1f}"),
         (
             "validation macro-F1, plain / ours",
@@ -89,14 +90,23 @@ def _ours(given, network: Network, manifest, unfreeze: int, where) -> tuple[floa
     keys |= {"optimizer.lr": given.lr}
     if given.views > 1:
         keys |= {"augment.crop_scale": "[0.8, 1.0]", "augment.rotate": 5, "augment.contrast": 0.2}
-    with empty_stores() as folder:
-        part = "finetune" if unfreeze else "train"
-        keys = {f"{part}.{name}": value for name, value in keys.items()}
+    with empty_cache() as folder:
+        section = "finetune" if unfreeze else "train"
+        keys = {f"{section}.{name}": value for name, value in keys.items()}
         chosen = settings({**keys, "cache.dir": folder, "cache.views": given.views})
         synchronise(where.device)
         started = time.perf_counter()
-        result = fit_network(network, manifest, getattr(chosen, part), unfreeze=unfreeze, device=where, seed=0,
-                             cache=chosen.cache)  # fmt: skip
+        result = train(
+            set_up(
+                network,
+                manifest,
+                getattr(chosen, section),
+                unfreeze=unfreeze,
+                device=where,
+                seed=0,
+                cache=chosen.cache,
+            )
+        )
         synchronise(where.device)
         seconds = time.perf_counter() - started
     torch.use_deterministic_algorithms(False)

@@ -74,8 +74,8 @@ def settings(overrides: dict[str, object], profile: str = "") -> Settings:
 
 
 @contextmanager
-def empty_stores() -> Iterator[str]:
-    """A folder for stores that goes away again."""
+def empty_cache() -> Iterator[str]:
+    """A folder for a disk cache that is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder:
         yield folder
 

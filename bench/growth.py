@@ -1,7 +1,7 @@
 """Time and peak memory as the set grows: `python -m bench.growth --sizes 1000 2000 4000`.
 
 Each size runs in a process of its own: decode and survey, then head and last two blocks of EfficientNet-Lite0 from
-stores that are cold. Memory alone is measured for a manifest of 50,000 rows as well.
+a cold cache. Memory alone is measured for a manifest of 50,000 rows as well.
 """
 
 import json
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from bench.common import ROOT, empty_stores, parser, quiet, real_data, real_images, report, settings
+from bench.common import ROOT, empty_cache, parser, quiet, real_data, real_images, report, settings
 
 
 def one(count: int, where: str) -> dict[str, float]:
@@ -18,7 +18,8 @@ def one(count: int, where: str) -> dict[str, float]:
     from cxr.datasets import inspection, layouts, leakage
     from cxr.models import device as devices
     from cxr.models.build import build
-    from cxr.training.setup import fit_network
+    from cxr.training.loop import train
+    from cxr.training.setup import set_up
 
     quiet()
     picked = devices.pick(where)
@@ -29,11 +30,11 @@ def one(count: int, where: str) -> dict[str, float]:
     table, _ = inspection.survey(manifest.root, [found[path] for path in manifest.rows["path"]])
     leakage.resolve(table.assign(split="train"), 6)
     del table
-    with empty_stores() as folder:
+    with empty_cache() as folder:
         chosen = settings({"cache.dir": folder, "train.epochs": 3, "finetune.epochs": 3}, "cpu")
         network = build(chosen.model, manifest.classes, seed=0)
-        for fit, unfreeze in ((chosen.train, 0), (chosen.finetune, 2)):
-            fit_network(network, manifest, fit, unfreeze=unfreeze, device=picked, seed=0, cache=chosen.cache)
+        for section, unfreeze in ((chosen.train, 0), (chosen.finetune, 2)):
+            train(set_up(network, manifest, section, unfreeze=unfreeze, device=picked, seed=0, cache=chosen.cache))
     return {"seconds": time.perf_counter() - started, "peak_bytes": _peak()}
 
 
@@ -42,7 +43,7 @@ def rows_alone(count: int) -> dict[str, float]:
     import pandas as pd
 
     from cxr.datasets.manifest import COLUMNS, Manifest
-    from cxr.loading.batches import class_weights, parts
+    from cxr.loading.batches import batch_indices, class_weights
 
     before = _peak()
     rows = pd.DataFrame(
@@ -55,11 +56,11 @@ def rows_alone(count: int) -> dict[str, float]:
             "width": 1000, "height": 1000, "mode": "L",
         }
     )[COLUMNS]  # fmt: skip
-    with empty_stores() as folder:
+    with empty_cache() as folder:
         Manifest(rows, real_data(), ("normal", "bacteria", "virus")).save(folder)
         loaded = Manifest.load(folder)
     class_weights(loaded.split("train"))
-    parts(len(loaded), 64, 0, 1)
+    batch_indices(len(loaded), 64, 0, 1)
     return {"peak_bytes": _peak(), "before_bytes": before}
 
 

@@ -24,6 +24,7 @@ from statistics import median
 import mlflow
 import numpy as np
 import requests
+import torch
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from PIL import Image
@@ -31,10 +32,13 @@ from PIL import Image
 from bench.common import ROOT, parser, quiet, real_images, report, settings
 from cxr.common.hardware import cores
 from cxr.datasets.manifest import Manifest
-from cxr.evaluation.predictor import Predictor
+from cxr.evaluation.predictor import Predictor, predict_logits
+from cxr.imaging.reader import ImageReader
+from cxr.loading.rasters import ImageDataset
 from cxr.models.build import build
 from cxr.models.bundle import Bundle
 from cxr.packaging import package
+from cxr.serving.probabilities import softmax
 from cxr.serving.service import Service
 from steps.registry.registry import signature
 
@@ -124,10 +128,10 @@ def bare(service: Service, batch: int, rounds: int) -> float:
 
 def save_ours(folder: Path, bundle: Bundle, manifest: Manifest) -> Path:
     """The model as the registry holds it."""
-    predictor = Predictor(bundle)
-    parts = {"val": manifest.split("val")}
-    evaluated = {"val": predictor.predict([file.read_bytes for file in parts["val"].files()], 16)}
-    package.write(folder / "service", bundle, manifest, settings({}).serving, 0, evaluated)
+    datasets = {split: ImageDataset(manifest.split(split), bundle.network.spec) for split in ("train", "val")}
+    logits = predict_logits(Predictor(bundle), datasets["val"], 16)
+    evaluated = {"val": softmax(logits / bundle.temperature)}
+    package.write(folder / "service", bundle, datasets, settings({}).serving, 0, evaluated)
     mlflow.pyfunc.save_model(
         str(folder / "ours"), python_model=str(ROOT / "cxr/serving/mlflow_model.py"),
         artifacts={"service": str(folder / "service")},
@@ -208,7 +212,9 @@ def main() -> None:
 def usual(bundle: Bundle, folder: Path, files: list[bytes], seconds: int, figures: dict) -> list[tuple[str, str]]:
     """Requests per second of the usual way, from clients that have decoded and prepared the pictures themselves."""
     predictor = Predictor(bundle)
-    tensors = [predictor.spec.normalise(predictor.raster(data)[None]).round(4).tolist() for data in files]
+    reader = ImageReader(predictor.spec)
+    rasters = [torch.from_numpy(reader.raster(data)[None]) for data in files]
+    tensors = [predictor.normalise(raster).numpy().round(4).tolist() for raster in rasters]
     bodies = [json.dumps({"inputs": tensor}) for tensor in tensors]
     with server(save_usual(folder, bundle), 1, folder / "usual.log") as (address, _):
         load(address, bodies, 1, 3, folder)

@@ -11,10 +11,13 @@ from PIL import Image
 
 from cxr.common.files import sha256_of
 from cxr.datasets.manifest import COLUMNS, Manifest
-from cxr.evaluation.predictor import Predictor
+from cxr.evaluation.predictor import Predictor, predict_logits
+from cxr.evaluation.results import PackagingResult
+from cxr.loading.rasters import ImageDataset
 from cxr.models.build import Network, build
 from cxr.models.bundle import Bundle
 from cxr.packaging import package
+from cxr.serving.probabilities import softmax
 from cxr.settings import load
 from cxr.settings.schema import Settings
 
@@ -55,19 +58,28 @@ class Deployed:
     folder: Path
     bundle: Bundle
     manifest: Manifest
-    found: dict
+    result: PackagingResult
 
 
 def deployed(folder: Path, net: Network | None = None, **serving: object) -> Deployed:
     """What `evaluate` would register of a small network."""
     bundle = Bundle(net or network(), 1.3, {"youden": 0.6, "sensitive": 0.3})
     manifest = small_set(folder, per_class=24, side=80)
-    parts = {split: manifest.split(split) for split in ("val", "test")}
-    predictor = Predictor(bundle)
-    evaluated = {s: predictor.predict([f.read_bytes for f in part.files()], 8) for s, part in parts.items()}
+    evaluated = {split: probabilities(bundle, manifest.split(split)) for split in ("val", "test")}
     settings = settings_with({f"serving.{k}": v for k, v in serving.items()}).serving
-    found = package.write(folder / "service", bundle, manifest, settings, 0, evaluated)
-    return Deployed(folder / "service", bundle, manifest, found)
+    result = package.write(folder / "service", bundle, datasets(bundle, manifest), settings, 0, evaluated)
+    return Deployed(folder / "service", bundle, manifest, result)
+
+
+def datasets(bundle: Bundle, manifest: Manifest) -> dict[str, ImageDataset]:
+    """The splits of a manifest as the network of a bundle sees them."""
+    return {split: ImageDataset(manifest.split(split), bundle.network.spec) for split in ("train", "val", "test")}
+
+
+def probabilities(bundle: Bundle, split: Manifest) -> np.ndarray:
+    """The calibrated probabilities (n, C) of a bundle, as `evaluate` computes them."""
+    logits = predict_logits(Predictor(bundle), ImageDataset(split, bundle.network.spec), 8)
+    return softmax(logits / bundle.temperature)
 
 
 def png(grey: np.ndarray, kind: str = "PNG") -> bytes:

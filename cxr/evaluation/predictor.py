@@ -1,67 +1,55 @@
-"""The one way from pictures to probabilities, for evaluation and for serving.
-
-Always float32, in eval mode: the answer to a picture depends neither on the batch it comes in nor on who asks.
-"""
+"""The network of a bundle as a classifier of rasters: `float32`, in eval mode, independent of batch and device."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from numpy import ndarray
+from torch import nn
 from tqdm import tqdm
 
-from cxr.common.hardware import cores
-from cxr.imaging import decode
+from cxr.errors import CxrError
+from cxr.loading.rasters import RasterDataset, in_order, read_batches
 from cxr.models.bundle import Bundle
-from cxr.models.freezing import CHUNK, folded
-from cxr.serving.probabilities import softmax
+from cxr.models.freezing import CHUNK, fold_batch_norms
+from cxr.models.normalise import Normalise
+from cxr.serving.session import RasterClassifier
 
 
 class Predictor:
-    """Answers for pictures: bytes in, probabilities out. Safe to call from several threads at once."""
+    """The network of `bundle` on `device`; thread-safe. A `RasterClassifier`, like the ONNX session that is served."""
 
     def __init__(self, bundle: Bundle, device: str = "cpu"):
-        self.classes = bundle.network.classes
         self.spec = bundle.network.spec
-        self.temperature = bundle.temperature
         self.device = torch.device(device)
-        self.module = folded(bundle.network.module.float()).to(self.device, memory_format=torch.channels_last)
+        self.module: nn.Module = fold_batch_norms(bundle.network.module.float()).to(self.device)
+        self.module.to(memory_format=torch.channels_last)
+        self.normalise = Normalise(self.spec).to(self.device)
 
     def logits(self, rasters: ndarray) -> ndarray:
-        """`uint8` rasters of shape (B, S, S) to logits `float64` of shape (B, C)."""
-        x = torch.from_numpy(self.spec.normalise(rasters)).to(self.device, memory_format=torch.channels_last)
+        """`uint8` rasters of shape (B, S, S) to logits `float64` of shape (B, C), before any temperature."""
         with torch.inference_mode():
+            x = self.normalise(torch.from_numpy(np.ascontiguousarray(rasters)).to(self.device))
             chunks = x.split(CHUNK) if self.device.type == "cpu" else [x]
             return torch.cat([self.module(chunk) for chunk in chunks]).double().cpu().numpy()
 
-    def probabilities(self, rasters: ndarray) -> ndarray:
-        """`uint8` rasters of shape (B, S, S) to probabilities `float64` of shape (B, C); every row adds up to 1."""
-        return softmax(self.logits(rasters) / self.temperature)
 
-    def raster(self, data: bytes) -> ndarray:
-        """Bytes of a picture to the raster that the network sees, `uint8` of shape (S, S); may raise `ImageError`."""
-        return self.spec.to_raster(decode.decode_grey(data))
+def predict_logits(classifier: RasterClassifier, dataset: RasterDataset, batch_size: int) -> ndarray:
+    """Logits `float64` of shape (n, C) of all images of a dataset, which are read ahead of use.
 
-    def predict(self, read: Sequence[Callable[[], bytes]], batch_size: int) -> ndarray:
-        """Probabilities of shape (n, C) for pictures that are read one by one, decoded in threads ahead of use."""
-        return softmax(self.predict_logits(read, batch_size) / self.temperature)
-
-    def predict_logits(self, read: Sequence[Callable[[], bytes]], batch_size: int) -> ndarray:
-        """Logits of shape (n, C), before the temperature."""
-        found = list(tqdm(self._batches(read, batch_size), total=-(-len(read) // batch_size), desc="evaluating",
-                          unit="batch", leave=False, disable=not sys.stderr.isatty()))  # fmt: skip
-        return np.concatenate(found) if found else np.empty((0, len(self.classes)))
-
-    def _batches(self, read: Sequence[Callable[[], bytes]], batch_size: int) -> Iterator[ndarray]:
-        with ThreadPoolExecutor(cores()) as pool:
-            parts = [read[i : i + batch_size] for i in range(0, len(read), batch_size)]
-            ahead = [self._submit(pool, part) for part in parts[:2]]
-            for number in range(len(parts)):
-                if number + 2 < len(parts):
-                    ahead.append(self._submit(pool, parts[number + 2]))
-                yield self.logits(np.stack([future.result() for future in ahead.pop(0)]))
-
-    def _submit(self, pool: ThreadPoolExecutor, part: Sequence[Callable[[], bytes]]) -> list:
-        return [pool.submit(lambda one=one: self.raster(one())) for one in part]
+    Raises:
+        CxrError: a logit is not finite, or an image cannot be read.
+    """
+    batches = in_order(len(dataset), batch_size)
+    rasters = tqdm(
+        read_batches(dataset.rasters, batches),
+        total=len(batches),
+        desc="evaluating",
+        unit="batch",
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    )
+    logits = np.concatenate([classifier.logits(batch) for batch in rasters])
+    if not np.isfinite(logits).all():
+        raise CxrError("the logits of the network are not finite; train again with precision=float32")
+    return logits

@@ -9,12 +9,12 @@ from torch.nn import functional
 from cxr.imaging.preprocess import InputSpec
 from cxr.settings.schema import AugmentSettings
 
-MAX_FINER = 2.0  # a raster is at most this many times finer than the input; smaller crops are scaled up
+MAX_FINER = 2.0  # times finer than the input a raster may be; smaller crops are scaled up
 MULTIPLE = 32  # pixels; rasters are whole multiples of it
 
 
-def raster(spec: InputSpec, settings: AugmentSettings) -> InputSpec:
-    """The spec of the raster that views are cut from: the input's own, or finer where crops need more pixels."""
+def raster_spec(spec: InputSpec, settings: AugmentSettings) -> InputSpec:
+    """The spec of the rasters that views are cut from: that of the input, or finer if crops need more pixels."""
     if settings.crop_scale[0] == 1.0:
         return spec
     finer = min(MAX_FINER, 1 / math.sqrt(settings.crop_scale[0]))
@@ -22,19 +22,19 @@ def raster(spec: InputSpec, settings: AugmentSettings) -> InputSpec:
 
 
 class Augment:
-    """Random views of a batch: every image draws its own flip, crop, rotation, shift, gamma, contrast, brightness.
+    """Random views of a batch: every image draws its own flip, crop, rotation, shift, gamma, contrast and brightness.
 
-    Geometry is one affine map, sampled bilinearly once; what lies outside the picture is black, as film is. Crops
-    stay square. Intensities stay within 0..255.
+    Geometry is a single affine map, sampled bilinearly once; pixels outside the image are black, like film. Crops are
+    square. Intensities stay within 0..255.
     """
 
     def __init__(self, settings: AugmentSettings, size: int):
         self.settings, self.size = settings, size
 
     def __call__(self, rasters: Tensor, generator: torch.Generator) -> Tensor:
-        """`uint8` (B, R, R) to `float32` (B, S, S), both 0..255; equal to the input where nothing is drawn."""
+        """`uint8` (B, R, R) to `float32` (B, S, S), both 0..255; equal to the input if nothing is drawn."""
         grey = rasters.float()
-        # Always drawn, and on the CPU, so that a setting or a device never shifts what another setting draws.
+        # Drawn always and on the CPU, so that no setting or device changes the draws of another setting.
         draws = torch.rand(8, len(rasters), generator=generator)
         if self._moves or rasters.shape[-1] != self.size:
             grey = self._moved(grey, draws)
@@ -48,17 +48,17 @@ class Augment:
     def _moved(self, grey: Tensor, draws: Tensor) -> Tensor:
         s = self.settings
         low, high = s.crop_scale
-        side = (low + (high - low) * draws[0]).sqrt()  # of the crop, as a share of the picture's side
+        side = (low + (high - low) * draws[0]).sqrt()  # of the crop, as a share of the side of the image
         angle = (2 * draws[1] - 1) * math.radians(s.rotate)
         mirror = torch.where(draws[2] < 0.5, -1.0, 1.0) if s.flip else torch.ones_like(side)
-        room = 1 - side  # a crop stays inside the picture, a translation may leave it
+        room = 1 - side  # a crop stays inside the image, a translation may leave it
         shift_x = (2 * draws[3] - 1) * (room + 2 * s.translate)
         shift_y = (2 * draws[4] - 1) * (room + 2 * s.translate)
         cos, sin = side * angle.cos(), side * angle.sin()
         x_row = torch.stack([mirror * cos, -sin, shift_x]).to(grey.device)  # of the affine map, each (3, B)
         y_row = torch.stack([mirror * sin, cos, shift_y]).to(grey.device)
         grid = torch.stack([_coordinate(x_row, self.size), _coordinate(y_row, self.size)], -1)  # (B, S, S, 2)
-        # Inside the picture, nothing is blended with the black outside: half a pixel at its edges belongs to it.
+        # Inside the image nothing is blended with the black outside: the outer half pixel belongs to the image.
         edge = 1 - 1 / grey.shape[-1]
         grid = torch.where(grid.abs() <= 1, grid.clamp(-edge, edge), grid)
         moved = functional.grid_sample(grey[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -79,9 +79,9 @@ class Augment:
 
 
 def _coordinate(row: Tensor, size: int) -> Tensor:
-    """One row (3, B) of affine maps at every pixel's centre, (B, S, S); the picture reaches from -1 to 1.
+    """One row (3, B) of affine maps at the centre of every pixel, (B, S, S); the image spans -1 to 1.
 
-    The same as `affine_grid`, whose matrix product took a third of all augmentation on a CPU.
+    Equals `affine_grid`, whose matrix product took a third of the time of augmentation on a CPU.
     """
     centres = (2 * torch.arange(size, device=row.device) + 1) / size - 1
     along, down, shift = row[..., None]  # each (B, 1)

@@ -1,12 +1,10 @@
-"""Loader for the engine: images of a manifest, decoded, fitted, augmented and normalised.
+"""Loaders: batches of images on the device, shuffled and augmented for training.
 
-The order of an epoch depends on seed and epoch alone, its augmentation on seed, epoch and batch, so that a resumed
-training sees what it would have seen, with any number of workers.
+The order of an epoch depends on seed and epoch alone, its augmentation on seed, epoch and batch. A resumed training
+therefore sees what an uninterrupted one sees, with any number of workers.
 """
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -14,130 +12,99 @@ import torch
 from torch import Tensor
 
 from cxr.common.hardware import cores
-from cxr.datasets.manifest import Manifest, read_verified
-from cxr.imaging import decode
+from cxr.datasets.manifest import Manifest
 from cxr.imaging.preprocess import InputSpec
 from cxr.loading.augment import Augment
-
-PREFETCH = 3  # batches that are being decoded while the network works on one
-
-
-class RasterDataset(Protocol):
-    """The images of one part of a manifest as `uint8` rasters, with their labels `int64` of shape (n,)."""
-
-    labels: Tensor
-
-    def __len__(self) -> int: ...
-    def rasters(self, index: np.ndarray) -> np.ndarray:
-        """Some of them, of shape (len(index), R, R); called from several threads."""
-
-
-class ImageDataset:
-    """Rasters that are decoded from their files whenever they are asked for.
-
-    A file that is not the one the manifest lists raises `CxrError`.
-    """
-
-    def __init__(self, manifest: Manifest, spec: InputSpec):
-        self.manifest, self.spec = manifest, spec
-        self.labels = torch.from_numpy(manifest.labels())
-
-    def __len__(self) -> int:
-        return len(self.manifest)
-
-    def rasters(self, index: np.ndarray) -> np.ndarray:
-        """Of shape (len(index), R, R)."""
-        return np.stack([self.spec.to_raster(decode.decode_grey(read_verified(self.manifest, int(i)))) for i in index])
+from cxr.loading.rasters import RasterDataset, read_batches
+from cxr.models.normalise import Normalise
 
 
 class Loader(Protocol):
     """Yields the batches of an epoch on the device: images, or features computed before."""
 
     @property
-    def images(self) -> int: ...
+    def images(self) -> int:
+        """Images of an epoch."""
+        ...
+
     def __len__(self) -> int: ...
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches `(x, y)` of one epoch."""
+        ...
 
 
 class ImageLoader:
-    """Loader `(x, y)` on the device: x `float32` of shape (B, 3, S, S), y `int64` of shape (B,).
+    """Yields batches `(x, y)` on the device: x `float32` of shape (B, 3, S, S), y `int64` of shape (B,).
 
     Args:
         dataset: rasters of shape (R, R) and their labels.
-        spec: what the network wants; R equals its size unless `augment` cuts smaller views from finer rasters.
-        augment: applied to shuffled (training) batches only.
+        spec: the input of the network; R is its size unless `augment` cuts smaller views from finer rasters.
+        batch_size: images per batch.
+        device: where batches are put.
+        seed: decides the order of the images and their augmentation.
+        shuffle: draw a new order for every epoch.
+        augment: applied to every batch; None leaves images as evaluation sees them.
+        workers: threads that decode; "auto" is one per core.
     """
 
     def __init__(
-        self, dataset: RasterDataset, spec: InputSpec, *, batch_size: int, device: torch.device, seed: int = 0,
-        shuffle: bool = False, augment: Augment | None = None, workers: int | str = "auto",
-    ):  # fmt: skip
+        self,
+        dataset: RasterDataset,
+        spec: InputSpec,
+        *,
+        batch_size: int,
+        device: torch.device,
+        seed: int = 0,
+        shuffle: bool = False,
+        augment: Augment | None = None,
+        workers: int | str = "auto",
+    ):
         self.dataset, self.batch_size, self.device = dataset, batch_size, device
         self.seed, self.shuffle, self.augment = seed, shuffle, augment
         self.threads = cores() if workers == "auto" else max(1, int(workers))
         self.normalise = Normalise(spec).to(device)
+        self._labels = torch.from_numpy(dataset.labels)
 
     @property
     def images(self) -> int:
         """Images of an epoch."""
-        return sum(len(part) for part in self._parts(0))
+        return sum(len(indices) for indices in self._batches(0))
 
     def __len__(self) -> int:
-        return len(self._parts(0))
+        return len(self._batches(0))
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of one epoch. Decoding runs ahead in threads: Pillow works outside Python's lock."""
-        batches = self._parts(epoch)
-        with ThreadPoolExecutor(self.threads) as pool:
-            waiting: deque = deque()
-            try:
-                for number, part in enumerate(batches):
-                    while len(waiting) < PREFETCH and number + len(waiting) < len(batches):
-                        ahead = batches[number + len(waiting)].numpy()
-                        shares = np.array_split(ahead, min(self.threads, len(ahead)))
-                        waiting.append([pool.submit(self.dataset.rasters, share) for share in shares])
-                    rasters = torch.from_numpy(np.concatenate([future.result() for future in waiting.popleft()]))
-                    yield self.view(rasters, epoch, number), self.dataset.labels[part].to(self.device)
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        """The batches of one epoch, decoded ahead of use."""
+        batches = self._batches(epoch)
+        rasters = read_batches(self.dataset.rasters, [indices.numpy() for indices in batches], self.threads)
+        for number, (indices, batch) in enumerate(zip(batches, rasters, strict=True)):
+            yield self.view(torch.from_numpy(batch), epoch, number), self._labels[indices].to(self.device)
 
     def view(self, rasters: Tensor, *numbers: int) -> Tensor:
-        """Rasters `uint8` (B, R, R) to inputs (B, 3, S, S); what augmentation draws depends on seed and `numbers`."""
+        """Rasters `uint8` (B, R, R) to inputs (B, 3, S, S); augmentation is drawn by the seed and `numbers`."""
         if self.device.type == "cuda":
             rasters = rasters.pin_memory()
         rasters = rasters.to(self.device, non_blocking=True)
         if self.augment is None:
-            return self.normalise(rasters.float())
+            return self.normalise(rasters)
         return self.normalise(self.augment(rasters, seeded(self.seed, *numbers)))
 
-    def _parts(self, epoch: int) -> list[Tensor]:
-        return parts(len(self.dataset), self.batch_size, self.seed if self.shuffle else None, epoch)
+    def _batches(self, epoch: int) -> list[Tensor]:
+        return batch_indices(len(self.dataset), self.batch_size, self.seed if self.shuffle else None, epoch)
 
 
-def parts(count: int, batch_size: int, seed: int | None, epoch: int) -> list[Tensor]:
-    """Indices of each batch of an epoch: in order without a seed, else in the order that seed and epoch decide."""
+def batch_indices(count: int, batch_size: int, seed: int | None, epoch: int) -> list[Tensor]:
+    """Indices of each batch of an epoch: in order without a seed, else in the order drawn by seed and epoch."""
     order = torch.arange(count) if seed is None else torch.randperm(count, generator=seeded(seed, epoch))
-    found = list(order.split(batch_size))
-    # Batch norm cannot learn from a single image; another epoch's order brings it into a fuller batch.
-    return found[:-1] if seed is not None and len(found) > 1 and len(found[-1]) == 1 else found
+    batches = list(order.split(batch_size))
+    # Batch norm cannot learn from a single image; the order of another epoch puts it into a fuller batch.
+    return batches[:-1] if seed is not None and len(batches) > 1 and len(batches[-1]) == 1 else batches
 
 
-class Normalise(torch.nn.Module):
-    """The twin of `InputSpec.normalise` on a device: grey 0..255 of shape (B, S, S) to (B, 3, S, S)."""
-
-    def __init__(self, spec: InputSpec):
-        super().__init__()
-        scale, shift = spec.affine()
-        self.register_buffer("scale", torch.from_numpy(scale)[:, None, None])
-        self.register_buffer("shift", torch.from_numpy(shift)[:, None, None])
-
-    def forward(self, grey: Tensor) -> Tensor:
-        return (grey[:, None] * self.scale + self.shift).contiguous(memory_format=torch.channels_last)
-
-
-def class_weights(manifest: Manifest) -> Tensor:
-    """`n / (C * n_c)` of shape (C,), `float32`: each class weighs the same in all (scikit-learn's "balanced")."""
-    counts = torch.bincount(torch.from_numpy(manifest.labels()), minlength=len(manifest.classes))
+def class_weights(split: Manifest) -> Tensor:
+    """`n / (C * n_c)` of shape (C,), `float32`: every class has the same total weight (scikit-learn's "balanced")."""
+    counts = torch.bincount(torch.from_numpy(split.labels()), minlength=len(split.classes))
     return (counts.sum() / (len(counts) * counts)).float()
 
 

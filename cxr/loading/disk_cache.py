@@ -1,7 +1,7 @@
-"""Memory-mapped arrays that are computed once and shared by all runs, each in a folder named by its key.
+"""The disk cache: memory-mapped arrays computed once and shared by all runs, each in a folder named by its key.
 
-A store is `rows.bin` (raw values in C order) and `facts.json` (shape, key and digest). It is built in a scratch folder
-and renamed, under a lock, so that it is whole or absent, whoever builds it at the same time.
+An array is `rows.bin` (raw values in C order) and `facts.json` (shape, key and digest). It is built in a scratch folder
+under a lock and then renamed, so that it is whole or absent whoever builds it at the same time.
 """
 
 import hashlib
@@ -24,25 +24,26 @@ from filelock import FileLock
 from cxr.common.files import sha256_of, write_atomic
 from cxr.errors import CxrError
 
-log = logging.getLogger("cxr.loading.disk_cache")
+log = logging.getLogger(__name__)
 
 Write = Callable[[int, np.ndarray], None]
 FORMAT = 1
 ROWS, FACTS = "rows.bin", "facts.json"
 GB = 10**9
-# Mapped pages that were read count as memory of the process until they are given back, which costs next to nothing.
+# Mapped pages that were read count as memory of the process until they are released, which costs next to nothing.
 _RELEASE_AFTER = 8 * 2**20  # bytes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a store will hold.
+    """What a cached array will hold.
 
     Attributes:
-        kind: first part of its folder's name.
-        key: everything that decides its content, as plain values; another key is another store.
-        shape, dtype: of the whole array; rows are along the first axis.
-        about: what it holds, in words, for the log.
+        kind: first part of the name of its folder.
+        key: everything that decides its content, as plain values; another key is another array.
+        shape: shape of the whole array; rows are along the first axis.
+        dtype: type of its values.
+        about: description of its content, for the log.
     """
 
     kind: str
@@ -53,19 +54,22 @@ class Plan:
 
     @property
     def bytes(self) -> int:
+        """Size on disk."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     @property
     def name(self) -> str:
+        """Name of the folder."""
         text = json.dumps([FORMAT, self.kind, self.key, list(self.shape), self.dtype.str], sort_keys=True)
         return f"{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
 
-class Store:
-    """A finished store; safe to read from several threads."""
+class CachedArray:
+    """A finished array; safe to read from several threads."""
 
     def __init__(self, folder: Path, plan: Plan):
         self.rows = np.memmap(folder / ROWS, plan.dtype, "r", shape=plan.shape)
+        self._map: mmap.mmap = self.rows._mmap  # type: ignore[attr-defined]
         self._row_bytes = plan.bytes // max(1, plan.shape[0])
         self._read = 0
 
@@ -74,47 +78,54 @@ class Store:
 
     def take(self, index: np.ndarray) -> np.ndarray:
         """A copy of some rows, in the order of `index`."""
-        found = self.rows[index]
+        rows = self.rows[index]
         self._read += self._row_bytes * len(index)
         if self._read > _RELEASE_AFTER:
             self._read = 0
-            self.rows._mmap.madvise(mmap.MADV_DONTNEED)
-        return found
+            self._map.madvise(mmap.MADV_DONTNEED)
+        return rows
 
 
 class DiskCache:
-    """The stores below one folder, together no larger than `max_gb`; the least recently used go first."""
+    """The arrays in one folder, together no larger than `max_gb`; the least recently used are evicted first."""
 
     def __init__(self, folder: str | Path | None, max_gb: float):
-        self.folder = Path(folder).expanduser() if folder else Path(platformdirs.user_cache_dir("cxr")) / "stores"
+        self.folder = Path(folder).expanduser() if folder else Path(platformdirs.user_cache_dir("cxr")) / "arrays"
         self.limit = round(max_gb * GB)
 
-    def get(self, plan: Plan, fill: Callable[[Write], None]) -> Store | None:
-        """The store of `plan`, built by `fill` where it is not there; None where it is larger than the bound.
+    def get(self, plan: Plan, fill: Callable[[Write], None]) -> CachedArray | None:
+        """The array of `plan`, built by `fill` if it is missing; None if it is larger than `max_gb`.
 
-        `fill` gets a function to write some rows with: the number of the first, and their values.
+        `fill` is given a function that writes some rows: it takes the number of the first row and their values. A
+        damaged array is built again. A read-only folder serves the arrays it has.
 
-        A store that is there but damaged is built anew. A folder that cannot be written is read from where it has the
-        store already; else `CxrError` is raised.
+        Raises:
+            CxrError: the folder cannot be written and does not have the array, or the disk is full.
         """
         if plan.bytes > self.limit:
             log.warning(
-                "%s would take %s on disk, cache.max_gb allows %s: goes without",
-                plan.about, in_words(plan.bytes), in_words(self.limit),
-            )  # fmt: skip
+                "%s would take %s on disk, cache.max_gb allows %s: not cached",
+                plan.about,
+                human_size(plan.bytes),
+                human_size(self.limit),
+            )
             return None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / f".{plan.name}.lock"):
-                return self._found(plan) or self._built(plan, fill)
+                return self._open(plan) or self._build(plan, fill)
         except OSError as error:
-            if isinstance(error, PermissionError) and (found := self._found(plan)) is not None:
-                return found
+            if isinstance(error, PermissionError) and (array := self._open(plan)) is not None:
+                return array
             raise CxrError(
-                f"store {self.folder}: {error.strerror or error}; make room, or set cache.dir or cache.max_gb"
+                f"disk cache {self.folder}: {error.strerror or error}; free space, or set cache.dir or cache.max_gb"
             ) from None
 
-    def _found(self, plan: Plan) -> Store | None:
+    def find(self, plan: Plan) -> CachedArray | None:
+        """The array of `plan` if it is there and whole; nothing is built."""
+        return self._open(plan)
+
+    def _open(self, plan: Plan) -> CachedArray | None:
         folder = self.folder / plan.name
         if not (folder / FACTS).is_file():
             return None
@@ -124,51 +135,57 @@ class DiskCache:
         except (OSError, ValueError, KeyError, TypeError):
             whole = False
         if not whole:
-            log.warning("%s is damaged: built anew", folder)
+            log.warning("%s is damaged: built again", folder)
             return None
         with suppress(PermissionError):
-            os.utime(folder / FACTS)  # for `_make_room`: used now
-        log.info("%s: %s, %s, read from %s", plan.kind, plan.about, in_words(plan.bytes), folder)
-        return Store(folder, plan)
+            os.utime(folder / FACTS)  # for `_evict`: used now
+        log.info("%s: reading %s, %s, from %s", plan.kind, plan.about, human_size(plan.bytes), folder)
+        return CachedArray(folder, plan)
 
-    def _built(self, plan: Plan, fill: Callable[[Write], None]) -> Store:
+    def _build(self, plan: Plan, fill: Callable[[Write], None]) -> CachedArray:
         folder = self.folder / plan.name
-        for left in self.folder.glob(f".{plan.name}-*"):  # by a process that was killed: the lock is ours
-            shutil.rmtree(left, ignore_errors=True)
-        self._make_room(plan)
-        log.info("%s: %s, %s on disk, is written to %s", plan.kind, plan.about, in_words(plan.bytes), folder)
+        for leftover in self.folder.glob(f".{plan.name}-*"):  # of a killed process: we hold the lock
+            shutil.rmtree(leftover, ignore_errors=True)
+        self._evict(plan)
+        log.info("%s: writing %s, %s, to %s", plan.kind, plan.about, human_size(plan.bytes), folder)
         scratch = Path(tempfile.mkdtemp(prefix=f".{plan.name}-", dir=self.folder))
         try:
             with (scratch / ROWS).open("wb") as file:
-                # Written, not mapped: a full disk is then an error with a message, not a signal that kills.
+                # Written, not mapped: a full disk then raises an error instead of killing the process by a signal.
                 fill(lambda first, values: _write(file, plan, first, values))
                 file.truncate(plan.bytes)
                 file.flush()
                 os.fsync(file.fileno())
-            facts = {"format": FORMAT, "about": plan.about, "key": plan.key, "shape": list(plan.shape),
-                     "dtype": plan.dtype.str, "sha256": sha256_of(scratch / ROWS)}  # fmt: skip
+            facts = {
+                "format": FORMAT,
+                "about": plan.about,
+                "key": plan.key,
+                "shape": list(plan.shape),
+                "dtype": plan.dtype.str,
+                "sha256": sha256_of(scratch / ROWS),
+            }
             write_atomic(scratch / FACTS, (json.dumps(facts, indent=2) + "\n").encode())
             shutil.rmtree(folder, ignore_errors=True)
             scratch.rename(folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        return Store(folder, plan)
+        return CachedArray(folder, plan)
 
-    def _make_room(self, plan: Plan) -> None:
-        """Remove the least recently used stores until `plan` fits; those that are in use stay."""
-        there = sorted(self.listed(), key=lambda entry: entry[2])
-        excess = sum(size for _, size, _ in there) + plan.bytes - self.limit
-        for folder, size, _ in there:
+    def _evict(self, plan: Plan) -> None:
+        """Remove the least recently used arrays until `plan` fits."""
+        entries = sorted(self.listed(), key=lambda entry: entry[2])
+        excess = sum(size for _, size, _ in entries) + plan.bytes - self.limit
+        for folder, size, _ in entries:
             if excess <= 0:
                 return
             lock = FileLock(self.folder / f".{folder.name}.lock")
-            with lock:  # nobody builds it now; who reads it keeps what is mapped
+            with lock:  # nobody is building it; readers keep what they have mapped
                 shutil.rmtree(folder, ignore_errors=True)
-            log.info("removed %s (%s) to stay within cache.max_gb", folder.name, in_words(size))
+            log.info("removed %s (%s) to stay within cache.max_gb", folder.name, human_size(size))
             excess -= size
 
     def listed(self) -> Iterator[tuple[Path, int, float]]:
-        """Folder, bytes and time of last use of every finished store."""
+        """Folder, bytes and time of last use of every finished array."""
         for facts in self.folder.glob(f"*/{FACTS}"):
             try:
                 yield facts.parent, (facts.parent / ROWS).stat().st_size, facts.stat().st_mtime
@@ -176,7 +193,7 @@ class DiskCache:
                 continue
 
     def clear(self) -> int:
-        """Remove every store, and what broken-off attempts left; returns the bytes that were freed."""
+        """Remove every array and the leftovers of interrupted builds; returns the bytes freed."""
         freed = sum(size for _, size, _ in self.listed())
         shutil.rmtree(self.folder, ignore_errors=True)
         return freed
@@ -189,8 +206,8 @@ def _write(file: BinaryIO, plan: Plan, first: int, values: np.ndarray) -> None:
     file.write(np.ascontiguousarray(values).data)
 
 
-def in_words(size: int) -> str:
-    """Bytes as people say them."""
+def human_size(size: int) -> str:
+    """A number of bytes with its unit, such as `1.5 GB`."""
     for unit, name in ((GB, "GB"), (10**6, "MB"), (1000, "kB")):
         if size >= unit:
             return f"{size / unit:.1f} {name}"

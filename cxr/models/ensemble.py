@@ -1,4 +1,4 @@
-"""Several networks as one: the mean of their calibrated probabilities.
+"""Ensembles: several networks as one, by the mean of their calibrated probabilities.
 
 L. K. Hansen, P. Salamon, "Neural network ensembles", IEEE TPAMI 12 (1990).
 """
@@ -11,7 +11,11 @@ from cxr.models.bundle import Bundle
 
 
 def combine(bundles: list[Bundle]) -> Bundle:
-    """One bundle of several that share architecture, classes and input; else `CxrError`. It is not yet calibrated."""
+    """Combine bundles that share architecture, classes and input into one, which is not calibrated yet.
+
+    Raises:
+        CxrError: there is only one bundle, or they differ.
+    """
     first = bundles[0].network
     if len(bundles) < 2:
         raise CxrError(f"an ensemble of {len(bundles)} bundle; give at least 2")

@@ -1,7 +1,7 @@
-"""Where a network is cut: a prefix that stays frozen and a suffix that is trained.
+"""Splitting a network into a frozen prefix and a trainable suffix.
 
-The cut is made in the graph that torch.fx traces, so that any architecture can be cut whose blocks form a chain. Both
-halves call the very modules of the network: training one trains the network.
+The cut is made in the graph that torch.fx traces, so that any architecture whose blocks form a chain can be cut. Both
+halves share their modules with the network: training the suffix trains the network.
 """
 
 import copy
@@ -15,37 +15,39 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from cxr.errors import CxrError
 from cxr.models.build import Network
 
-# A child that holds this share of the backbone is no block but what the blocks stand in.
+# A child that holds this share of the backbone is a container of blocks, not a block.
 _CONTAINER_SHARE = 0.8
-# A frozen prefix sees whole chunks of so many images, the last one filled up: kernels may round odd batches otherwise,
-# and the features of an image would depend on its neighbours. On a CPU small chunks stay in its caches (measured: 8 is
-# 1.2 to 1.8 times as quick as 64); a GPU wants its batch whole.
+# A frozen prefix runs on whole chunks of this many images, the last one padded: kernels may round odd batch sizes
+# differently, and the features of an image would depend on its neighbours. On a CPU small chunks stay in its caches
+# (measured: 8 is 1.2 to 1.8 times as fast as 64); a GPU takes the whole batch at once.
 CHUNK = 8
 
 
 def blocks(network: Network) -> list[str]:
-    """Names of the backbone's blocks, from the input to the head: `features.0` to `features.8`, say."""
-    found = [name for name, child in network.module.named_children() if _size(child) and not _holds(name, network.head)]
+    """Names of the backbone's blocks from the input to the head, such as `features.0` to `features.8`."""
+    names = [name for name, child in network.module.named_children() if _size(child) and not _holds(name, network.head)]
     while True:
-        largest = max(found, key=lambda name: _size(network.module.get_submodule(name)))
-        total = sum(_size(network.module.get_submodule(name)) for name in found)
+        largest = max(names, key=lambda name: _size(network.module.get_submodule(name)))
+        total = sum(_size(network.module.get_submodule(name)) for name in names)
         child = network.module.get_submodule(largest)
-        inner = [f"{largest}.{name}" for name, part in child.named_children() if _size(part)]
+        inner = [f"{largest}.{name}" for name, grandchild in child.named_children() if _size(grandchild)]
         if len(inner) < 2 or _size(child) < _CONTAINER_SHARE * total:
-            return found
-        place = found.index(largest)
-        found[place : place + 1] = inner
+            return names
+        index = names.index(largest)
+        names[index : index + 1] = inner
 
 
-def split_at(network: Network, unfreeze: int | str) -> tuple[nn.Module, nn.Module]:
-    """Cut `network.module` into (prefix, suffix), with `suffix(prefix(x)) == module(x)`.
+def split_network(network: Network, unfreeze: int | str) -> tuple[nn.Module, nn.Module]:
+    """Cut `network.module` into (prefix, suffix) with `suffix(prefix(x)) == module(x)`.
 
-    `unfreeze` counts blocks from the head; 0 leaves the suffix the head alone (with the dropout before it), "all"
-    gives the suffix everything. The prefix is meant for eval mode without gradients. Names in the suffix's state
-    dict are those of the network's. Raises `CxrError` where there are not so many blocks, or the graph has no single
-    place to cut.
+    `unfreeze` counts blocks from the head: 0 leaves the suffix the head alone (with the dropout before it), "all" gives
+    it the whole network. The prefix is meant for eval mode without gradients. Names in the suffix's state dict are
+    those in the network's.
+
+    Raises:
+        CxrError: the network has fewer blocks, or its graph has no single tensor to cut at.
     """
-    if unfreeze == "all":
+    if isinstance(unfreeze, str):
         return nn.Identity(), network.module
     names = blocks(network)
     if unfreeze > len(names):
@@ -57,37 +59,37 @@ def split_at(network: Network, unfreeze: int | str) -> tuple[nn.Module, nn.Modul
     crossing = {arg for node in nodes[cut:] for arg in node.all_input_nodes if nodes.index(arg) < cut}
     tensors = [node for node in crossing if node.op != "get_attr"]
     if len(tensors) != 1:
-        raise CxrError(f"unfreeze={unfreeze}: {network.name} cannot be cut there; try another number, or all")
+        raise CxrError(f"unfreeze={unfreeze}: {network.name} cannot be cut there; try another number or all")
     boundary = tensors[0]
     return _prefix(network.module, graph, boundary), _suffix(network.module, nodes[cut:], boundary)
 
 
-def frozen(prefix: nn.Module, x: Tensor) -> Tensor:
-    """`prefix(x)` without gradients; what an image gives does not depend on the batch it is in."""
+def run_frozen(prefix: nn.Module, x: Tensor) -> Tensor:
+    """`prefix(x)` without gradients; the features of an image do not depend on the batch it is in."""
     if isinstance(prefix, nn.Identity):
         return x
     with torch.no_grad():
-        lacking = -len(x) % CHUNK
-        filled = torch.cat([x, x[:1].expand(lacking, *x.shape[1:])]) if lacking else x
-        filled = filled.contiguous(memory_format=torch.channels_last)
-        chunks = filled.split(CHUNK) if x.device.type == "cpu" else [filled]
+        missing = -len(x) % CHUNK
+        padded = torch.cat([x, x[:1].expand(missing, *x.shape[1:])]) if missing else x
+        padded = padded.contiguous(memory_format=torch.channels_last)
+        chunks = padded.split(CHUNK) if x.device.type == "cpu" else [padded]
         return torch.cat([prefix(chunk) for chunk in chunks])[: len(x)]
 
 
-def folded(prefix: nn.Module) -> nn.Module:
-    """A copy for inference alone: batch norms that follow a convolution are folded into its weights."""
-    copied = copy.deepcopy(prefix).eval().requires_grad_(False)
-    for module in [m for m in copied.modules() if isinstance(m, nn.Sequential)]:
-        children = list(module.named_children())
-        for (name, conv), (after, norm) in pairwise(children):
+def fold_batch_norms(module: nn.Module) -> nn.Module:
+    """Copy a module for inference, with each batch norm that follows a convolution folded into its weights."""
+    folded = copy.deepcopy(module).eval().requires_grad_(False)
+    for sequence in [m for m in folded.modules() if isinstance(m, nn.Sequential)]:
+        children = list(sequence.named_children())
+        for (conv_name, conv), (norm_name, norm) in pairwise(children):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(module, name, fuse_conv_bn_eval(conv, norm))
-                setattr(module, after, nn.Identity())
-    return copied
+                setattr(sequence, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(sequence, norm_name, nn.Identity())
+    return folded
 
 
 class _Tracer(fx.Tracer):
-    """Sees whole modules, not their insides, but for the containers that blocks stand in."""
+    """Traces whole modules as leaves, except the containers that hold the blocks."""
 
     def __init__(self, block_names: list[str]):
         super().__init__()
@@ -105,27 +107,28 @@ def _outer(name: str) -> Iterator[str]:
 
 
 def _prefix(module: nn.Module, graph: fx.Graph, boundary: fx.Node) -> nn.Module:
-    part, copies = fx.Graph(), {}
+    half = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
-        copies[node] = part.node_copy(node, copies.__getitem__)
+        copies[node] = half.node_copy(node, copies.__getitem__)
         if node is boundary:
             break
-    part.output(copies[boundary])
-    return _module(module, part)
+    half.output(copies[boundary])
+    return _module(module, half)
 
 
 def _suffix(module: nn.Module, nodes: list[fx.Node], boundary: fx.Node) -> nn.Module:
-    part = fx.Graph()
-    copies = {boundary: part.placeholder("features")}
+    half = fx.Graph()
+    copies = {boundary: half.placeholder("features")}
 
     def copied(node: fx.Node) -> fx.Node:
         if node not in copies:  # a parameter of the module itself that was read before the cut
-            copies[node] = part.node_copy(node)
+            copies[node] = half.node_copy(node)
         return copies[node]
 
     for node in nodes:
-        copies[node] = part.node_copy(node, copied)
-    return _module(module, part)
+        copies[node] = half.node_copy(node, copied)
+    return _module(module, half)
 
 
 def _module(module: nn.Module, graph: fx.Graph) -> nn.Module:
@@ -137,13 +140,13 @@ def _module(module: nn.Module, graph: fx.Graph) -> nn.Module:
 
 
 def _block_start(nodes: list[fx.Node], unfrozen: list[str]) -> fx.Node:
-    return next(n for n in nodes if n.op == "call_module" and any(_holds(block, n.target) for block in unfrozen))
+    return next(n for n in nodes if n.op == "call_module" and any(_holds(block, str(n.target)) for block in unfrozen))
 
 
 def _head_start(nodes: list[fx.Node], network: Network) -> fx.Node:
     node = next(n for n in nodes if n.op == "call_module" and n.target == network.head)
     before = node.all_input_nodes[0]
-    dropped = before.op == "call_module" and isinstance(network.module.get_submodule(before.target), nn.Dropout)
+    dropped = before.op == "call_module" and isinstance(network.module.get_submodule(str(before.target)), nn.Dropout)
     return before if dropped else node
 
 

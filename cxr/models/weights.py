@@ -1,4 +1,4 @@
-"""Pretrained weights: which file, which input spec, and plain words where they cannot be had."""
+"""Pretrained weights: where they come from, and the input they were tested with."""
 
 import pickle
 from pathlib import Path
@@ -19,7 +19,7 @@ SCRATCH = "model.weights=none trains from scratch"
 
 
 def default(name: str) -> WeightsEnum | None:
-    """torchvision's best ImageNet weights for an architecture; None where it has none."""
+    """Torchvision's best ImageNet weights for an architecture; None where it has none."""
     try:
         return torchvision.models.get_model_weights(name).DEFAULT
     except (ValueError, AttributeError):
@@ -60,31 +60,31 @@ def state(name: str, weights: str) -> dict[str, Tensor] | None:
 def read(file: Path) -> dict[str, Tensor]:
     """A state dict from a file, read without running any code in it."""
     if not file.is_file():
-        raise CxrError(f"model.weights={file}: no such file; allowed: imagenet, none, or a state dict (.pth)")
+        raise CxrError(f"model.weights={file}: no such file; expected imagenet, none, or a state dict (.pth)")
     try:
         loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CxrError(
-            f"{file} holds more than tensors, or is damaged; save the state dict alone: "
+            f"{file} is damaged or holds more than tensors; save the state dict alone: "
             "torch.save(model.state_dict(), FILE)"
         ) from None
     except Exception as error:  # torch raises many kinds for damaged files
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise CxrError(f"{file} is damaged or no file of weights ({line}); fetch or save it again") from None
+        raise CxrError(f"{file} is damaged or not a file of weights ({line}); download or save it again") from None
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise CxrError(f"{file} is no state dict; save the state dict alone: torch.save(model.state_dict(), FILE)")
+        raise CxrError(f"{file} is not a state dict; save the state dict alone: torch.save(model.state_dict(), FILE)")
     return loaded
 
 
 def _downloaded(entry: WeightsEnum) -> dict[str, Tensor]:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     target = folder / Path(urlparse(entry.url).path).name
-    way_out = f"put the file at {target}, or give -P model.weights=FILE.pth; {SCRATCH}"
+    remedy = f"put the file at {target}, or give -P model.weights=FILE.pth; {SCRATCH}"
     try:
         return entry.get_state_dict(progress=True, check_hash=True)
     except RuntimeError as error:
         if "hash" in str(error):
-            raise CxrError(f"{entry.url}: the download is damaged ({error}); try again, or {way_out}") from None
-        raise CxrError(f"{target} is damaged ({str(error).splitlines()[0]}); delete it, or {way_out}") from None
+            raise CxrError(f"{entry.url}: the download is damaged ({error}); try again, or {remedy}") from None
+        raise CxrError(f"{target} is damaged ({str(error).splitlines()[0]}); delete it, or {remedy}") from None
     except (URLError, OSError, EOFError, pickle.UnpicklingError) as error:
-        raise CxrError(f"{entry.url} could not be had ({error}); {way_out}") from None
+        raise CxrError(f"{entry.url} could not be downloaded ({error}); {remedy}") from None

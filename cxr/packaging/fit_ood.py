@@ -1,6 +1,6 @@
-"""Fit the guard of a model: what training images look like to it, and from where on a picture is too unlike them.
+"""Fits the out-of-distribution detector of a model.
 
-Training images tell the shape, validation images the thresholds; the test part is not touched.
+Training images give its shape, validation images its thresholds; the test split is not used.
 """
 
 from dataclasses import replace
@@ -13,33 +13,41 @@ from cxr.errors import CxrError
 from cxr.serving.ood import OODDetector, unit
 
 DIRECTIONS = 64
-INVERTED_SHARE = 0.002  # of validation images that the probe may call negatives
-_PENALTY = 1.0  # inverse strength of the probe's penalty, on features of unit spread
-_LEAST = 10  # training images without which nothing can be fitted
+INVERTED_SHARE = 0.002  # share of validation images that the probe may call negatives
+_PENALTY = 1.0  # inverse strength of the penalty of the probe, on features of unit variance
+_LEAST = 10  # training images below which nothing can be fitted
 
 
-def fit(train: ndarray, negatives: ndarray, val: ndarray, ood_share: float) -> OODDetector:
-    """A guard from features (n, F): of training images, of the same or others as negatives, of validation images.
+def fit_detector(train: ndarray, negatives: ndarray, val: ndarray, ood_share: float) -> OODDetector:
+    """Fit a detector to features of shape (n, F).
 
-    A share `ood_share` of the validation images may lie too far from training.
+    Args:
+        train: of training images.
+        negatives: of training images with black and white exchanged.
+        val: of validation images.
+        ood_share: share of the validation images that may count as out of distribution.
+
+    Raises:
+        CxrError: there are too few images.
     """
     if len(train) < _LEAST or not len(val):
-        raise CxrError(f"{len(train)} training and {len(val)} validation images; {_LEAST} and 1 are needed at least")
+        raise CxrError(f"{len(train)} training and {len(val)} validation images; at least {_LEAST} and 1 are required")
     learnt = unit(train)
     mean, directions, rest = _gaussian(learnt)
-    draft = OODDetector(mean, directions, rest, np.float64(0), _probe(learnt, unit(negatives)), np.float64(0))
+    draft = OODDetector(mean, directions, rest, np.array(0.0), _probe(learnt, unit(negatives)), np.array(0.0))
     far = np.quantile(draft.distances(val), 1 - ood_share)
-    return replace(draft, far=far, inverted=np.maximum(np.quantile(draft.negatives(val), 1 - INVERTED_SHARE), 0.0))
+    inverted = np.maximum(np.quantile(draft.inversion_scores(val), 1 - INVERTED_SHARE), 0.0)
+    return replace(draft, far=np.asarray(far), inverted=inverted)
 
 
 def _gaussian(rows: ndarray) -> tuple[ndarray, ndarray, ndarray]:
-    """Mean, main directions over their spreads, and the variance along each of the others."""
+    """Mean, main directions divided by the spread along each, and the variance along each of the others."""
     mean = rows.mean(0)
     _, sizes, directions = np.linalg.svd(rows - mean, full_matrices=False)
     variances = sizes**2 / len(rows)
     kept = min(DIRECTIONS, len(rows) // 4, rows.shape[1] - 1)
     rest = max(float(variances[kept:].sum()) / (rows.shape[1] - kept), 1e-12)
-    return mean, directions[:kept] / np.sqrt(np.maximum(variances[:kept], rest))[:, None], np.float64(rest)
+    return mean, directions[:kept] / np.sqrt(np.maximum(variances[:kept], rest))[:, None], np.array(rest)
 
 
 def _probe(upright: ndarray, negative: ndarray) -> ndarray:

@@ -1,100 +1,93 @@
-"""From a bundle to the folder that is served: network as ONNX, guard, facts; checked against the bundle itself.
+"""From a bundle to the folder that is served: network as ONNX, out-of-distribution detector, configuration.
 
-Reads a bundle and its split; writes `model.onnx`, `guard.npz` and `service.json` (see `cxr.serving.service`). What is
-served must answer as what was evaluated: probabilities that differ by more than `TOLERANCE` are an error.
+Writes `model.onnx`, `ood.npz` and `service.json` (see `cxr.serving.service`). The served network must answer as the
+evaluated one: probabilities that differ by more than `TOLERANCE` are an error.
 """
 
 import hashlib
 import json
 import logging
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
 from cxr.common.files import write_atomic
 from cxr.common.hardware import cores
-from cxr.datasets.manifest import Manifest, read_verified
 from cxr.errors import CxrError
-from cxr.imaging import decode
-from cxr.imaging.preprocess import InputSpec
+from cxr.evaluation.results import PackagingResult, Referrals
+from cxr.loading.rasters import RasterDataset, in_order, read_batches
 from cxr.models.bundle import Bundle
-from cxr.packaging import fit_ood
 from cxr.packaging.export_onnx import to_onnx
-from cxr.serving.ood import OODDetector, implausible
-from cxr.serving.probabilities import pneumonia_probability, softmax, undecided
-from cxr.serving.service import ARGMAX, BATCH, FACTS, FORMAT, GUARD, MODEL
+from cxr.packaging.fit_ood import fit_detector
+from cxr.serving.ood import OODDetector
+from cxr.serving.probabilities import ARGMAX, in_band, pneumonia_probability, softmax
+from cxr.serving.service import BATCH, CONFIG, DETECTOR, FORMAT, MODEL
 from cxr.serving.session import Session
 from cxr.settings.schema import ServingSettings
 
-log = logging.getLogger("cxr.packaging.package")
+log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4  # between probabilities of the bundle and of the served network
-REFERRED = 0.03  # of validation images; more are worth a warning
+MANY_REFERRED = 0.03  # share of validation images above which a warning is logged
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What a network gives for the n images of a part, and what the first sight of each picture tells."""
+class Outputs:
+    """Outputs of the served network for n images.
 
-    logits: ndarray  # (n, C)
-    features: ndarray  # (n, F)
-    negatives: ndarray  # (n or 0, F): features with black and white exchanged
-    implausible: list[list[str]]
+    Attributes:
+        logits: `float64` of shape (n, C).
+        features: `float32` of shape (n, F).
+        negatives: features of the images with black and white exchanged, of shape (n, F), or (0, F) if not computed.
+        implausible: whether each image is implausible at first sight, `bool` of shape (n,).
+    """
 
-
-def look(session: Session, spec: InputSpec, part: Manifest, *, negatives: bool = False) -> Looked:
-    """Send all images of a part through the network as a server does."""
-
-    def one(row: int) -> tuple[ndarray, list[str]]:
-        picture = decode.decode_image(read_verified(part, row))
-        return spec.to_raster(picture.grey), implausible(picture)
-
-    logits, features, inverted, reasons = [], [], [], []
-    with ThreadPoolExecutor(cores()) as pool:
-        for start in range(0, len(part), BATCH):
-            found = list(pool.map(one, range(start, min(start + BATCH, len(part)))))
-            rasters = np.stack([raster for raster, _ in found])
-            for kept, given in zip((logits, features), session.run(rasters), strict=False):
-                kept.append(given)
-            if negatives:
-                inverted.append(session.run(255 - rasters)[1])
-            reasons += [own for _, own in found]
-    width = features[0].shape[1]
-    return Looked(np.concatenate(logits).astype(np.float64), np.concatenate(features),
-                  np.concatenate(inverted) if negatives else np.empty((0, width)), reasons)  # fmt: skip
+    logits: ndarray
+    features: ndarray
+    negatives: ndarray
+    implausible: ndarray
 
 
 def write(
-    folder: Path, bundle: Bundle, manifest: Manifest, settings: ServingSettings, seed: int,
+    folder: Path,
+    bundle: Bundle,
+    datasets: dict[str, RasterDataset],
+    settings: ServingSettings,
+    seed: int,
     evaluated: dict[str, ndarray],
-) -> dict[str, Any]:  # fmt: skip
-    """Write what is served into `folder`; returns how it differs from `evaluated` and whom it refers, by part.
+) -> PackagingResult:
+    """Write what is served into `folder`, and tell how it differs from `evaluated` and which images it refers.
 
-    `evaluated` has the bundle's own probabilities for all images of "val" and "test".
+    Args:
+        folder: made if absent.
+        bundle: the evaluated bundle.
+        datasets: "train", and the splits of `evaluated`.
+        settings: limits, abstention band, and the size of the sample that the detector is fitted on.
+        seed: draws that sample from the training split.
+        evaluated: the bundle's probabilities (n, C) for all images of "val" and "test".
+
+    Raises:
+        CxrError: the network as ONNX answers differently, or the bundle lacks the operating point in `settings`.
     """
     if settings.operating_point not in (ARGMAX, *bundle.operating_points):
         allowed = ", ".join((ARGMAX, *bundle.operating_points))
         raise CxrError(f"serving.operating_point={settings.operating_point}; this bundle has {allowed}")
-    network = to_onnx(bundle)
-    session = Session(network, cores(), bundle.network.spec.size)
-    train = manifest.split("train")
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[: settings.ood_images])
-    sample = Manifest(train.rows.iloc[chosen].reset_index(drop=True), train.root, train.classes)
     spec = bundle.network.spec
-    learnt = look(session, spec, sample, negatives=True)
-    parts = {split: look(session, spec, manifest.split(split)) for split in evaluated}
-    differences = {split: _difference(bundle, parts[split], evaluated[split]) for split in evaluated}
+    network = to_onnx(bundle)
+    session = Session(network, cores(), spec.size)
+    train = datasets["train"]
+    sample = np.sort(np.random.default_rng(seed).permutation(len(train))[: settings.ood_images])
+    learnt = run(session, train, sample, negatives=True)
+    outputs = {split: run(session, datasets[split], np.arange(len(datasets[split]))) for split in evaluated}
+    differences = {split: _difference(bundle, outputs[split], evaluated[split]) for split in evaluated}
     log.info("served and evaluated probabilities differ by at most %.1e", max(differences.values()))
-    guard = fit_ood.fit(learnt.features, learnt.negatives, parts["val"].features, settings.ood_share)
-    files = {MODEL: network, GUARD: guard.save()}
+    detector = fit_detector(learnt.features, learnt.negatives, outputs["val"].features, settings.ood_share)
+    files = {MODEL: network, DETECTOR: detector.save()}
     for name, content in files.items():
         write_atomic(folder / name, content)
-    facts = {
+    config = {
         "format": FORMAT,
         "classes": list(bundle.network.classes),
         "input": spec.to_dict(),
@@ -105,19 +98,44 @@ def write(
         "limits": {name: getattr(settings, name) for name in ("max_bytes", "max_pixels", "max_images")},
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
-    write_atomic(folder / FACTS, (json.dumps(facts, indent=2, allow_nan=False) + "\n").encode())
-    guard = OODDetector.load(folder / GUARD)  # as rounded by its file
-    referred = {split: _referred(bundle, guard, parts[split], settings) for split in parts}
-    if referred["val"]["share"] > REFERRED:
-        log.warning("%.1f %% of the validation images would be referred; a narrower serving.abstain or a smaller "
-                    "serving.ood_share refers fewer", 100 * referred["val"]["share"])  # fmt: skip
-    return {"largest_difference": max(differences.values()), "referred": referred}
+    write_atomic(folder / CONFIG, (json.dumps(config, indent=2, allow_nan=False) + "\n").encode())
+    detector = OODDetector.load(folder / DETECTOR)  # as rounded by its file
+    referred = {split: _referrals(bundle, detector, outputs[split], settings) for split in outputs}
+    if referred["val"].share > MANY_REFERRED:
+        log.warning(
+            "%.1f %% of the validation images would be referred; narrow serving.abstain or lower serving.ood_share "
+            "to refer fewer",
+            100 * referred["val"].share,
+        )
+    return PackagingResult(largest_difference=max(differences.values()), referred=referred)
 
 
-def _difference(bundle: Bundle, found: Looked, evaluated: ndarray) -> float:
-    served = softmax(found.logits / bundle.temperature)
+def run(session: Session, dataset: RasterDataset, index: ndarray, *, negatives: bool = False) -> Outputs:
+    """Send the images of `index` through the served network, in batches as a server does."""
+    batches = [index[rows] for rows in in_order(len(index), BATCH)]
+    logits: list[ndarray] = []
+    features: list[ndarray] = []
+    inverted: list[ndarray] = []
+    implausible: list[ndarray] = []
+    for records in read_batches(dataset.records, batches):
+        batch_logits, batch_features, _ = session.run(records["raster"])
+        logits.append(batch_logits.astype(np.float64))
+        features.append(batch_features)
+        implausible.append(records["implausible"])
+        if negatives:
+            inverted.append(session.run(255 - records["raster"])[1])
+    return Outputs(
+        np.concatenate(logits),
+        np.concatenate(features),
+        np.concatenate(inverted) if negatives else np.empty((0, features[0].shape[1])),
+        np.concatenate(implausible),
+    )
+
+
+def _difference(bundle: Bundle, outputs: Outputs, evaluated: ndarray) -> float:
+    served = softmax(outputs.logits / bundle.temperature)
     difference = float(np.abs(served - evaluated).max())
-    if not difference <= TOLERANCE:
+    if not difference <= TOLERANCE:  # NaN included
         raise CxrError(
             f"{bundle.network.name} as ONNX gives other probabilities (by {difference:.1e}, allowed is {TOLERANCE:g}); "
             "this architecture cannot be served, evaluate it with registry.register=false"
@@ -125,15 +143,18 @@ def _difference(bundle: Bundle, found: Looked, evaluated: ndarray) -> float:
     return difference
 
 
-def _referred(bundle: Bundle, guard: OODDetector, found: Looked, settings: ServingSettings) -> dict[str, Any]:
-    """Share of the images of a part that would be referred, and for which reasons (some for several)."""
-    pneumonia = pneumonia_probability(softmax(found.logits / bundle.temperature))
-    kinds = {
-        "undecided": undecided(pneumonia, settings.abstain),
-        "unlike training": guard.are_far(guard.distances(found.features)),
-        "inverted": guard.are_negatives(found.features),
-        "implausible": np.array([bool(reasons) for reasons in found.implausible]),
+def _referrals(bundle: Bundle, detector: OODDetector, outputs: Outputs, settings: ServingSettings) -> Referrals:
+    low, high = settings.abstain
+    pneumonia = pneumonia_probability(softmax(outputs.logits / bundle.temperature))
+    masks = {
+        "undecided": in_band(pneumonia, (low, high)),
+        "unlike training": detector.is_far(detector.distances(outputs.features)),
+        "inverted": detector.is_inverted(outputs.features),
+        "implausible": outputs.implausible,
     }
-    any_ = np.logical_or.reduce(list(kinds.values()))
-    return {"images": len(any_), "share": float(any_.mean()),
-            "reasons": Counter({name: int(mask.sum()) for name, mask in kinds.items()})}  # fmt: skip
+    referred = np.logical_or.reduce(list(masks.values()))
+    return Referrals(
+        images=len(referred),
+        share=float(referred.mean()),
+        reasons={name: int(mask.sum()) for name, mask in masks.items()},
+    )

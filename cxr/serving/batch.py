@@ -1,7 +1,7 @@
-"""Score many files: one row for each, in the order given, in memory that does not grow with their number.
+"""Batch scoring of many files: one row for each, in the order given, in constant memory.
 
-Rows are written in parts beside the output (`preds.parquet.parts/`), each part whole or absent. A run that was killed
-goes on after its last part; at the end the parts become one Parquet file, which appears whole.
+Rows are written in shards beside the output (`preds.parquet.shards/`), each of them whole or absent. A killed run
+resumes after its last shard; at the end the shards are joined into one Parquet file, which appears whole.
 """
 
 import hashlib
@@ -12,8 +12,9 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,42 +27,42 @@ from cxr.common.files import write_atomic
 from cxr.errors import CxrError
 from cxr.imaging import dicom
 from cxr.imaging.decode import SUFFIXES
-from cxr.serving.service import BATCH, Service, kinds
+from cxr.serving.service import BATCH, Service, column_types
 
-log = logging.getLogger("cxr.serving.batch")
+log = logging.getLogger(__name__)
 
-PART_ROWS = 512
+SHARD_ROWS = 512
 _PLAN = "plan.json"
-_AHEAD = 2  # batches under way: one is decoded while another goes through the network
+_AHEAD = 2  # batches in flight: one is decoded while another goes through the network
 _LOG_EVERY_S = 15
 
 
-def listed(source: Path) -> list[str]:
-    """Paths of the files to score: all pictures below a folder, by name, or the lines of a list file, as they stand.
+def list_files(source: Path) -> list[str]:
+    """Paths of the files to score: all images below a folder, sorted by name, or the lines of a list file, in order.
 
-    Below a folder, DICOM files are known by their content where they have no suffix, as archives leave them. Paths in
-    a list file are relative to its folder.
+    DICOM files without a suffix, as archives leave them, are recognised by their content. Paths in a list file are
+    relative to its folder.
     """
     if source.is_dir():
-        found = sorted(str(path) for path in _below(source))
-        if not found:
-            raise CxrError(f"input={source}: no pictures below it ({', '.join(SUFFIXES)}, or DICOM without a suffix)")
-        return found
+        paths = sorted(str(path) for path in _images_below(source))
+        if not paths:
+            raise CxrError(f"input={source}: no images below it ({', '.join(SUFFIXES)}, or DICOM without a suffix)")
+        return paths
     if not source.is_file():
-        raise CxrError(f"input={source} does not exist; give a folder, or a file with one path a line")
+        raise CxrError(f"input={source} does not exist; give a folder, or a file with one path per line")
     if source.suffix.lower() in SUFFIXES:
         return [str(source)]
     try:
         lines = source.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise CxrError(f"input={source}: no list of paths ({error}); one path a line, in UTF-8") from None
-    found = [str(source.parent / line.strip()) for line in lines if line.strip()]
-    if not found:
-        raise CxrError(f"input={source}: an empty list; one path a line")
-    return found
+        raise CxrError(f"input={source}: not a list of paths ({error}); write one path per line, in UTF-8") from None
+    paths = [str(source.parent / line.strip()) for line in lines if line.strip()]
+    if not paths:
+        raise CxrError(f"input={source}: the list is empty; write one path per line")
+    return paths
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _images_below(folder: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name != "__MACOSX" and not name.startswith("."))
         for name in names:
@@ -82,38 +83,38 @@ def _is_dicom(path: Path) -> bool:
 
 
 def score(service: Service, paths: list[str], output: Path, options: dict[str, Any], identity: str) -> dict[str, int]:
-    """Write one row a path to `output`; returns the number of rows by status.
+    """Write one row per path to `output`; returns the number of rows by status.
 
-    `options` go to `Service.answer`. `identity` names the model: parts and output of another one, of other options or
-    of another list are never mixed with these.
+    `options` are passed to `Service.answer`. `identity` names the model: shards and output of another model, of other
+    options or of another list are never mixed with these.
     """
     if output.suffix != ".parquet":
-        raise CxrError(f"output={output}: a name that ends in .parquet is needed")
+        raise CxrError(f"output={output}: expected a name that ends in .parquet")
     plan = hashlib.sha256(json.dumps([identity, options, paths]).encode()).hexdigest()
     if output.exists():
         if _plan_of(output) != plan:
-            raise CxrError(f"output={output} holds something else already; remove it, or give another name")
-        log.info("%s is complete already", output)
+            raise CxrError(f"output={output} already holds other results; remove it, or give another name")
+        log.info("%s is already complete", output)
         return _statuses(output)
-    folder = output.with_name(output.name + ".parts")
+    folder = output.with_name(output.name + ".shards")
     _claim(folder, plan)
-    names = [f"part-{number:06d}.parquet" for number in range(-(-len(paths) // PART_ROWS))]
+    names = [f"shard-{number:06d}.parquet" for number in range(-(-len(paths) // SHARD_ROWS))]
     missing = [number for number, name in enumerate(names) if not (folder / name).is_file()]
     if len(missing) < len(names):
-        log.info("going on: %d of %d parts are there already", len(names) - len(missing), len(names))
+        log.info("resuming: %d of %d shards are already there", len(names) - len(missing), len(names))
     schema = _schema(service.classes)
-    left = sum(len(paths[n * PART_ROWS : (n + 1) * PART_ROWS]) for n in missing)
+    left = sum(len(paths[n * SHARD_ROWS : (n + 1) * SHARD_ROWS]) for n in missing)
     with _Progress(left) as progress:
         for number in missing:
-            rows = _part(service, paths[number * PART_ROWS : (number + 1) * PART_ROWS], options, progress)
+            rows = _shard(service, paths[number * SHARD_ROWS : (number + 1) * SHARD_ROWS], options, progress)
             table = pa.Table.from_pandas(rows, schema, preserve_index=False)
-            write_atomic(folder / names[number], lambda file, table=table: parquet.write_table(table, file))
+            write_atomic(folder / names[number], partial(parquet.write_table, table))
     _join([folder / name for name in names], output, schema.with_metadata({"cxr.plan": plan}))
     shutil.rmtree(folder)
     return _statuses(output)
 
 
-def _part(service: Service, paths: list[str], options: dict[str, Any], progress: "_Progress") -> pd.DataFrame:
+def _shard(service: Service, paths: list[str], options: dict[str, Any], progress: "_Progress") -> pd.DataFrame:
     size = min(BATCH, service.limits.max_images)
     waiting: deque[Future] = deque()
     tables = []
@@ -143,7 +144,7 @@ def _answers(service: Service, paths: list[str], options: dict[str, Any]) -> pd.
 
 
 def _read(path: Path, max_bytes: int) -> tuple[bytes | None, str]:
-    """The bytes of a file, or why there are none."""
+    """The bytes of a file, or why it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(max_bytes + 1), ""
@@ -153,24 +154,24 @@ def _read(path: Path, max_bytes: int) -> tuple[bytes | None, str]:
 
 def _schema(classes: tuple[str, ...]) -> pa.Schema:
     arrow = {"double": pa.float64(), "string": pa.string()}
-    return pa.schema({"path": pa.string(), **{name: arrow[kind] for name, kind in kinds(classes).items()}})
+    return pa.schema({"path": pa.string(), **{name: arrow[kind] for name, kind in column_types(classes).items()}})
 
 
 def _claim(folder: Path, plan: str) -> None:
-    """Make the folder of parts, or make sure that those in it are ours."""
+    """Make the folder of shards, or make sure that those in it are ours."""
     file = folder / _PLAN
     if file.is_file():
         if file.read_text(encoding="utf-8") != plan:
-            raise CxrError(f"{folder} holds parts of another prediction; remove it, or give another output")
+            raise CxrError(f"{folder} holds shards of another prediction; remove it, or give another output")
         return
     write_atomic(file, plan.encode())
 
 
-def _join(parts: list[Path], output: Path, schema: pa.Schema) -> None:
+def _join(shards: list[Path], output: Path, schema: pa.Schema) -> None:
     def copy(file: Any) -> None:
         with parquet.ParquetWriter(file, schema) as writer:
-            for part in parts:
-                writer.write_table(parquet.read_table(part).replace_schema_metadata(schema.metadata))
+            for shard in shards:
+                writer.write_table(parquet.read_table(shard).replace_schema_metadata(schema.metadata))
 
     write_atomic(output, copy)
 
@@ -191,13 +192,11 @@ def _statuses(output: Path) -> dict[str, int]:
 
 
 class _Progress:
-    """A bar for a person, a line now and then for a log."""
+    """A progress bar on a terminal, and a line in the log now and then."""
 
     def __init__(self, total: int):
         self.total, self.done, self.last = total, 0, time.monotonic()
-        self.bar: Callable[..., Any] = tqdm(
-            total=total, desc="scoring", unit="image", leave=False, disable=not sys.stderr.isatty()
-        )
+        self.bar = tqdm(total=total, desc="scoring", unit="image", leave=False, disable=not sys.stderr.isatty())
 
     def __enter__(self) -> "_Progress":
         return self

@@ -31,41 +31,36 @@ _KINDS = ("application/json", "text/csv")
 class Refused(MlflowException):
     """A request that is answered with status 400 and one line.
 
-    MLflow writes the whole input in front of the message of an exception that it passes on: what is said here cannot
-    be changed any more.
+    MLflow puts the whole input in front of the message of an exception that it passes on; `line` stays as it was.
     """
 
     def __init__(self, line: str):
-        self._line = line
+        self.line = line
         super().__init__(line, error_code=INVALID_PARAMETER_VALUE)
-
-    @property
-    def message(self) -> str:
-        return self._line
-
-    @message.setter
-    def message(self, longer: str) -> None:
-        pass
 
 
 class ServedModel(PythonModel):
-    """Answers one row for each picture in the column `image` (see `cxr.serving.service.columns`)."""
+    """Answers one row for each image in the column `image` (see `cxr.serving.service.columns`)."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the network and answer once, so that the first caller does not wait for it."""
+        """Load the network and run it once, so that the first caller does not wait for it."""
         folder = Path(context.artifacts[ARTIFACT])
         self.service = Service(folder, threads=max(1, cores() // _workers()), version=_version(folder))
         if _SERVER in sys.modules:
-            _answer_plainly(sys.modules[_SERVER])
+            _install_error_handler(sys.modules[_SERVER])
 
-    def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None):
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """A table with the answers, in the order of the rows; see `Service.answer` for `params`."""
         given = params or {}
         try:
             return self.service.answer(
-                _column(model_input), point=str(given.get("operating_point") or ""),
-                with_heat=bool(given.get("heatmap", False)), strict=bool(given.get("strict", True)),
-            )  # fmt: skip
+                _column(model_input),
+                point=str(given.get("operating_point") or ""),
+                with_heatmap=bool(given.get("heatmap", False)),
+                strict=bool(given.get("strict", True)),
+            )
         except ImageError as error:
             raise Refused(str(error)) from None
 
@@ -75,11 +70,11 @@ def _column(model_input: Any) -> list[Any]:
         model_input = pd.DataFrame({name: list(np.atleast_1d(cells)) for name, cells in model_input.items()})
     if isinstance(model_input, pd.DataFrame) and COLUMN in model_input.columns:
         return list(model_input[COLUMN])
-    raise Refused(f"a column {COLUMN!r} with pictures is needed; {_SEND}")
+    raise Refused(f"expected a column {COLUMN!r} with images; {_SEND}")
 
 
 def _version(folder: Path) -> str:
-    """The version in the registry; MLflow leaves it beside a model that it has fetched from there."""
+    """The version in the registry, which MLflow writes beside a model that it downloads from there."""
     file = folder.parents[1] / "registered_model_meta"
     if not file.is_file():
         return "not registered"
@@ -88,7 +83,7 @@ def _version(folder: Path) -> str:
 
 
 def _workers() -> int:
-    """How many processes the server has, each of them with a share of the cores."""
+    """Number of processes of the server, which share the cores."""
     words = sys.argv
     for flag in ("--workers", "-w"):
         if flag in words[:-1] and words[words.index(flag) + 1].isdigit():
@@ -96,41 +91,44 @@ def _workers() -> int:
     return 1
 
 
-def _answer_plainly(server: Any) -> None:
-    """Let the server that loads this model answer bad requests in one line.
+def _install_error_handler(server: Any) -> None:
+    """Make the server that loads this model answer bad requests in one line.
 
-    As it comes it sends back the whole of a body that it cannot parse, a stack trace for most errors in it, and status
-    500 where the content type is missing.
+    By itself it echoes a body that it cannot parse, sends a stack trace for most errors in it, and status 500 for a
+    missing content type.
     """
-    if not hasattr(server.invocations, "plain"):
-        server.invocations = _plain(server.invocations, server.InvocationsResponse)
+    if not getattr(server.invocations, "one_line_errors", False):  # this file may be loaded twice
+        server.invocations = _Invocations(server.invocations, server.InvocationsResponse)
 
 
-def _plain(invocations: Callable[..., Any], response: Callable[..., Any]) -> Callable[..., Any]:
-    def answered(data: Any, content_type: str | None, model: Any, _: Any) -> Any:
+class _Invocations:
+    """MLflow's handler of a request body, with errors of one line."""
+
+    one_line_errors = True
+
+    def __init__(self, invocations: Callable[..., Any], response: Callable[..., Any]):
+        self.invocations, self.response = invocations, response
+
+    def __call__(self, data: Any, content_type: str | None, model: Any, _: Any) -> Any:
         kind = (content_type or "").split(";")[0].strip().lower()
         if kind not in _KINDS:
-            return _refusal(response, 415, f"the content type must be one of {', '.join(_KINDS)}")
+            return self._refusal(415, f"the content type must be one of {', '.join(_KINDS)}")
         try:
-            # As text, cells come as they were sent. As bytes, one cell that is no base64 would fail all rows.
-            return invocations(data, content_type, model, Schema([ColSpec("string", COLUMN)]))
+            # As text, cells arrive as they were sent. As bytes, one cell that is not base64 would fail all rows.
+            return self.invocations(data, content_type, model, Schema([ColSpec("string", COLUMN)]))
         except Refused as error:
-            return _refusal(response, 400, error.message)
+            return self._refusal(400, error.line)
         except MlflowException as error:
-            lacking = "missing inputs" in str(error.message)
-            words = f"a column {COLUMN!r} with pictures is needed" if lacking else f"no table of pictures in {kind}"
-            return _refusal(response, 400, f"{words}; {_SEND}")
+            missing = "missing inputs" in str(error.message)
+            problem = f"expected a column {COLUMN!r} with images" if missing else f"no table of images in {kind}"
+            return self._refusal(400, f"{problem}; {_SEND}")
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError):
-            # A body that MLflow's own parsers fall over; ours refuse what they cannot read.
-            return _refusal(response, 400, f"no table of pictures in {kind}; {_SEND}")
+            # A body that MLflow's own parsers fail on; ours raise `Refused`.
+            return self._refusal(400, f"no table of images in {kind}; {_SEND}")
 
-    answered.plain = True
-    return answered
-
-
-def _refusal(response: Callable[..., Any], status: int, line: str) -> Any:
-    code = "INVALID_PARAMETER_VALUE" if status == 400 else "BAD_REQUEST"
-    return response(json.dumps({"error_code": code, "message": line}), status, "application/json")
+    def _refusal(self, status: int, line: str) -> Any:
+        code = "INVALID_PARAMETER_VALUE" if status == 400 else "BAD_REQUEST"
+        return self.response(json.dumps({"error_code": code, "message": line}), status, "application/json")
 
 
 mlflow.models.set_model(ServedModel())

@@ -1,41 +1,35 @@
-"""What the model should not answer on its own: pictures that are no plausible chest X-ray, or unlike all it has learnt.
+"""The out-of-distribution detector: images unlike the training images, and negatives.
 
-Two looks. The picture itself: colour, size, shape, blankness, the white of a page. And the features that the network
-has of it: how unlikely they are under a Gaussian with few main directions fitted on training images (probabilistic
-PCA, M. Tipping and C. Bishop, 1999, as a distance for strangers: K. Lee et al., "A simple unified framework for
-detecting out-of-distribution samples", NeurIPS 2018), and whether they are those of a negative. Thresholds come from
-validation images (`cxr.packaging.fit_ood`).
+It looks at the features of the network: how unlikely they are under a Gaussian with few main directions fitted on
+training images (probabilistic PCA, M. Tipping and C. Bishop, 1999; as a distance for out-of-distribution detection:
+K. Lee et al., "A simple unified framework for detecting out-of-distribution samples and adversarial attacks", NeurIPS
+2018), and whether they are those of a negative (black and white exchanged). `cxr.packaging.fit_ood` fits it; thresholds
+come from validation images. What the image itself shows at first sight is `cxr.imaging.plausibility`.
 """
 
 import io
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
 from cxr.errors import CxrError
-from cxr.imaging.decode import DecodedImage
-
-MIN_SIDE = 64  # pixels; below, a thumbnail
-MAX_ASPECT = 4.0  # longer side / shorter side; the widest of the 5,856 X-rays of the Kermany set has 3.4
-MAX_COLOUR = 0.10  # mean difference between channels; scans of bluish film stay below
-MIN_SPREAD = 8.0  # grey levels between the 5th and the 95th percentile
-PAGE_WHITE, PAGE_SHARE = 235, 0.55  # a page is white in more than half of its area
 
 
 @dataclass(frozen=True)
 class OODDetector:
-    """What was fitted.
+    """What was fitted to the features of training images.
 
     Attributes:
         mean: of the unit-length features of training images, of shape (F,).
         directions: main directions, of shape (K, F), each divided by the spread along it.
         rest: variance along each of the remaining directions, of shape ().
-        far: distances above it are unlike training.
+        far: threshold on the distance; images above it are out of distribution.
         probe: weights (F,) and, last, the bias of a linear score that is high for negatives.
-        inverted: scores of the probe above it are a negative's.
+        inverted: threshold on the score of the probe; images above it are negatives.
     """
 
     mean: ndarray
@@ -46,41 +40,40 @@ class OODDetector:
     inverted: ndarray
 
     def distances(self, features: ndarray) -> ndarray:
-        """Mahalanobis distance from training under the fitted Gaussian, a value of shape (B,) per direction."""
+        """Squared Mahalanobis distances from the training images per dimension, of shape (B,), for features (B, F)."""
         z = unit(features) - self.mean
         along = z @ self.directions.T
         spreads = np.sum(self.directions**2, 1)  # 1 / variance
         inside = np.sum(along**2 / spreads, 1)
         return (np.sum(along**2, 1) + np.maximum(np.sum(z**2, 1) - inside, 0) / self.rest) / z.shape[1]
 
-    def negatives(self, features: ndarray) -> ndarray:
-        """Scores of shape (B,), high for pictures with black and white exchanged."""
+    def inversion_scores(self, features: ndarray) -> ndarray:
+        """Scores of shape (B,), high for images with black and white exchanged."""
         return unit(features) @ self.probe[:-1] + self.probe[-1]
 
-    def are_far(self, distances: ndarray) -> ndarray:
-        """Whether each of `distances` (B,) is too far from training; what is not a number counts as far."""
+    def is_far(self, distances: ndarray) -> ndarray:
+        """Whether each of `distances` (B,) is out of distribution; NaN counts as out of distribution."""
         return ~(distances <= self.far)
 
-    def are_negatives(self, features: ndarray) -> ndarray:
-        """Whether each row of features (B, F) is a negative's, of shape (B,)."""
-        return self.negatives(features) > self.inverted
+    def is_inverted(self, features: ndarray) -> ndarray:
+        """Whether each row of features (B, F) is that of a negative, of shape (B,)."""
+        return self.inversion_scores(features) > self.inverted
 
-    def strange(self, features: ndarray) -> list[list[str]]:
-        """For each row of features (B, F), why the model should not be trusted with it; empty where it may."""
-        distances, found = self.distances(features), []
-        for distance, far, negative in zip(
-            distances, self.are_far(distances), self.are_negatives(features), strict=True
-        ):
-            reasons = ["black and white seem exchanged (inverted polarity)"] if negative else []
+    def reasons(self, features: ndarray) -> list[list[str]]:
+        """For each row of features (B, F), the reasons why the model should not answer it; empty if it may."""
+        distances, rows = self.distances(features), []
+        for distance, far, inverted in zip(distances, self.is_far(distances), self.is_inverted(features), strict=True):
+            reasons = ["black and white seem exchanged (inverted polarity)"] if inverted else []
             if far:
                 reasons.append(f"unlike the training images (distance {distance:.2f}, at most {float(self.far):.2f})")
-            found.append(reasons)
-        return found
+            rows.append(reasons)
+        return rows
 
     def save(self) -> bytes:
         """The arrays as an .npz file, without pickles."""
         buffer = io.BytesIO()
-        np.savez(buffer, **{f.name: np.asarray(getattr(self, f.name), np.float32) for f in fields(self)})
+        arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name), np.float32) for f in fields(self)}
+        np.savez(buffer, **arrays)
         return buffer.getvalue()
 
     @classmethod
@@ -97,22 +90,3 @@ def unit(features: ndarray) -> ndarray:
     """Features of shape (B, F) scaled to length 1, `float64`."""
     features = np.asarray(features, np.float64)
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-
-
-def implausible(picture: DecodedImage) -> list[str]:
-    """Why a picture is no plausible chest X-ray at first sight; empty where it may be one."""
-    grey, reasons = picture.grey, []
-    short, long = sorted(grey.shape)
-    if short < MIN_SIDE:
-        reasons.append(f"too small ({grey.shape[1]} x {grey.shape[0]} pixels, each side needs {MIN_SIDE})")
-    if long > MAX_ASPECT * short:
-        reasons.append(f"extreme shape ({grey.shape[1]} x {grey.shape[0]} pixels)")
-    if picture.colour > MAX_COLOUR:
-        reasons.append("a colour picture")
-    looked = grey[:: max(1, grey.shape[0] // 256), :: max(1, grey.shape[1] // 256)]
-    low, high = np.percentile(looked, (5, 95))
-    if high - low < MIN_SPREAD:
-        reasons.append("blank")
-    elif np.mean(looked >= PAGE_WHITE) > PAGE_SHARE:
-        reasons.append("mostly white, like a page")
-    return reasons

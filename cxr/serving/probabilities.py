@@ -1,8 +1,9 @@
-"""From logits to the probabilities that are told, with numpy alone."""
+"""From logits to the probabilities of an answer, with numpy alone."""
 
 import numpy as np
 from numpy import ndarray
 
+ARGMAX = "argmax"  # the operating point that every model has: the most likely class decides
 NORMAL = 0  # index of the class "normal", with three classes and with two
 
 
@@ -13,10 +14,10 @@ def softmax(logits: ndarray) -> ndarray:
 
 
 def pneumonia_probability(probabilities: ndarray) -> ndarray:
-    """Probability of any pneumonia, of shape (n,): what is left beside normal."""
+    """Probability of any pneumonia, of shape (n,), for probabilities (n, C): one minus that of normal."""
     return 1.0 - probabilities[:, NORMAL]
 
 
-def undecided(pneumonia: ndarray | float, band: tuple[float, float]) -> ndarray | bool:
-    """Whether probabilities of pneumonia lie in the band, ends included, in which nothing is decided."""
-    return (pneumonia >= band[0]) & (pneumonia <= band[1])
+def in_band(pneumonia: ndarray | float, band: tuple[float, float]) -> ndarray:
+    """Whether probabilities of pneumonia lie within the abstention band, ends included."""
+    return np.asarray((pneumonia >= band[0]) & (pneumonia <= band[1]))

@@ -1,7 +1,7 @@
-"""A registered model at work: pictures in, one row of a table out for each. Neither torch nor MLflow is needed.
+"""A registered model at work: images in, one row of a table out for each. Needs neither torch nor MLflow.
 
-Its folder holds `model.onnx` (see `cxr.packaging.export_onnx`), `guard.npz` (see `cxr.serving.ood`) and
-`service.json`: digests of both, classes, input spec, temperature, operating points, limits, abstention band.
+Its folder holds `model.onnx` (see `cxr.packaging.export_onnx`), `ood.npz` (see `cxr.serving.ood`) and `service.json`:
+digests of both, classes, input spec, temperature, operating points, limits, abstention band.
 """
 
 import base64
@@ -19,127 +19,141 @@ from PIL import Image
 
 from cxr.common.files import sha256_of
 from cxr.errors import CxrError, ImageError
-from cxr.imaging import decode, heatmap
+from cxr.imaging import heatmap
 from cxr.imaging.preprocess import InputSpec
-from cxr.serving.ood import OODDetector, implausible
-from cxr.serving.probabilities import NORMAL, pneumonia_probability, softmax, undecided
+from cxr.imaging.reader import ImageReader, ReadImage
+from cxr.serving.ood import OODDetector
+from cxr.serving.probabilities import ARGMAX, NORMAL, in_band, pneumonia_probability, softmax
 from cxr.serving.request import Limits, image_bytes
 from cxr.serving.session import Session
 
-ARTIFACT = "service"  # what its folder is called inside a registered model
-MODEL, GUARD, FACTS = "model.onnx", "guard.npz", "service.json"
+ARTIFACT = "service"  # name of the folder inside a registered model
+MODEL, DETECTOR, CONFIG = "model.onnx", "ood.npz", "service.json"
 FORMAT = 2
-ARGMAX = "argmax"  # the operating point that every model has: the likeliest class decides
 OK, REFER, ERROR = "ok", "refer", "error"
-BATCH = 32  # pictures that go through the network at once
+BATCH = 32  # images that go through the network at once
 
 
 @dataclass(frozen=True)
 class Row:
-    """One picture of a request, ready for the network, or why it is not."""
+    """One image of a request, ready for the network, or why it cannot be read."""
 
-    raster: np.ndarray | None = None
-    reasons: tuple[str, ...] = ()
+    image: ReadImage | None = None
     error: str = ""
 
 
 class Service:
-    """Answers for pictures. Safe to call from several threads at once."""
+    """Answers for images. Thread-safe.
+
+    Args:
+        folder: what `cxr.packaging.package.write` wrote.
+        threads: threads of the network, and images decoded at once.
+        version: version of the model in the registry, for its answers.
+    """
 
     def __init__(self, folder: str | Path, *, threads: int, version: str = ""):
         folder = Path(folder)
-        facts = _facts(folder)
-        self.classes: tuple[str, ...] = tuple(facts["classes"])
-        self.spec = InputSpec.from_dict(facts["input"])
-        self.temperature: float = facts["temperature"]
-        self.points: dict[str, float | None] = {ARGMAX: None, **facts["operating_points"]}
-        self.point: str = facts["operating_point"]
-        self.abstain: tuple[float, float] = tuple(facts["abstain"])
-        self.limits = Limits(**facts["limits"])
+        config = _read_config(folder)
+        self.classes: tuple[str, ...] = tuple(config["classes"])
+        self.spec = InputSpec.from_dict(config["input"])
+        self.temperature: float = config["temperature"]
+        self.operating_points: dict[str, float | None] = {ARGMAX: None, **config["operating_points"]}
+        self.operating_point: str = config["operating_point"]
+        self.abstain: tuple[float, float] = tuple(config["abstain"])
+        self.limits = Limits(**config["limits"])
         self.version = version
-        self.guard = OODDetector.load(folder / GUARD)
+        self.detector = OODDetector.load(folder / DETECTOR)
         self.session = Session(folder / MODEL, threads, self.spec.size)
-        # However many requests come at once, no more pictures are decoded at once than there are cores for it.
+        self.reader = ImageReader(self.spec, self.limits.max_pixels)
+        # However many requests arrive at once, no more images are decoded at once than there are cores.
         self._cores = threading.BoundedSemaphore(max(1, threads))
         self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode")
 
     def answer(
-        self, values: list[Any], *, point: str = "", with_heat: bool = False, strict: bool = True
+        self, values: list[Any], *, point: str = "", with_heatmap: bool = False, strict: bool = True
     ) -> pd.DataFrame:
         """One row for each cell of a request, in order; see `columns`.
 
-        Raises `ImageError` for too many pictures, an unknown operating point and, if `strict`, the first picture that
-        cannot be read; otherwise such a picture has `status` "error" and its reason.
+        Args:
+            values: images as bytes or base64.
+            point: name of the operating point; empty for that of the model.
+            with_heatmap: add a class activation map to each row.
+            strict: raise for an image that cannot be read; otherwise its row has `status` "error" and the reason.
+
+        Raises:
+            ImageError: too many images, an unknown operating point or, if `strict`, an image that cannot be read.
         """
         point = self.check_operating_point(point)
         if len(values) > self.limits.max_images:
-            raise ImageError(f"{len(values)} pictures in one request; at most {self.limits.max_images} are taken")
+            raise ImageError(f"{len(values)} images in one request; at most {self.limits.max_images} are accepted")
         rows = list(map(self.read, values) if len(values) == 1 else self._pool.map(self.read, values))
         if strict:
             for number, row in enumerate(rows):
                 if row.error:
                     raise ImageError(f"row {number}: {row.error}")
-        return self.tell(rows, point, with_heat)
-
-    def tell(self, rows: list[Row], point: str, with_heat: bool) -> pd.DataFrame:
-        """The answer for pictures that `read` has read, at a known operating point."""
-        found: list[dict[str, Any]] = []
-        for start in range(0, len(rows), BATCH):
-            found += self._batch(rows[start : start + BATCH], point, with_heat)
-        return self._table(found, any(row.error for row in rows))
-
-    def check_operating_point(self, wish: str) -> str:
-        """The operating point of that name, or the model's own for an empty one."""
-        if wish and wish not in self.points:
-            raise ImageError(f"operating_point {wish[:40]!r}; allowed: {', '.join(self.points)}")
-        return wish or self.point
-
-    def _table(self, found: list[dict[str, Any]], some_empty: bool) -> pd.DataFrame:
-        """Empty cells are None: NaN is no JSON. Probabilities are numbers wherever all of them are there."""
-        cells = {name: pd.Series([row.get(name) for row in found], dtype=object) for name in columns(self.classes)}
-        if not some_empty:
-            cells |= {name: cells[name].astype(float) for name, kind in kinds(self.classes).items() if kind == "double"}
-        return pd.DataFrame(cells)
+        return self.answer_rows(rows, point, with_heatmap)
 
     def read(self, value: Any) -> Row:
         """One cell of a request, decoded for the network, or why it cannot be."""
         try:
             data = image_bytes(value, self.limits.max_bytes)
             with self._cores:
-                picture = decode.decode_image(data, self.limits.max_pixels)
-                return Row(self.spec.to_raster(picture.grey), tuple(implausible(picture)))
+                return Row(self.reader.read(data))
         except ImageError as error:
             return Row(error=str(error))
 
-    def _batch(self, rows: list[Row], point: str, with_heat: bool) -> list[dict[str, Any]]:
-        good = [row.raster for row in rows if not row.error]
-        if good:
-            logits, features, maps = self.session.run(np.stack(good))
+    def answer_rows(self, rows: list[Row], point: str, with_heatmap: bool) -> pd.DataFrame:
+        """The answers for images that `read` has read, at a known operating point."""
+        answers: list[dict[str, Any]] = []
+        for start in range(0, len(rows), BATCH):
+            answers += self._answer_batch(rows[start : start + BATCH], point, with_heatmap)
+        return self._table(answers, any(row.error for row in rows))
+
+    def check_operating_point(self, name: str) -> str:
+        """The operating point `name`, or the one of the model for an empty name."""
+        if name and name not in self.operating_points:
+            raise ImageError(f"operating_point {name[:40]!r}; allowed: {', '.join(self.operating_points)}")
+        return name or self.operating_point
+
+    def _table(self, answers: list[dict[str, Any]], some_failed: bool) -> pd.DataFrame:
+        """Empty cells are None, since JSON has no NaN; probabilities are numbers if no row failed."""
+        cells = {name: pd.Series([row.get(name) for row in answers], dtype=object) for name in columns(self.classes)}
+        if not some_failed:
+            numbers = [name for name, kind in column_types(self.classes).items() if kind == "double"]
+            cells |= {name: cells[name].astype(float) for name in numbers}
+        return pd.DataFrame(cells)
+
+    def _answer_batch(self, rows: list[Row], point: str, with_heatmap: bool) -> list[dict[str, Any]]:
+        images = [row.image for row in rows if row.image is not None]
+        if images:
+            logits, features, maps = self.session.run(np.stack([image.raster for image in images]))
             probabilities = softmax(logits.astype(np.float64) / self.temperature)
-            pneumonia, strange = pneumonia_probability(probabilities), self.guard.strange(features)
-        answers, place = [], 0
+            pneumonia, unlike = pneumonia_probability(probabilities), self.detector.reasons(features)
+        answers, i = [], 0
         for row in rows:
-            if row.error:
-                answers.append({"operating_point": point, "status": ERROR, "reasons": row.error,
-                                "model_version": self.version})  # fmt: skip
+            if row.image is None:
+                failed = {"operating_point": point, "status": ERROR, "reasons": row.error}
+                answers.append({**failed, "model_version": self.version})
                 continue
-            own = probabilities[place]
-            answer = self._told(own, float(pneumonia[place]), [*row.reasons, *strange[place]], point)
-            if with_heat and maps.shape[1]:
-                answer["heatmap"] = png(heatmap.overlay(row.raster, maps[place, own.argmax()]))
+            reasons = [*row.image.implausible, *unlike[i]]
+            answer = self._answer_one(probabilities[i], float(pneumonia[i]), reasons, point)
+            if with_heatmap and maps.shape[1]:
+                answer["heatmap"] = png(heatmap.overlay(row.image.raster, maps[i, probabilities[i].argmax()]))
             answers.append(answer)
-            place += 1
+            i += 1
         return answers
 
-    def _told(self, own: np.ndarray, pneumonia: float, reasons: list[str], point: str) -> dict[str, Any]:
-        if undecided(pneumonia, self.abstain):
+    def _answer_one(
+        self, probabilities: np.ndarray, pneumonia: float, reasons: list[str], point: str
+    ) -> dict[str, Any]:
+        if in_band(pneumonia, self.abstain):
             low, high = self.abstain
             reasons = [*reasons, f"undecided (probability of pneumonia {pneumonia:.2f}, between {low:g} and {high:g})"]
-        threshold = self.points[point]
-        positive = own.argmax() != NORMAL if threshold is None else pneumonia >= threshold
+        threshold = self.operating_points[point]
+        positive = probabilities.argmax() != NORMAL if threshold is None else pneumonia >= threshold
         return {
-            "label": self.classes[int(own.argmax())],
-            **{f"probability_{name}": float(p) for name, p in zip(self.classes, own, strict=True)},
+            "label": self.classes[int(probabilities.argmax())],
+            **{f"probability_{name}": float(p) for name, p in zip(self.classes, probabilities, strict=True)},
             "probability_pneumonia": pneumonia,
             "operating_point": point,
             "decision": None if reasons else "pneumonia" if positive else "normal",
@@ -151,36 +165,36 @@ class Service:
 
 
 def columns(classes: tuple[str, ...]) -> list[str]:
-    """Names of the columns of an answer, in their order.
+    """Names of the columns of an answer, in order.
 
-    `label` is the likeliest class; `decision` is "pneumonia" or "normal" at the operating point, and empty where
-    `status` is not "ok"; `reasons` says why; `heatmap` is a PNG in base64, where it was asked for.
+    `label` is the likeliest class; `decision` is "pneumonia" or "normal" at the operating point, and empty unless
+    `status` is "ok"; `reasons` says why; `heatmap` is a PNG in base64 if it was asked for.
     """
     names = [f"probability_{name}" for name in classes]
     names += [] if "pneumonia" in classes else ["probability_pneumonia"]
     return ["label", *names, "operating_point", "decision", "status", "reasons", "heatmap", "model_version"]
 
 
-def kinds(classes: tuple[str, ...]) -> dict[str, str]:
-    """What each of `columns` holds: "double" for probabilities, "string" for all else."""
+def column_types(classes: tuple[str, ...]) -> dict[str, str]:
+    """MLflow's type of each of `columns`: "double" for probabilities, "string" for everything else."""
     return {name: "double" if name.startswith("probability_") else "string" for name in columns(classes)}
 
 
-def png(picture: np.ndarray) -> str:
-    """A picture, grey or RGB, as a PNG file in base64."""
+def png(image: np.ndarray) -> str:
+    """An image, grey or RGB, as a PNG file in base64."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
+    Image.fromarray(image).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _facts(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        if facts["format"] != FORMAT:
-            raise CxrError(f"{folder} has format {facts['format']}; this version reads format {FORMAT}")
-        for name in (MODEL, GUARD):
-            if sha256_of(folder / name) != facts["sha256"][name]:
-                raise CxrError(f"{folder}: {name} is not the one that {FACTS} names (cut off or exchanged)")
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if config["format"] != FORMAT:
+            raise CxrError(f"{folder} has format {config['format']}; this version reads format {FORMAT}")
+        for name in (MODEL, DETECTOR):
+            if sha256_of(folder / name) != config["sha256"][name]:
+                raise CxrError(f"{folder}: {name} is not the one that {CONFIG} names (truncated or replaced)")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CxrError(f"{folder} is no complete folder of a served model ({error}); register it again") from None
-    return facts
+        raise CxrError(f"{folder} is not a complete folder of a served model ({error}); register it again") from None
+    return config

@@ -1,7 +1,8 @@
-"""The network behind ONNX Runtime: rasters in, logits, features and activation maps out."""
+"""The network behind ONNX Runtime: rasters in; logits, features and class activation maps out."""
 
 import threading
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnxruntime
@@ -13,31 +14,50 @@ INPUT = "rasters"
 OUTPUTS = ("logits", "features", "maps")
 
 
-class Session:
-    """One network, warm and safe to call from several threads.
+class RasterClassifier(Protocol):
+    """A network that takes rasters as they come from an `ImageReader`: in torch, or as the ONNX session that is served.
 
-    Calls wait for each other: one call uses every thread it is given, and two at once would only get in each other's
-    way.
+    What is evaluated and what is served are compared through it.
+    """
+
+    def logits(self, rasters: ndarray) -> ndarray:
+        """`uint8` rasters of shape (B, S, S) to logits `float64` of shape (B, C), before any temperature."""
+        ...
+
+
+class Session:
+    """One network, warmed up and thread-safe; a `RasterClassifier`.
+
+    Calls wait for each other: one call uses every thread the session has, and two at once would slow each other down.
+
+    Args:
+        model: the ONNX file or its bytes.
+        threads: threads of one call.
+        size: side of the rasters, pixels.
     """
 
     def __init__(self, model: bytes | Path, threads: int, size: int):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = max(1, threads)
         options.inter_op_num_threads = 1
-        # Threads that wait by spinning take the processor from those that decode pictures.
+        # Threads that wait by spinning take the processor from those that decode images.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors
         source = model if isinstance(model, bytes) else str(model)
         try:
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # of a module of its own for each kind
+        except Exception as error:  # ONNX Runtime has an exception class of its own for each kind
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise CxrError(f"the network cannot be loaded ({line}); register the model again") from None
         self._lock = threading.Lock()
         self.run(np.zeros((1, size, size), np.uint8))
 
     def run(self, rasters: ndarray) -> tuple[ndarray, ndarray, ndarray]:
-        """`uint8` (B, S, S) to logits (B, C), features (B, F), maps (B, C or 0, h, w), `float32` each."""
+        """`uint8` (B, S, S) to logits (B, C), features (B, F) and maps (B, C or 0, h, w), all `float32`."""
         with self._lock:
             logits, features, maps = self._session.run(list(OUTPUTS), {INPUT: np.ascontiguousarray(rasters)})
         return logits, features, maps
+
+    def logits(self, rasters: ndarray) -> ndarray:
+        """`uint8` (B, S, S) to logits `float64` of shape (B, C), before any temperature."""
+        return self.run(rasters)[0].astype(np.float64)

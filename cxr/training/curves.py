@@ -1,4 +1,4 @@
-"""The curves of a training."""
+"""Plots of the training curves."""
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator

@@ -1,7 +1,7 @@
-"""The training loop: a frozen prefix, a suffix that learns, early stopping, and a state to go on from.
+"""The training loop: epochs of batches, validation, early stopping, and checkpoints to resume from.
 
-Used for a new head on a frozen backbone and for the last blocks trained on: both are a prefix and a suffix. The
-suffix's weights are the only ones that change, so they are all that is kept and compared.
+The network is a frozen prefix and a trainable suffix, whether the suffix is a new head, the last blocks or the whole
+network. Only the suffix changes, so its weights are all that is checkpointed and compared.
 """
 
 import copy
@@ -22,16 +22,16 @@ from tqdm import tqdm
 from cxr.errors import CxrError
 from cxr.loading.batches import Loader
 from cxr.models.device import Device, random_states, restore_random_states
-from cxr.models.freezing import frozen
+from cxr.models.freezing import run_frozen
 from cxr.settings.schema import TrainingSettings
 
-log = logging.getLogger("cxr.training.loop")
+log = logging.getLogger(__name__)
 State = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to. Losses are means over images; the metric is that of the whole validation part."""
+    """The results of one epoch. Losses are means over images; the metric is that of the whole validation split."""
 
     epoch: int
     lr: float
@@ -42,13 +42,13 @@ class Epoch:
     epoch_seconds: float
 
     def values(self) -> dict[str, float]:
-        """All but the number of the epoch, by name."""
+        """All values but the number of the epoch, by name."""
         return {name: value for name, value in asdict(self).items() if name != "epoch"}
 
 
 @dataclass
 class EarlyStopping:
-    """Counts epochs without an improvement of more than `min_delta`; `patience` of them end the training."""
+    """Stops after `patience` epochs without an improvement of more than `min_delta`."""
 
     patience: int
     min_delta: float
@@ -58,7 +58,7 @@ class EarlyStopping:
     waited: int = 0
 
     def improved(self, score: float, epoch: int) -> bool:
-        """Take in the score of an epoch; True where it is the best so far."""
+        """Record the score of an epoch; True if it is the best so far."""
         gain = math.inf if self.best is None else (score - self.best) * (1 if self.higher_is_better else -1)
         if gain > self.min_delta:
             self.best, self.best_epoch, self.waited = score, epoch, 0
@@ -68,11 +68,12 @@ class EarlyStopping:
 
     @property
     def over(self) -> bool:
+        """True once patience has run out."""
         return self.waited >= self.patience
 
 
 @dataclass(frozen=True)
-class FitResult:
+class TrainingResult:
     """How a training ended; `best` is the epoch whose weights the suffix has now."""
 
     best: Epoch
@@ -80,23 +81,32 @@ class FitResult:
     stopped: str
 
 
-def _nothing(*_: Any) -> None:
+def _do_nothing(*_: Any) -> None:
     return None
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What happens outside: after every epoch, after every improvement (the suffix then has the best weights), and
-    with a state that `resume` takes, every `checkpoint_interval` epochs and at the end."""
+    """Hooks of the loop.
 
-    on_epoch: Callable[[Epoch], None] = _nothing
-    on_improved: Callable[[Epoch], None] = _nothing
-    on_checkpoint: Callable[[State], None] = _nothing
+    Attributes:
+        on_epoch: called after every epoch.
+        on_improved: called after every improvement, while the suffix has the best weights.
+        on_checkpoint: called every `checkpoint_interval` epochs and at the end, with a state that `train` resumes from.
+    """
+
+    on_epoch: Callable[[Epoch], None] = _do_nothing
+    on_improved: Callable[[Epoch], None] = _do_nothing
+    on_checkpoint: Callable[[State], None] = _do_nothing
 
 
 @dataclass(kw_only=True)
 class Training:
-    """All that an engine run works on. `loss` may weigh classes, `val_loss` must not; both take (logits, labels)."""
+    """Everything the loop works on; `cxr.training.setup` builds it.
+
+    `loss` may weight classes, `val_loss` must not; both take (logits, labels). `fingerprint` must equal that of a
+    checkpoint to resume from it.
+    """
 
     prefix: nn.Module
     suffix: nn.Module
@@ -113,95 +123,89 @@ class Training:
     fingerprint: dict[str, str]
     callbacks: Callbacks = field(default_factory=Callbacks)
 
+    def logits(self, x: Tensor) -> Tensor:
+        """Forward pass in the precision of the device; logits `float32` of shape (B, C)."""
+        with self.device.autocast():
+            return self.suffix(run_frozen(self.prefix, x)).float()
 
-def fit(training: Training, resume: State | None = None) -> FitResult:
-    """Train until the epochs are done or patience is out; however it ends, the suffix then has the weights of its
-    best epoch.
 
-    A loss that is not finite raises `CxrError` with epoch and step; checkpoint and best weights stay those of
-    before. `resume` goes on after the epoch of that state, to the very weights an unbroken training reaches.
+def train(training: Training, resume: State | None = None) -> TrainingResult:
+    """Train until the epochs are done or patience runs out, and leave the suffix with its best weights.
+
+    With `resume`, continue after the epoch of that state and reach the weights of an uninterrupted training, bit for
+    bit. The suffix has its best weights even if an exception ends the loop.
+
+    Raises:
+        CxrError: the loss is not finite (names epoch and step; best weights and checkpoint stay as they were), or
+            `resume` belongs to another training.
     """
     t, settings = training, training.settings
     stopping = EarlyStopping(settings.patience, settings.min_delta, bool(t.metric.higher_is_better))
     history: list[Epoch] = []
-    best: State = {}
+    best_weights: State = {}
     if resume is not None:
-        history, best = _restore(t, stopping, resume)
+        history, best_weights = _restore(t, stopping, resume)
     t.prefix.eval().requires_grad_(False)
     try:
         for epoch in range(len(history) + 1, settings.epochs + 1):
             if stopping.over:
                 break
             torch.manual_seed(t.seed * 100_003 + epoch)  # dropout of an epoch does not depend on the epochs before
-            record = _one_epoch(t, epoch)
+            started = time.perf_counter()
+            lr = t.optimizer.param_groups[0]["lr"]
+
+            set_train_mode(t.suffix, t.settings.batch_norm)
+            # Sums stay on the device: reading a number would synchronise with it after every step.
+            sums = torch.float32 if t.device.device.type == "mps" else torch.float64
+            loss_sum = torch.zeros((), device=t.device.device, dtype=sums)
+            first_bad_step = torch.zeros((), device=t.device.device, dtype=torch.int64)
+            for step, (x, y) in enumerate(_progress(t.train, epoch, settings.epochs), start=1):
+                loss = t.loss(t.logits(x), y)
+                t.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                t.optimizer.step()
+                loss_sum += loss.detach() * len(y)
+                is_bad = (first_bad_step == 0) & ~torch.isfinite(loss.detach())
+                first_bad_step = torch.where(is_bad, step, first_bad_step)
+            if first_bad_step:
+                raise CxrError(
+                    f"the loss is not finite in epoch {epoch}, step {int(first_bad_step)} (lr {lr:g}, {t.device}); "
+                    "lower the learning rate or try precision=float32; the best weights so far are kept"
+                )
+            train_loss = loss_sum.item() / t.train.images
+            train_seconds = time.perf_counter() - started
+
+            val_loss, val_metric = validate(t)
+            if not math.isfinite(val_loss):
+                raise CxrError(
+                    f"the validation loss is {val_loss} in epoch {epoch} (lr {lr:g}); lower the learning rate"
+                )
+
+            seconds = time.perf_counter() - started
+            record = Epoch(epoch, lr, train_loss, val_loss, val_metric, t.train.images / train_seconds, seconds)
             history.append(record)
             t.callbacks.on_epoch(record)
             _step_scheduler(t.scheduler, record)
             if stopping.improved(record.val_metric, epoch):
-                best = copy.deepcopy(t.suffix.state_dict())
+                best_weights = copy.deepcopy(t.suffix.state_dict())
                 t.callbacks.on_improved(record)
             if epoch % settings.checkpoint_interval == 0 or epoch == settings.epochs or stopping.over:
-                t.callbacks.on_checkpoint(_state(t, stopping, history, best))
+                t.callbacks.on_checkpoint(_state(t, stopping, history, best_weights))
     finally:
-        if best:
-            t.suffix.load_state_dict(best)
+        if best_weights:
+            t.suffix.load_state_dict(best_weights)
         t.suffix.eval()
-    stopped = "patience" if stopping.over else "epochs"
-    return FitResult(history[stopping.best_epoch - 1], history, stopped)
-
-
-def _one_epoch(t: Training, epoch: int) -> Epoch:
-    started = time.perf_counter()
-    lr = t.optimizer.param_groups[0]["lr"]
-    train_loss, bad_step = train_epoch(t, epoch)
-    if bad_step:
-        raise CxrError(
-            f"the loss is not finite in epoch {epoch}, step {bad_step} (lr {lr:g}, {t.device}); lower the "
-            "learning rate, or try precision=float32; the best weights before are kept"
-        )
-    trained = time.perf_counter() - started
-    val_loss, val_metric = evaluate(t)
-    if not math.isfinite(val_loss):
-        raise CxrError(f"the validation loss is {val_loss} in epoch {epoch} (lr {lr:g}); lower the learning rate")
-    seconds = time.perf_counter() - started
-    return Epoch(epoch, lr, train_loss, val_loss, val_metric, t.train.images / trained, seconds)
-
-
-def train_epoch(t: Training, epoch: int) -> tuple[float, int]:
-    """One pass over the training part: mean loss, and the first step whose loss was not finite (0: none)."""
-    _train_mode(t.suffix, t.settings.batch_norm)
-    # Sums stay on the device: asking for a number would stop it after every step.
-    total = torch.zeros((), device=t.device.device, dtype=torch.float64 if t.device.device.type != "mps" else None)
-    bad = torch.zeros((), device=t.device.device, dtype=torch.int64)
-    for step, (x, y) in enumerate(_bar(t.train, epoch, t.settings.epochs), start=1):
-        logits = _forward(t, x)
-        loss = t.loss(logits, y)
-        t.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        t.optimizer.step()
-        total += loss.detach() * len(y)
-        bad = torch.where((bad == 0) & ~torch.isfinite(loss.detach()), step, bad)
-    return total.item() / t.train.images, int(bad.item())
-
-
-def _train_mode(suffix: nn.Module, batch_norm: str) -> None:
-    """Training mode, but for batch norms whose statistics are to stay as they are."""
-    suffix.train()
-    if batch_norm == "frozen":
-        for module in suffix.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+    return TrainingResult(history[stopping.best_epoch - 1], history, "patience" if stopping.over else "epochs")
 
 
 @torch.no_grad()
-def evaluate(t: Training) -> tuple[float, float]:
-    """Mean loss and metric over the validation part."""
+def validate(t: Training) -> tuple[float, float]:
+    """Mean loss and metric over the validation split."""
     t.suffix.eval()
     t.metric.reset()
-    losses, labels = [], []
-    outputs = []
+    losses, outputs, labels = [], [], []
     for x, y in t.val.epoch(0):
-        logits = _forward(t, x)
+        logits = t.logits(x)
         losses.append(t.val_loss(logits, y) * len(y))
         outputs.append(logits)
         labels.append(y)
@@ -210,17 +214,20 @@ def evaluate(t: Training) -> tuple[float, float]:
     return torch.stack(losses).sum().item() / len(y), float(t.metric.compute())
 
 
-def _forward(t: Training, x: Tensor) -> Tensor:
-    """Logits `float32` of shape (B, C)."""
-    with t.device.autocast():
-        return t.suffix(frozen(t.prefix, x)).float()
+def set_train_mode(suffix: nn.Module, batch_norm: str) -> None:
+    """Put the suffix into training mode; with `batch_norm="frozen"`, batch norms keep their running statistics."""
+    suffix.train()
+    if batch_norm == "frozen":
+        for module in suffix.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
 
-def _bar(batches: Loader, epoch: int, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches, with a progress bar where a person is watching."""
+def _progress(loader: Loader, epoch: int, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of an epoch, with a progress bar on a terminal."""
     return tqdm(
-        batches.epoch(epoch),
-        total=len(batches),
+        loader.epoch(epoch),
+        total=len(loader),
         desc=f"epoch {epoch}/{epochs}",
         unit="batch",
         leave=False,
@@ -229,19 +236,17 @@ def _bar(batches: Loader, epoch: int, epochs: int) -> Iterator[tuple[Tensor, Ten
 
 
 def _step_scheduler(scheduler: Any, record: Epoch) -> None:
-    if scheduler is None:
-        return
     if isinstance(scheduler, ReduceLROnPlateau):
         scheduler.step(record.val_loss)
-    else:
+    elif scheduler is not None:
         scheduler.step()
 
 
-def _state(t: Training, stopping: EarlyStopping, history: list[Epoch], best: State) -> State:
+def _state(t: Training, stopping: EarlyStopping, history: list[Epoch], best_weights: State) -> State:
     return {
         "epoch": history[-1].epoch,
         "suffix": t.suffix.state_dict(),
-        "best": best,
+        "best": best_weights,
         "optimizer": t.optimizer.state_dict(),
         "scheduler": t.scheduler.state_dict() if t.scheduler is not None else None,
         "stopping": asdict(stopping),
@@ -253,10 +258,12 @@ def _state(t: Training, stopping: EarlyStopping, history: list[Epoch], best: Sta
 
 def _restore(t: Training, stopping: EarlyStopping, state: State) -> tuple[list[Epoch], State]:
     """Put a training back to where `state` was taken; a state of another training raises `CxrError`."""
-    then = state.get("fingerprint", {})
-    other = [f"{k} ({then.get(k)} then, {v} now)" for k, v in t.fingerprint.items() if then.get(k) != v]
-    if other:
-        raise CxrError(f"the checkpoint is of another training: {', '.join(other)}; train anew, without resume")
+    saved = state.get("fingerprint", {})
+    differing = [f"{k} ({saved.get(k)} then, {v} now)" for k, v in t.fingerprint.items() if saved.get(k) != v]
+    if differing:
+        raise CxrError(
+            f"the checkpoint is of another training: {', '.join(differing)}; train from scratch, without resume"
+        )
     try:
         t.suffix.load_state_dict(state["suffix"])
         t.optimizer.load_state_dict(state["optimizer"])
@@ -268,4 +275,6 @@ def _restore(t: Training, stopping: EarlyStopping, state: State) -> tuple[list[E
         return [Epoch(**record) for record in state["history"]], state["best"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         line = str(error).splitlines()[0]
-        raise CxrError(f"the checkpoint does not fit this training ({line}); train anew, without resume") from None
+        raise CxrError(
+            f"the checkpoint does not fit this training ({line}); train from scratch, without resume"
+        ) from None

@@ -1,4 +1,4 @@
-"""An answer depends on the picture alone: not on its batch, its neighbours or who asks."""
+"""Logits depend on the image alone: not on its batch, its neighbours, the thread or the cache."""
 
 import threading
 
@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from cxr.errors import ImageError
-from cxr.evaluation.predictor import Predictor
+from cxr.errors import CxrError, ImageError
+from cxr.evaluation.predictor import Predictor, predict_logits
+from cxr.loading.disk_cache import DiskCache
+from cxr.loading.rasters import CachedDataset, ImageDataset, open_rasters
 from cxr.models.bundle import Bundle
 from cxr.serving.probabilities import softmax
 from tests.helpers import network, small_set
@@ -18,43 +20,52 @@ def predictor():
     return Predictor(Bundle(network()))
 
 
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory):
-    return small_set(tmp_path_factory.mktemp("set"))
+@pytest.fixture
+def manifest(tmp_path):
+    return small_set(tmp_path)
 
 
-def test_batches_and_threads_do_not_change_the_answer(predictor, manifest):
-    readers = [file.read_bytes for file in manifest.files()]
-    alone = np.concatenate([predictor.probabilities(predictor.raster(read())[None]) for read in readers])
-    np.testing.assert_allclose(predictor.predict(readers, 7), alone, atol=1e-6)
-    found = {}
-    threads = [threading.Thread(target=lambda n=n: found.update({n: predictor.predict(readers, 5)})) for n in range(4)]
+@pytest.fixture
+def dataset(manifest, predictor):
+    return ImageDataset(manifest, predictor.spec)
+
+
+@pytest.mark.slow
+def test_batches_and_threads_do_not_change_the_logits(predictor, dataset):
+    alone = np.concatenate([predictor.logits(dataset.rasters(np.array([i]))) for i in range(len(dataset))])
+    np.testing.assert_allclose(predict_logits(predictor, dataset, 7), alone, atol=1e-5)
+    answers = {}
+    threads = [
+        threading.Thread(target=lambda n=n: answers.update({n: predict_logits(predictor, dataset, 5)}))
+        for n in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for answer in found.values():
-        np.testing.assert_allclose(answer, alone, atol=1e-6)
+    assert len(answers) == 4
+    for answer in answers.values():
+        np.testing.assert_allclose(answer, alone, atol=1e-5)
 
 
-def test_rows_add_up_and_no_pictures_give_no_rows(predictor, manifest):
-    answer = predictor.predict([manifest.files()[0].read_bytes], 8)
-    assert answer.shape == (1, 3)
-    assert answer.sum() == pytest.approx(1)
-    assert predictor.predict([], 8).shape == (0, 3)
+def test_cached_equals_uncached(predictor, manifest, dataset, tmp_path):
+    cached = open_rasters(manifest, predictor.spec, DiskCache(tmp_path / "cache", 1))
+    assert isinstance(cached, CachedDataset)
+    assert (predict_logits(predictor, cached, 8) == predict_logits(predictor, dataset, 8)).all()
 
 
-def test_a_bad_picture_is_not_passed_over(predictor, manifest):
-    with pytest.raises(ImageError):
-        predictor.predict([manifest.files()[0].read_bytes, lambda: b"text"], 8)
+def test_an_image_that_cannot_be_read_is_not_skipped(predictor, manifest, dataset):
+    manifest.files()[3].write_bytes(b"text")
+    with pytest.raises((CxrError, ImageError), match="has changed since the split was made"):
+        predict_logits(predictor, dataset, 8)
 
 
-def test_temperature_flattens(manifest):
-    made = network()
-    raster = np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8)
-    warm, plain = Predictor(Bundle(made, temperature=4.0)), Predictor(Bundle(made))
-    np.testing.assert_allclose(warm.probabilities(raster), softmax(plain.logits(raster) / 4), atol=1e-12)
-    assert not torch.is_grad_enabled() or not any(p.grad is not None for p in made.module.parameters())
+def test_logits_that_are_not_finite_are_an_error(dataset):
+    broken = network()
+    with torch.no_grad():
+        broken.module.get_submodule(broken.head).bias.fill_(float("nan"))
+    with pytest.raises(CxrError, match="not finite"):
+        predict_logits(Predictor(Bundle(broken)), dataset, 8)
 
 
 def test_softmax_of_large_numbers():

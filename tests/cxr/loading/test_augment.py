@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cxr.imaging.preprocess import InputSpec
-from cxr.loading.augment import Augment, raster
+from cxr.loading.augment import Augment, raster_spec
 from cxr.loading.batches import seeded
 from tests.helpers import settings_with
 
@@ -94,8 +94,8 @@ def test_the_seed_decides(rasters):
 
 def test_crops_get_a_raster_with_the_pixels_they_need():
     spec = InputSpec(size=224, resize=256)
-    assert raster(spec, settings()) is spec
-    finer = raster(spec, settings(crop_scale="[0.5, 1.0]"))
+    assert raster_spec(spec, settings()) is spec
+    finer = raster_spec(spec, settings(crop_scale="[0.5, 1.0]"))
     assert finer.size == 320
     assert finer.size * 0.5**0.5 >= 224
-    assert raster(spec, settings(crop_scale="[0.05, 1.0]")).size == 448
+    assert raster_spec(spec, settings(crop_scale="[0.05, 1.0]")).size == 448

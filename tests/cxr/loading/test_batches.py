@@ -9,6 +9,8 @@ from cxr.imaging import decode
 from cxr.imaging.preprocess import InputSpec
 from cxr.loading import batches
 from cxr.loading.augment import Augment
+from cxr.loading.rasters import ImageDataset
+from cxr.models.normalise import Normalise
 from tests.helpers import settings_with, small_set
 
 SPEC = InputSpec(size=32, resize=36)
@@ -21,14 +23,14 @@ def manifest(tmp_path):
 
 def image_batches(manifest, **more) -> batches.ImageLoader:
     given = {"batch_size": 7, "device": torch.device("cpu"), **more}
-    return batches.ImageLoader(batches.ImageDataset(manifest, SPEC), SPEC, **given)
+    return batches.ImageLoader(ImageDataset(manifest, SPEC), SPEC, **given)
 
 
 def test_without_shuffling_they_are_the_pictures_as_evaluated(manifest):
     found = list(image_batches(manifest).epoch(1))
     x, y = (torch.cat(part) for part in zip(*found, strict=True))
     rasters = np.stack([SPEC.to_raster(decode.read_grey(file)) for file in manifest.files()])
-    torch.testing.assert_close(x, torch.from_numpy(SPEC.normalise(rasters)), atol=1e-6, rtol=0)
+    torch.testing.assert_close(x, Normalise(SPEC)(torch.from_numpy(rasters)), atol=1e-6, rtol=0)
     assert y.tolist() == manifest.labels().tolist()
     assert found[0][0].is_contiguous(memory_format=torch.channels_last)
 

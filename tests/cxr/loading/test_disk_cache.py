@@ -28,28 +28,28 @@ def refuse(write):
 
 
 @pytest.fixture
-def stores(tmp_path) -> DiskCache:
+def cache(tmp_path) -> DiskCache:
     return DiskCache(tmp_path, 1.0)
 
 
-def test_it_is_built_once_and_read_in_any_order(stores):
-    stores.get(plan(), fill)
-    found = stores.get(plan(), refuse)
+def test_it_is_built_once_and_read_in_any_order(cache):
+    cache.get(plan(), fill)
+    found = cache.get(plan(), refuse)
     assert (found.take(np.array([3, 19, 0])) == ROWS_OF[[3, 19, 0]]).all()
     assert len(found) == 20
 
 
-def test_another_key_is_another_store(stores):
-    stores.get(plan(0), fill)
+def test_another_key_is_another_array(cache):
+    cache.get(plan(0), fill)
     with pytest.raises(AssertionError):
-        stores.get(plan(1), refuse)
+        cache.get(plan(1), refuse)
     assert plan(0).name != Plan("test", {"number": 0}, (20, 3), np.dtype(np.float64), "").name
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "facts"])
-def test_a_damaged_store_is_built_anew(stores, caplog, damage):
-    stores.get(plan(), fill)
-    file = stores.folder / plan().name / ROWS
+def test_a_damaged_array_is_built_again(cache, caplog, damage):
+    cache.get(plan(), fill)
+    file = cache.folder / plan().name / ROWS
     content = bytearray(file.read_bytes())
     if damage == "flip":
         content[17] ^= 1
@@ -58,54 +58,54 @@ def test_a_damaged_store_is_built_anew(stores, caplog, damage):
         file.write_bytes(content[:-4])
     else:
         (file.parent / "facts.json").write_text("{")
-    assert (stores.get(plan(), fill).take(np.arange(20)) == ROWS_OF).all()
-    assert "is damaged: built anew" in caplog.text
+    assert (cache.get(plan(), fill).take(np.arange(20)) == ROWS_OF).all()
+    assert "is damaged: built again" in caplog.text
 
 
-def test_a_filling_that_breaks_off_leaves_nothing(stores):
+def test_a_build_that_fails_leaves_nothing(cache):
     def half(write):
         write(0, ROWS_OF[:10])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stores.get(plan(), half)
-    assert not [f for f in stores.folder.rglob("*") if f.is_dir()]
-    stores.get(plan(), fill)
+        cache.get(plan(), half)
+    assert not [f for f in cache.folder.rglob("*") if f.is_dir()]
+    cache.get(plan(), fill)
 
 
-def test_what_a_killed_process_left_is_swept(stores):
-    left = stores.folder / f".{plan().name}-abc"
+def test_what_a_killed_process_left_is_swept(cache):
+    left = cache.folder / f".{plan().name}-abc"
     left.mkdir(parents=True)
-    stores.get(plan(), fill)
+    cache.get(plan(), fill)
     assert not left.exists()
 
 
-def test_a_full_disk_is_one_line(stores):
+def test_a_full_disk_is_one_line(cache):
     def full(write):
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(CxrError, match=r"No space left on device; make room, or set cache\.dir or cache\.max_gb"):
-        stores.get(plan(), full)
+    with pytest.raises(CxrError, match=r"No space left on device; free space, or set cache\.dir or cache\.max_gb"):
+        cache.get(plan(), full)
 
 
-def test_a_folder_that_cannot_be_written_is_read_from_or_named(stores, monkeypatch):
-    stores.get(plan(), fill)
+def test_a_folder_that_cannot_be_written_is_read_from_or_named(cache, monkeypatch):
+    cache.get(plan(), fill)
 
     def refused(*_):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("cxr.loading.disk_cache.FileLock", refused)
     monkeypatch.setattr("cxr.loading.disk_cache.os.utime", refused)
-    assert np.array_equal(stores.get(plan(), refuse).take(np.arange(20)), ROWS_OF)
-    with pytest.raises(CxrError, match="Permission denied; make room, or set cache.dir"):
-        stores.get(plan(1), refuse)
+    assert np.array_equal(cache.get(plan(), refuse).take(np.arange(20)), ROWS_OF)
+    with pytest.raises(CxrError, match="Permission denied; free space, or set cache.dir"):
+        cache.get(plan(1), refuse)
 
 
-def test_rows_that_do_not_fit_are_an_error_of_the_program(stores):
+def test_rows_that_do_not_fit_are_an_error_of_the_program(cache):
     with pytest.raises(ValueError, match="do not fit"):
-        stores.get(plan(), lambda write: write(15, ROWS_OF))
+        cache.get(plan(), lambda write: write(15, ROWS_OF))
     with pytest.raises(ValueError, match="do not fit"):
-        stores.get(plan(), lambda write: write(0, ROWS_OF.astype(np.float64)))
+        cache.get(plan(), lambda write: write(0, ROWS_OF.astype(np.float64)))
 
 
 def test_a_store_beyond_the_bound_is_not_made(tmp_path, caplog):
@@ -114,13 +114,13 @@ def test_a_store_beyond_the_bound_is_not_made(tmp_path, caplog):
 
 
 def test_the_least_recently_used_goes_first(tmp_path):
-    stores = DiskCache(tmp_path, 3 * ROWS_OF.nbytes / 1e9)
+    cache = DiskCache(tmp_path, 3 * ROWS_OF.nbytes / 1e9)
     for number in range(3):
-        stores.get(plan(number), fill)
-        os.utime(stores.folder / plan(number).name / "facts.json", (1000 + number, 1000 + number))
-    first = stores.get(plan(0), refuse)  # used: 1 is the oldest now
-    stores.get(plan(3), fill)
-    assert {folder.name for folder, _, _ in stores.listed()} == {plan(n).name for n in (0, 2, 3)}
+        cache.get(plan(number), fill)
+        os.utime(cache.folder / plan(number).name / "facts.json", (1000 + number, 1000 + number))
+    first = cache.get(plan(0), refuse)  # used: 1 is the oldest now
+    cache.get(plan(3), fill)
+    assert {folder.name for folder, _, _ in cache.listed()} == {plan(n).name for n in (0, 2, 3)}
     assert (first.take(np.arange(20)) == ROWS_OF).all()
 
 
@@ -147,8 +147,8 @@ def test_two_processes_at_once_build_it_once(tmp_path):
     assert counted.value == 1
 
 
-def test_reading_from_threads(stores):
-    found = stores.get(plan(), fill)
+def test_reading_from_threads(cache):
+    found = cache.get(plan(), fill)
     wrong = []
 
     def read(seed):
@@ -165,7 +165,7 @@ def test_reading_from_threads(stores):
     assert not wrong
 
 
-def test_clearing_says_what_it_freed(stores):
-    stores.get(plan(), fill)
-    assert stores.clear() == ROWS_OF.nbytes
-    assert not stores.folder.exists()
+def test_clearing_says_what_it_freed(cache):
+    cache.get(plan(), fill)
+    assert cache.clear() == ROWS_OF.nbytes
+    assert not cache.folder.exists()

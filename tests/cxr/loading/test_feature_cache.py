@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from cxr.loading import feature_cache, rasters
-from cxr.loading.batches import ImageDataset
-from cxr.loading.build import feed
+from cxr.loading.build import build_loaders
 from cxr.loading.disk_cache import DiskCache
 from cxr.loading.feature_cache import FeatureLoader
+from cxr.loading.rasters import ImageDataset
 from cxr.models.device import Device
-from cxr.models.freezing import folded, frozen, split_at
+from cxr.models.freezing import fold_batch_norms, run_frozen, split_network
 from cxr.training import setup
+from cxr.training.loop import train
 from tests.cxr.training.test_loop import CPU, same, weights
 from tests.helpers import network, settings_with, small_set
 
@@ -40,13 +41,12 @@ def configured(tmp_path, **changed):
 
 def fit(manifest, settings, *, unfreeze, device=CPU, cached=True, name="efficientnet_lite0"):
     made = network(name)
-    result = setup.fit_network(
-        made, manifest, settings.train, unfreeze=unfreeze, device=device, seed=1,
-        cache=settings.cache if cached else None,
-    )  # fmt: skip
-    return made, result
+    cache = settings.cache if cached else None
+    training = setup.set_up(made, manifest, settings.train, unfreeze=unfreeze, device=device, seed=1, cache=cache)
+    return made, train(training)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18"])
 @pytest.mark.parametrize("unfreeze", [0, 2])
 def test_one_view_without_augmentation_gives_the_very_same_weights(manifest, tmp_path, unfreeze, name):
@@ -64,7 +64,7 @@ def test_one_view_without_augmentation_gives_the_very_same_weights(manifest, tmp
 def test_the_decoded_store_has_the_pixels_of_the_files(manifest, tmp_path):
     spec = network().spec
     stored = rasters.open_rasters(manifest, spec, DiskCache(tmp_path, 1))
-    assert isinstance(stored, rasters.Decoded)
+    assert isinstance(stored, rasters.CachedDataset)
     index = np.array([5, 0, 17])
     assert (stored.rasters(index) == ImageDataset(manifest, spec).rasters(index)).all()
 
@@ -79,9 +79,9 @@ def test_training_on_all_blocks_uses_the_decoded_store_alone(manifest, tmp_path)
 
 def fed(manifest, settings, *, unfreeze=0, device=CPU, seed=1, made=None):
     made = made or network()
-    prefix, _ = split_at(made, unfreeze)
+    prefix, _ = split_network(made, unfreeze)
     asked = {"prefix": prefix.eval(), "unfreeze": unfreeze, "device": device, "seed": seed}
-    return feed(made, manifest, settings.train, settings.cache, **asked)
+    return build_loaders(made, manifest, settings.train, settings.cache, **asked)
 
 
 def test_every_epoch_draws_one_of_the_views_of_every_image(manifest, tmp_path):
@@ -89,8 +89,8 @@ def test_every_epoch_draws_one_of_the_views_of_every_image(manifest, tmp_path):
     train = fed(manifest, settings).train
     assert isinstance(train, FeatureLoader)
     count = len(train.labels)
-    assert len(train.store) == 3 * count
-    every = train.store.take(np.arange(3 * count)).reshape(3, count, -1)
+    assert len(train.array) == 3 * count
+    every = train.array.take(np.arange(3 * count)).reshape(3, count, -1)
     assert len(np.unique(every[:, 0], axis=0)) == 3  # the views differ
     seen = set()
     for epoch in range(1, 9):
@@ -103,6 +103,7 @@ def test_every_epoch_draws_one_of_the_views_of_every_image(manifest, tmp_path):
     assert sorted(labels.tolist()) == sorted(train.labels.tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [
@@ -129,38 +130,42 @@ def test_a_key_that_differs_in_anything_is_another_store(manifest, tmp_path, cha
     assert len(names(**changed)) > len(before)
 
 
-def test_stores_beyond_the_bound_are_said_and_not_made(manifest, tmp_path, caplog):
+@pytest.mark.slow
+def test_features_beyond_max_gb_are_reported_and_not_cached(manifest, tmp_path, caplog):
     settings = configured(tmp_path, **{"cache.max_gb": 0.00005})
     plain, _ = fit(manifest, settings, unfreeze=0, cached=False)
     without, _ = fit(manifest, settings, unfreeze=0)
-    assert "trains without them" in caplog.text
+    assert "training without them" in caplog.text
     assert same(weights(without), weights(plain))
 
 
+@pytest.mark.slow
 def test_bfloat16_features_are_kept_bit_for_bit(manifest, tmp_path):
     settings = configured(tmp_path)
     made = network()
-    prefix, _ = split_at(made, 2)
-    plain = feed(made, manifest, settings.train, None, prefix=prefix.eval(), unfreeze=2, device=BF16, seed=1)
+    prefix, _ = split_network(made, 2)
+    plain = build_loaders(made, manifest, settings.train, None, prefix=prefix.eval(), unfreeze=2, device=BF16, seed=1)
     stored = fed(manifest, settings, unfreeze=2, device=BF16, made=made)
     x, _ = next(plain.val.epoch(0))
     z, _ = next(stored.val.epoch(0))
     assert z.dtype == torch.bfloat16
     assert z.is_contiguous(memory_format=torch.channels_last)
     with BF16.autocast():
-        assert torch.equal(z, frozen(prefix, x))
+        assert torch.equal(z, run_frozen(prefix, x))
 
 
+@pytest.mark.slow
 def test_an_image_has_the_same_features_in_any_batch():
     made = network()
-    prefix, _ = split_at(made, 0)
+    prefix, _ = split_network(made, 0)
     x = torch.randn(33, 3, 64, 64).to(memory_format=torch.channels_last)
-    whole = frozen(prefix.eval(), x)
+    whole = run_frozen(prefix.eval(), x)
     for size in (1, 3, 8, 17, 32):
-        parts = [frozen(prefix, x[i : i + size]) for i in range(0, 33, size)]
+        parts = [run_frozen(prefix, x[i : i + size]) for i in range(0, 33, size)]
         assert torch.equal(torch.cat(parts), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "efficientnet_v2_s"])
 def test_folding_changes_next_to_nothing_and_leaves_the_network_alone(name):
     made = network(name)
@@ -169,20 +174,23 @@ def test_folding_changes_next_to_nothing_and_leaves_the_network_alone(name):
             module.running_mean.uniform_(-0.1, 0.1)
             module.running_var.uniform_(0.5, 1.5)
     before = weights(made)
-    prefix, _ = split_at(made, 0)
+    prefix, _ = split_network(made, 0)
     x = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     # In double precision: what is left is rounding, which deep networks with random statistics blow up.
-    plain, quick = frozen(copy.deepcopy(prefix).double().eval(), x), frozen(folded(copy.deepcopy(prefix).double()), x)
+    plain, quick = (
+        run_frozen(copy.deepcopy(prefix).double().eval(), x),
+        run_frozen(fold_batch_norms(copy.deepcopy(prefix).double()), x),
+    )
     torch.testing.assert_close(quick, plain, rtol=1e-8, atol=1e-8 * float(plain.abs().max()))
     assert same(weights(made), before)
 
 
-def test_the_store_is_not_changed_by_training(manifest, tmp_path):
+def test_training_does_not_change_the_cached_features(manifest, tmp_path):
     """Layers that work in place (dropout before the head) must not write through to the store."""
     settings = configured(tmp_path)
     train = fed(manifest, settings).train
-    before = train.store.take(np.arange(len(train.store)))
+    before = train.array.take(np.arange(len(train.array)))
     for x, _ in train.epoch(1):
         x.zero_()
-    assert (train.store.take(np.arange(len(train.store))) == before).all()
+    assert (train.array.take(np.arange(len(train.array))) == before).all()
     assert feature_cache.digest(torch.nn.Linear(2, 2)) != feature_cache.digest(torch.nn.Linear(2, 2))

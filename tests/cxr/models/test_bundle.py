@@ -57,7 +57,7 @@ def test_weights_that_are_cut_off_or_exchanged_are_refused(folder, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda values: {**values, "format": 99}, "has format 99; this version reads format 1"),
+        (lambda values: {**values, "format": 99}, "has format 99; this version reads format 2"),
         (lambda values: {k: v for k, v in values.items() if k != "input"}, "lacks input"),
         (lambda values: {**values, "model": "resnet18"}, "does not fit resnet18"),
         (lambda values: [], "lacks everything"),
@@ -76,5 +76,5 @@ def test_a_folder_without_a_bundle(tmp_path):
 
 
 def test_other_classes_are_refused(made):
-    with pytest.raises(CxrError, match="knows the classes normal, bacteria, virus, the split has normal, pneumonia"):
+    with pytest.raises(CxrError, match="has the classes normal, bacteria, virus, the split has normal, pneumonia"):
         bundle.check_classes(Bundle(made), ("normal", "pneumonia"))

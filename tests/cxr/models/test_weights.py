@@ -58,7 +58,7 @@ def test_a_damaged_download_is_refused(server):
 def test_no_connection_says_where_to_put_the_file(server):
     file, _ = server
     file.unlink()
-    with pytest.raises(CxrError, match=r"could not be had .*put the file at .*hub/checkpoints/mobilenet.*from scratch"):
+    with pytest.raises(CxrError, match=r"be downloaded .*put the file at .*hub/checkpoints/mobilenet.*from scratch"):
         weights.state("mobilenet_v3_small", "imagenet")
 
 
@@ -80,7 +80,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, monkeypatch):
     torch.save({"a": Evil()}, tmp_path / "evil.pth")
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Evil()))
     for name in ("evil.pth", "evil.pkl"):
-        with pytest.raises(CxrError, match=r"holds more than tensors|no file of weights"):
+        with pytest.raises(CxrError, match=r"holds more than tensors|not a file of weights"):
             weights.state("resnet18", str(tmp_path / name))
     assert not (tmp_path / "run-by-pickle").exists()
 
@@ -88,9 +88,9 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "damaged or no file of weights"),
-        ({"model": {"a": torch.ones(1)}}, "is no state dict; save the state dict alone"),
-        ([torch.ones(1)], "is no state dict"),
+        (b"", "damaged or not a file of weights"),
+        ({"model": {"a": torch.ones(1)}}, "is not a state dict; save the state dict alone"),
+        ([torch.ones(1)], "is not a state dict"),
     ],
 )
 def test_files_that_are_no_state_dict(tmp_path, content, words):

@@ -1,9 +1,9 @@
-"""The ONNX file answers as the network does, for any batch, with what the guard and the heatmap need."""
+"""The ONNX file answers as the network does, for any batch, with what the detector and the heatmap need."""
 
 import numpy as np
 import pytest
 
-from cxr.evaluation.cam import Activation
+from cxr.evaluation.cam import ClassActivationMap
 from cxr.evaluation.predictor import Predictor
 from cxr.models.bundle import Bundle
 from cxr.models.ensemble import combine
@@ -14,6 +14,7 @@ from tests.helpers import network
 RASTERS = np.random.default_rng(0).integers(0, 256, (5, 64, 64), dtype=np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "mobilenet_v3_small"])
 def test_logits_features_and_maps(name):
     net = network(name)
@@ -26,12 +27,13 @@ def test_logits_features_and_maps(name):
     head = net.module.get_submodule(net.head)
     weights, bias = head.weight.detach().numpy(), head.bias.detach().numpy()
     np.testing.assert_allclose(features @ weights.T + bias, logits, atol=1e-4)
-    exact = Activation.of(predictor, net)
+    exact = ClassActivationMap.of(predictor, net)
     assert maps.shape[:2] == (5, 3 if exact else 0)
     if exact:
         np.testing.assert_allclose(maps, exact.maps(RASTERS), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_one_network():
     members = [Bundle(network(seed=seed), 1.0 + seed) for seed in range(2)]
     together = combine(members)

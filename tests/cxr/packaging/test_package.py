@@ -6,36 +6,35 @@ import numpy as np
 import pytest
 
 from cxr.errors import CxrError
-from cxr.evaluation.predictor import Predictor
 from cxr.models.bundle import Bundle
 from cxr.packaging import package
 from cxr.serving.service import Service
-from tests.helpers import network, settings_with
+from tests.helpers import datasets, network, probabilities, settings_with
 
 
 def test_served_equals_evaluated_for_every_image(served):
-    service, predictor = Service(served.folder, threads=2), Predictor(served.bundle)
+    service = Service(served.folder, threads=2)
     for split in ("val", "test"):
-        data = [file.read_bytes() for file in served.manifest.split(split).files()]
-        table = service.answer(data)
-        wanted = predictor.predict([lambda one=one: one for one in data], 8)
-        found = table[[f"probability_{name}" for name in served.manifest.classes]].to_numpy()
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
-        assert list(table["label"]) == [served.manifest.classes[i] for i in wanted.argmax(1)]
+        table = service.answer([file.read_bytes() for file in served.manifest.split(split).files()])
+        evaluated = probabilities(served.bundle, served.manifest.split(split))
+        answered = table[[f"probability_{name}" for name in served.manifest.classes]].to_numpy()
+        np.testing.assert_allclose(answered, evaluated, atol=1e-5)
+        assert list(table["label"]) == [served.manifest.classes[i] for i in evaluated.argmax(1)]
 
 
 def test_referrals_are_counted_as_they_happen(served):
     service = Service(served.folder, threads=2)
     for split in ("val", "test"):
-        told = service.answer([file.read_bytes() for file in served.manifest.split(split).files()])
-        assert (told["status"] == "refer").mean() == pytest.approx(served.found["referred"][split]["share"])
+        table = service.answer([file.read_bytes() for file in served.manifest.split(split).files()])
+        assert (table["status"] == "refer").mean() == pytest.approx(served.result.referred[split].share)
 
 
+@pytest.mark.slow
 def test_a_network_that_answers_otherwise_is_refused(served, tmp_path):
     other = Bundle(network(seed=7), 1.3, served.bundle.operating_points)
     evaluated = {"val": np.full((len(served.manifest.split("val")), 3), 1 / 3)}
     with pytest.raises(CxrError, match="as ONNX gives other probabilities"):
-        package.write(tmp_path / "s", other, served.manifest, settings_with({}).serving, 0, evaluated)
+        package.write(tmp_path / "s", other, datasets(other, served.manifest), settings_with({}).serving, 0, evaluated)
     assert not (tmp_path / "s").exists()
 
 
@@ -43,20 +42,20 @@ def test_an_operating_point_that_the_bundle_lacks(served, tmp_path):
     bare = Bundle(served.bundle.network)
     settings = settings_with({"serving.operating_point": "youden"}).serving
     with pytest.raises(CxrError, match="operating_point=youden; this bundle has argmax"):
-        package.write(tmp_path, bare, served.manifest, settings, 0, {})
+        package.write(tmp_path, bare, datasets(bare, served.manifest), settings, 0, {})
 
 
 def test_files_of_a_served_folder_belong_together(served, tmp_path):
-    for name in ("model.onnx", "guard.npz", "service.json"):
+    for name in ("model.onnx", "ood.npz", "service.json"):
         (tmp_path / name).write_bytes((served.folder / name).read_bytes())
     Service(tmp_path, threads=1)
-    (tmp_path / "guard.npz").write_bytes(b"other")
-    with pytest.raises(CxrError, match=r"guard\.npz is not the one that service\.json names"):
+    (tmp_path / "ood.npz").write_bytes(b"other")
+    with pytest.raises(CxrError, match=r"ood\.npz is not the one that service\.json names"):
         Service(tmp_path, threads=1)
     facts = json.loads((served.folder / "service.json").read_text())
     (tmp_path / "service.json").write_text(json.dumps(facts | {"format": 99}))
     with pytest.raises(CxrError, match="has format 99"):
         Service(tmp_path, threads=1)
     (tmp_path / "service.json").unlink()
-    with pytest.raises(CxrError, match="no complete folder of a served model"):
+    with pytest.raises(CxrError, match="is not a complete folder of a served model"):
         Service(tmp_path, threads=1)

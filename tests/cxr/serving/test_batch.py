@@ -46,27 +46,27 @@ def folder(served, tmp_path):
 
 
 def test_a_row_for_every_file_in_order(service, folder, tmp_path):
-    paths = batch.listed(folder)
+    paths = batch.list_files(folder)
     counts = batch.score(service, paths, tmp_path / "preds.parquet", {"point": "youden"}, "m")
     table = pd.read_parquet(tmp_path / "preds.parquet")
     assert list(table) == ["path", *columns(CLASSES)]
     assert list(table["path"]) == paths == sorted(paths) and len(paths) == 72
     assert counts == table["status"].value_counts().to_dict() and counts["error"] == 1
-    assert table.loc[10, "reasons"].startswith("neither a picture nor")
+    assert table.loc[10, "reasons"].startswith("neither an image nor")
     alone = service.answer([(folder / "003.png").read_bytes()], point="youden").iloc[0]
     assert table.loc[3, "probability_normal"] == pytest.approx(alone["probability_normal"], abs=1e-6)
     assert set(table["operating_point"]) == {"youden"} and set(table["model_version"]) == {"3"}
-    assert not (tmp_path / "preds.parquet.parts").exists()
+    assert not (tmp_path / "preds.parquet.shards").exists()
 
 
 def test_what_was_scored_before_a_kill_is_not_scored_again(service, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "PART_ROWS", 10)
-    paths, output = batch.listed(folder), tmp_path / "preds.parquet"
+    monkeypatch.setattr(batch, "SHARD_ROWS", 10)
+    paths, output = batch.list_files(folder), tmp_path / "preds.parquet"
     monkeypatch.setattr(Counting, "fail_after", 35)
     with pytest.raises(KeyboardInterrupt):
         batch.score(service, paths, output, {}, "m")
     assert not output.exists()
-    done = len(list((tmp_path / "preds.parquet.parts").glob("part-*.parquet")))
+    done = len(list((tmp_path / "preds.parquet.shards").glob("shard-*.parquet")))
     assert done == 3
     monkeypatch.setattr(Counting, "fail_after", 10**9)
     Counting.asked = 0
@@ -80,19 +80,19 @@ def test_what_was_scored_before_a_kill_is_not_scored_again(service, folder, tmp_
 
 
 def test_other_predictions_are_not_mixed(service, folder, tmp_path):
-    paths, output = batch.listed(folder)[:5], tmp_path / "preds.parquet"
+    paths, output = batch.list_files(folder)[:5], tmp_path / "preds.parquet"
     batch.score(service, paths, output, {}, "models:/m/1")
     for other in (
         (paths[1:], {}, "models:/m/1"),
         (paths, {"point": "youden"}, "models:/m/1"),
         (paths, {}, "models:/m/2"),
     ):
-        with pytest.raises(CxrError, match="holds something else already"):
+        with pytest.raises(CxrError, match="already holds other results"):
             batch.score(service, other[0], output, *other[1:])
-    parts = tmp_path / "new.parquet.parts"
+    parts = tmp_path / "new.parquet.shards"
     parts.mkdir()
     (parts / "plan.json").write_text("of another one")
-    with pytest.raises(CxrError, match="holds parts of another prediction"):
+    with pytest.raises(CxrError, match="holds shards of another prediction"):
         batch.score(service, paths, tmp_path / "new.parquet", {}, "models:/m/1")
     with pytest.raises(CxrError, match="ends in .parquet"):
         batch.score(service, paths, tmp_path / "new.csv", {}, "models:/m/1")
@@ -103,9 +103,9 @@ def test_lists_and_trees(tmp_path, service):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(file_of(np.tile(NOISE, (2, 2))))
     (tmp_path / "a/README").write_text("no DICOM")
-    assert batch.listed(tmp_path) == [str(tmp_path / n) for n in ("a/1.dcm", "a/IM000001", "b/2")]
+    assert batch.list_files(tmp_path) == [str(tmp_path / n) for n in ("a/1.dcm", "a/IM000001", "b/2")]
     (tmp_path / "list.txt").write_text(f"b/2\n\na/none.dcm\n{tmp_path / 'a/1.dcm'}\n")
-    paths = batch.listed(tmp_path / "list.txt")
+    paths = batch.list_files(tmp_path / "list.txt")
     assert paths == [str(tmp_path / "b/2"), str(tmp_path / "a/none.dcm"), str(tmp_path / "a/1.dcm")]
     batch.score(service, paths, tmp_path / "preds.parquet", {}, "m")
     table = pd.read_parquet(tmp_path / "preds.parquet")
@@ -117,18 +117,18 @@ def test_lists_and_trees(tmp_path, service):
     ("name", "content", "words"),
     [
         ("none", None, "does not exist"),
-        ("empty.txt", b"\n\n", "an empty list"),
-        ("x.txt", b"\xff\xfe", "no list of paths"),
+        ("empty.txt", b"\n\n", "the list is empty"),
+        ("x.txt", b"\xff\xfe", "not a list of paths"),
     ],
 )
 def test_inputs_that_cannot_be(tmp_path, name, content, words):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(CxrError, match=words):
-        batch.listed(tmp_path / name)
+        batch.list_files(tmp_path / name)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(CxrError, match="no pictures below it"):
-        batch.listed(tmp_path / "folder")
+    with pytest.raises(CxrError, match="no images below it"):
+        batch.list_files(tmp_path / "folder")
 
 
 @pytest.mark.slow

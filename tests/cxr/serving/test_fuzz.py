@@ -101,6 +101,7 @@ def test_damaged_files_are_answered_or_refused(model, kind):
     assert process.memory_info().rss - started[0] < GROWTH
 
 
+@pytest.mark.slow
 @settings(max_examples=500, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(CELLS)
 def test_cells_of_any_kind_are_refused_in_one_line(model, cell):

@@ -33,8 +33,8 @@ def test_parameters_reach_the_service(model, picture):
 @pytest.mark.parametrize(
     ("table", "params", "words"),
     [
-        (pd.DataFrame({"image": [b"no picture"]}), None, "row 0: neither a picture nor"),
-        (pd.DataFrame({"img": [b""]}), None, "a column 'image' with pictures is needed"),
+        (pd.DataFrame({"image": [b"no picture"]}), None, "row 0: neither an image nor"),
+        (pd.DataFrame({"img": [b""]}), None, "expected a column 'image' with images"),
         (pd.DataFrame({"image": []}), {"operating_point": "best"}, "operating_point 'best'; allowed: argmax"),
     ],
 )
@@ -42,9 +42,9 @@ def test_refusals_have_status_400_and_stay_one_line(model, table, params, words)
     with pytest.raises(MlflowException, match=words) as caught:
         model.predict(None, table, params)
     assert caught.value.get_http_status_code() == 400
-    said = caught.value.message
+    message = caught.value.message
     caught.value.message = f"Failed to predict data '{table}'"  # as MLflow's server does
-    assert caught.value.message == said and "\n" not in said
+    assert caught.value.line == message and "\n" not in message
 
 
 def test_the_version_is_read_from_beside_the_model(tmp_path):
@@ -70,10 +70,10 @@ def test_workers_share_the_cores(monkeypatch, words, workers):
         (
             MlflowException("Failed to predict data '4711'. Model is missing inputs ['image']"),
             400,
-            "a column 'image'",
+            "expected a column 'image'",
         ),
-        (MlflowException("Ensure that input is valid JSON. Input: 4711"), 400, "no table of pictures in application"),
-        (ValueError("4711"), 400, "no table of pictures"),
+        (MlflowException("Ensure that input is valid JSON. Input: 4711"), 400, "no table of images in application"),
+        (ValueError("4711"), 400, "no table of images"),
     ],
 )
 def test_the_server_tells_no_secrets(error, status, words):
@@ -82,9 +82,9 @@ def test_the_server_tells_no_secrets(error, status, words):
 
     server = ModuleType("server")
     server.invocations, server.InvocationsResponse = invocations, lambda *told: told
-    module._answer_plainly(server)
+    module._install_error_handler(server)
     once = server.invocations
-    module._answer_plainly(server)
+    module._install_error_handler(server)
     assert server.invocations is once
     body, code, _ = server.invocations(b"4711", "application/json; charset=utf-8", None, None)
     assert code == status and json.loads(body)["message"].startswith(words)

@@ -88,6 +88,7 @@ def test_operating_points_decide(service, pictures):
         service.answer(pictures[:1], point="best")
 
 
+@pytest.mark.slow
 def test_an_undecided_answer_refers(served, pictures, tmp_path):
     cautious = Service(deployed(tmp_path, abstain=[0.0, 1.0]).folder, threads=1)
     table = cautious.answer(pictures)
@@ -111,11 +112,12 @@ def test_one_bad_picture_fails_the_request_or_its_own_row(service, pictures):
 
 
 def test_a_heatmap_is_a_picture_of_the_input_size(service, pictures):
-    table = service.answer(pictures[:2], with_heat=True)
+    table = service.answer(pictures[:2], with_heatmap=True)
     for text in table["heatmap"]:
         assert Image.open(io.BytesIO(base64.b64decode(text))).size == (64, 64)
 
 
+@pytest.mark.slow
 def test_limits(pictures, tmp_path):
     small = Service(deployed(tmp_path, max_images=3, max_bytes=5000, max_pixels=10_000).folder, threads=1)
     with pytest.raises(ImageError, match="4 pictures in one request; at most 3"):
@@ -126,6 +128,7 @@ def test_limits(pictures, tmp_path):
         small.answer([png(np.zeros((200, 200), np.uint8))])
 
 
+@pytest.mark.slow
 def test_serving_needs_no_torch(served, pictures, tmp_path):
     """In a process where the packages of training cannot be imported."""
     (tmp_path / "one.png").write_bytes(pictures[0])

@@ -10,14 +10,14 @@ from bench.strangers import KINDS, strangers
 from cxr.common.files import sha256_of
 from cxr.datasets import layouts, split
 from cxr.datasets.manifest import COLUMNS, Manifest
-from cxr.evaluation.predictor import Predictor
 from cxr.imaging import decode
+from cxr.loading.rasters import ImageDataset
 from cxr.models.bundle import Bundle
 from cxr.packaging.export_onnx import to_onnx
-from cxr.packaging.package import look, write
+from cxr.packaging.package import run, write
 from cxr.serving.service import Service
 from cxr.serving.session import Session
-from tests.helpers import CLASSES, network, settings_with
+from tests.helpers import CLASSES, datasets, network, probabilities, settings_with
 
 COUNT = 60  # of each kind
 
@@ -40,7 +40,7 @@ def bundle(manifest) -> Bundle:
     """EfficientNet-Lite0 with ImageNet's weights and a head fitted on its features."""
     net = network(size=224)
     train = manifest.split("train")
-    features = look(Session(to_onnx(Bundle(net)), 2, 224), net.spec, train).features
+    features = run(Session(to_onnx(Bundle(net)), 2, 224), ImageDataset(train, net.spec), np.arange(len(train))).features
     fitted = LogisticRegression(C=0.05, max_iter=500).fit(features, train.labels())
     head = net.module.get_submodule(net.head)
     with torch.no_grad():
@@ -52,10 +52,11 @@ def bundle(manifest) -> Bundle:
 @pytest.fixture(scope="module")
 def service(manifest, bundle, tmp_path_factory) -> Service:
     """What is registered of it."""
-    folder, val = tmp_path_factory.mktemp("service"), manifest.split("val")
-    evaluated = {"val": Predictor(bundle).predict([file.read_bytes for file in val.files()], 32)}
-    # Apart from those it cannot decide, which say more of this quick head than of the guard.
-    write(folder, bundle, manifest, settings_with({"serving.abstain": [0.5, 0.5]}).serving, 0, evaluated)
+    folder = tmp_path_factory.mktemp("service")
+    evaluated = {"val": probabilities(bundle, manifest.split("val"))}
+    # Apart from those it cannot decide, which say more of this simple head than of the detector.
+    settings = settings_with({"serving.abstain": [0.5, 0.5]}).serving
+    write(folder, bundle, datasets(bundle, manifest), settings, 0, evaluated)
     return Service(folder, threads=2)
 
 
@@ -67,10 +68,10 @@ def referred(service: Service, files: list[bytes]) -> float:
 @pytest.mark.slow
 def test_served_equals_evaluated_on_real_xrays(service, manifest, bundle):
     files = [file.read_bytes() for file in manifest.split("test").files()]
-    told = service.answer(files)
-    evaluated = Predictor(bundle).predict([lambda one=one: one for one in files], 32)
-    np.testing.assert_allclose(told[[f"probability_{name}" for name in CLASSES]].to_numpy(), evaluated, atol=1e-4)
-    assert list(told["label"]) == [CLASSES[i] for i in evaluated.argmax(1)]
+    table = service.answer(files)
+    evaluated = probabilities(bundle, manifest.split("test"))
+    np.testing.assert_allclose(table[[f"probability_{name}" for name in CLASSES]].to_numpy(), evaluated, atol=1e-4)
+    assert list(table["label"]) == [CLASSES[i] for i in evaluated.argmax(1)]
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def test_missing_or_of_another_kind(tmp_path):
     with pytest.raises(CxrError, match="does not exist"):
         checkpoint.load(tmp_path / "none.pt")
     torch.save({"epoch": 1}, tmp_path / "other.pt")
-    with pytest.raises(CxrError, match="has format None, needed is 1"):
+    with pytest.raises(CxrError, match="expected format 1, got None"):
         checkpoint.load(tmp_path / "other.pt")
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from cxr.errors import CxrError
-from cxr.loading.build import feed
+from cxr.loading.build import build_loaders
 from cxr.models import device
-from cxr.models.freezing import split_at
+from cxr.models.freezing import split_network
 from cxr.training import checkpoint, setup
-from cxr.training.loop import Callbacks, EarlyStopping, Epoch
+from cxr.training.loop import Callbacks, EarlyStopping, Epoch, train
 from tests.helpers import network, settings_with, small_set
 
 CPU = device.Device(torch.device("cpu"), torch.float32)
@@ -33,10 +33,8 @@ def fit(manifest, *, unfreeze=2, resume=None, callbacks=None, made=None, precisi
     keys = {"epochs": 4, "batch_size": 8, "patience": 10, "optimizer.lr": 0.001, **changed}
     settings = settings_with({f"train.{k}": v for k, v in keys.items()}).train
     made = made or network()
-    result = setup.fit_network(
-        made, manifest, settings, unfreeze=unfreeze, device=precision, seed=1, resume=resume, callbacks=callbacks
-    )
-    return made, result
+    training = setup.set_up(made, manifest, settings, unfreeze=unfreeze, device=precision, seed=1, callbacks=callbacks)
+    return made, train(training, resume)
 
 
 def weights(made):
@@ -47,12 +45,14 @@ def same(one, other) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_it_learns_what_can_be_told_apart(manifest):
     _, result = fit(manifest, unfreeze=0, epochs=12, **{"optimizer.lr": 0.01})
     assert result.best.val_metric > 0.9
     assert result.history[-1].train_loss < result.history[0].train_loss / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unfreeze", [0, 2, "all"])
 def test_what_is_frozen_does_not_move(manifest, unfreeze):
     made = network()
@@ -69,6 +69,7 @@ def test_what_is_frozen_does_not_move(manifest, unfreeze):
         assert "features.0.1.running_mean" in moved
 
 
+@pytest.mark.slow
 def test_statistics_of_trained_blocks_stay_where_they_are_told_to(manifest):
     made = network()
     before = weights(made)
@@ -78,6 +79,7 @@ def test_statistics_of_trained_blocks_stay_where_they_are_told_to(manifest):
     assert "features.8.1.weight" in moved, "a frozen batch norm still learns its scale"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["null", "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: 4}"])
 def test_a_resumed_training_reaches_the_same_weights_bit_for_bit(manifest, tmp_path, scheduler):
     augment = {"augment.rotate": 10, "augment.brightness": 0.1, "scheduler": scheduler}
@@ -108,7 +110,7 @@ def test_a_resumed_training_reaches_the_same_weights_bit_for_bit(manifest, tmp_p
 def test_a_checkpoint_of_another_training_is_refused(manifest):
     states = []
     fit(manifest, epochs=1, callbacks=Callbacks(on_checkpoint=lambda s: states.append(copy.deepcopy(s))))
-    with pytest.raises(CxrError, match="is of another training: settings .*train anew, without resume"):
+    with pytest.raises(CxrError, match="is of another training: settings .*train from scratch, without resume"):
         fit(manifest, resume=states[0], epochs=4)
     broken = {k: v for k, v in states[0].items() if k != "optimizer"}
     with pytest.raises(CxrError, match="does not fit this training"):
@@ -192,7 +194,7 @@ def test_the_optimizer_is_fused_unless_told_otherwise(manifest):
 
 def test_throughput_is_counted_in_images(manifest):
     made = network()
-    prefix, _ = split_at(made, 0)
-    fed = feed(made, manifest, settings_with({}).train, None, prefix=prefix, unfreeze=0, device=CPU, seed=0)
+    prefix, _ = split_network(made, 0)
+    fed = build_loaders(made, manifest, settings_with({}).train, None, prefix=prefix, unfreeze=0, device=CPU, seed=0)
     assert fed.train.images == 18
     assert set(Epoch(1, 0.1, 1, 1, 1, 1, 1).values()) >= {"lr", "train_loss", "val_loss", "images_per_second"}

@@ -1,0 +1,44 @@
+"""The one way from the bytes of an image to the raster a network sees: training, evaluation and serving use it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxr.imaging.decode import MAX_PIXELS, decode_grey, decode_image
+from cxr.imaging.plausibility import implausible
+from cxr.imaging.preprocess import InputSpec
+
+
+@dataclass(frozen=True)
+class ReadImage:
+    """An image ready for the network.
+
+    Attributes:
+        raster: `uint8` of shape (S, S).
+        implausible: reasons why it is not a plausible chest X-ray; empty if it may be one.
+    """
+
+    raster: np.ndarray
+    implausible: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """Decodes images and fits them to the input of a network. Thread-safe: Pillow decodes outside Python's lock.
+
+    Attributes:
+        spec: the input of the network.
+        max_pixels: larger images are refused before they are decoded.
+    """
+
+    spec: InputSpec
+    max_pixels: int = MAX_PIXELS
+
+    def read(self, data: bytes) -> ReadImage:
+        """Decode an image and judge its plausibility; raises `ImageError` if it cannot be decoded."""
+        image = decode_image(data, self.max_pixels)
+        return ReadImage(self.spec.to_raster(image.grey), tuple(implausible(image)))
+
+    def raster(self, data: bytes) -> np.ndarray:
+        """Decode an image to its raster alone, `uint8` of shape (S, S); raises `ImageError` if it cannot be decoded."""
+        return self.spec.to_raster(decode_grey(data, self.max_pixels))
