@@ -48,8 +48,8 @@ def application(service: Service, name: str) -> FastAPI:
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
     drawn = samples()
     facts = {
-        "model": name, "version": service.version, "classes": list(service.classes), "points": service.points,
-        "point": service.point, "abstain": service.abstain, "max_bytes": service.limits.max_bytes,
+        "model": name, "version": service.version, "classes": list(service.classes), "points": service.operating_points,
+        "point": service.operating_point, "abstain": service.abstain, "max_bytes": service.limits.max_bytes,
         "samples": {key: words for key, (words, _) in drawn.items()},
     }  # fmt: skip
     page = _PAGE.read_text(encoding="utf-8").replace("{{ facts }}", _embedded(facts))
@@ -82,10 +82,10 @@ def _answer(service: Service, data: bytes, point: str) -> Response:
     except ImageError as error:
         return _told({"message": str(error)}, 400)
     row = service.read(data)
-    if row.error:
+    if row.image is None:
         return _told({"message": row.error}, 400)
-    answer = service.tell([row], point, with_heat=True).iloc[0].to_dict()
-    return _told({"row": answer, "picture": png(row.raster)})
+    answer = service.answer_rows([row], point, with_heatmap=True).iloc[0].to_dict()
+    return _told({"row": answer, "picture": png(row.image.raster)})
 
 
 def _told(values: dict[str, Any], status: int = 200) -> Response:

@@ -1,4 +1,5 @@
-"""What a careful statistician asks of a model: scores with intervals, calibration, thresholds, where it fails.
+"""Evaluation of a model: scores with intervals, calibration, operating points, subgroups, robustness, mistakes.
 
-Imports `loading`, `models`, `serving` (for probabilities) and the rooms below them. Chooses on validation only.
+Imports `loading`, `models`, `serving` (for probabilities), `settings` and the rooms below them. Whatever is chosen is
+chosen on the validation split. `results` holds the types of all results.
 """

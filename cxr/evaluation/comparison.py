@@ -1,29 +1,26 @@
-"""Two models on the same images: by how much do they differ, and could that be chance?"""
-
-from dataclasses import asdict
-from typing import Any
+"""Compare two models on the same images: differences of their scores, and whether they could be due to chance."""
 
 import numpy as np
 from numpy import ndarray
 
 from cxr.evaluation import bootstrap, scores
+from cxr.evaluation.results import Comparison
 from cxr.evaluation.scores import HIGHER_IS_BETTER, Sample
 
 COMPARED = ("loss", *HIGHER_IS_BETTER)
 
 
-def compare(sample: Sample, ours: ndarray, theirs: ndarray) -> dict[str, Any]:
-    """Differences (ours - theirs) of scores, each with the interval of a paired bootstrap over patients.
+def compare(sample: Sample, ours: ndarray, theirs: ndarray) -> Comparison:
+    """Differences (ours - theirs) of scores, with intervals from a paired bootstrap over patients.
 
-    Both probabilities are of shape (n, C), for the same images in the same order. `mcnemar_p` tests whether both
-    predict the right class equally often.
+    Both arguments are probabilities of shape (n, C) for the images of `sample`, in its order.
     """
-    one, other = scores.resampled(sample, ours), scores.resampled(sample, theirs)
-    right = [p.argmax(1) == sample.labels for p in (ours, theirs)]
-    return {
-        "differences": {name: asdict(scores.estimate(one[name] - other[name])) for name in COMPARED},
-        "other": {name: None if np.isnan(other[name][0]) else float(other[name][0]) for name in COMPARED},
-        "only_ours_right": int((right[0] & ~right[1]).sum()),
-        "only_theirs_right": int((right[1] & ~right[0]).sum()),
-        "mcnemar_p": bootstrap.mcnemar(*right),
-    }
+    our_scores, their_scores = scores.resampled(sample, ours), scores.resampled(sample, theirs)
+    our_right, their_right = (probabilities.argmax(1) == sample.labels for probabilities in (ours, theirs))
+    return Comparison(
+        differences={name: scores.estimate(our_scores[name] - their_scores[name]) for name in COMPARED},
+        other={name: None if np.isnan(their_scores[name][0]) else float(their_scores[name][0]) for name in COMPARED},
+        only_ours_right=int((our_right & ~their_right).sum()),
+        only_theirs_right=int((their_right & ~our_right).sum()),
+        mcnemar_p=bootstrap.mcnemar(our_right, their_right),
+    )

@@ -1,23 +1,22 @@
-"""The same pictures, a little worse: does the model read lungs, or sharpness, exposure, compression and markers?"""
+"""Robustness: scores under blur, contrast changes, compression, rotation and masked borders and corners."""
 
 import io
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 from numpy import ndarray
 from PIL import Image, ImageFilter
 
-from cxr.datasets.manifest import Manifest, read_verified
+from cxr.datasets.manifest import Manifest
 from cxr.evaluation import scores
-from cxr.evaluation.cam import Activation, share_inside
+from cxr.evaluation.cam import ClassActivationMap, share_inside
 from cxr.evaluation.predictor import Predictor
+from cxr.evaluation.results import Robustness, RobustnessRow
 from cxr.evaluation.scores import Sample
+from cxr.loading.rasters import RasterDataset
 from cxr.serving.probabilities import softmax
 
-SHOWN = ("macro_f1", "accuracy", "auc_pneumonia", "sensitivity", "specificity")
-BORDER, CORNER = 0.1, 0.2  # shares of the side that are blackened
+BORDER, CORNER = 0.1, 0.2  # fractions of the side that are set to black
 
 
 def _blur(grey: ndarray) -> ndarray:
@@ -53,9 +52,9 @@ def _corners(grey: ndarray) -> ndarray:
     return masked
 
 
-# What is done to a raster of shape (S, S), by the words that the report uses.
+# Changes of a raster of shape (S, S), by the names that the report shows.
 CHANGES: dict[str, Callable[[ndarray], ndarray]] = {
-    "as it is": lambda grey: grey,
+    "unchanged": lambda grey: grey,
     "blurred (2 px of 224)": _blur,
     "contrast x 0.6": _contrast(0.6),
     "contrast x 1.4": _contrast(1.4),
@@ -68,44 +67,54 @@ CHANGES: dict[str, Callable[[ndarray], ndarray]] = {
 
 
 def robustness(
-    predictor: Predictor, activation: Activation | None, part: Manifest, seed: int, most: int | None, batch_size: int
-) -> dict[str, Any]:
-    """Scores under every change, with intervals, on at most `most` images (whole patients, drawn by `seed`).
+    predictor: Predictor,
+    activation: ClassActivationMap | None,
+    split: Manifest,
+    dataset: RasterDataset,
+    *,
+    temperature: float,
+    seed: int,
+    most: int | None,
+    batch_size: int,
+) -> Robustness:
+    """Scores under every change, on at most `most` images of whole patients, drawn by `seed`.
 
-    `changed` is the share of images whose predicted class changed. `inside` is the mean share of activation for the
-    predicted class in the central region, of the unchanged pictures; None where the network has no exact map.
+    `dataset` has the rasters of `split`; logits are divided by `temperature`.
     """
-    rows = _chosen(part, seed, most)
-    rasters = np.stack([predictor.raster(read_verified(part, int(i))) for i in rows])
-    sample = Sample.of(part, seed).subset(rows)
-    table, before, inside = [], None, None
+    rows = _chosen(split, seed, most)
+    rasters = dataset.rasters(rows)
+    sample = Sample.of(split, seed).subset(rows)
+    table, unchanged, inside = [], None, None
     for name, change in CHANGES.items():
-        seen = np.stack([change(raster) for raster in rasters])
-        batches = [seen[i : i + batch_size] for i in range(0, len(seen), batch_size)]
-        probabilities = softmax(np.concatenate([predictor.logits(b) for b in batches]) / predictor.temperature)
+        changed = np.stack([change(raster) for raster in rasters])
+        batches = [changed[i : i + batch_size] for i in range(0, len(changed), batch_size)]
+        probabilities = softmax(np.concatenate([predictor.logits(b) for b in batches]) / temperature)
         predicted = probabilities.argmax(1)
-        if before is None:
-            before = predicted
+        if unchanged is None:
+            unchanged = predicted
             inside = _inside(activation, batches, predicted) if activation is not None else None
-        found = scores.resampled(sample, probabilities)
-        table.append({
-            "change": name, "changed": float((predicted != before).mean()),
-            "scores": {key: asdict(scores.estimate(found[key])) for key in SHOWN},
-        })  # fmt: skip
-    return {"images": len(rows), "table": table, "inside": inside}
+        resampled = scores.resampled(sample, probabilities)
+        table.append(
+            RobustnessRow(
+                change=name,
+                changed=float((predicted != unchanged).mean()),
+                scores={score: scores.estimate(resampled[score]) for score in scores.SUMMARY},
+            )
+        )
+    return Robustness(images=len(rows), table=table, inside=inside)
 
 
-def _inside(activation: Activation, batches: list[ndarray], predicted: ndarray) -> float:
+def _inside(activation: ClassActivationMap, batches: list[ndarray], predicted: ndarray) -> float:
     maps = np.concatenate([activation.maps(batch) for batch in batches])
-    return float(np.mean([share_inside(own[c]) for own, c in zip(maps, predicted, strict=True)]))
+    return float(np.mean([share_inside(maps_of[c]) for maps_of, c in zip(maps, predicted, strict=True)]))
 
 
-def _chosen(part: Manifest, seed: int, most: int | None) -> ndarray:
-    """Rows of whole patients, at most `most` in all but for the first patient; all where `most` is None."""
-    if most is None or len(part) <= most:
-        return np.arange(len(part))
-    patients = part.rows["patient"].to_numpy()
+def _chosen(split: Manifest, seed: int, most: int | None) -> ndarray:
+    """Rows of whole patients: at most `most`, but at least one patient; all rows if `most` is None."""
+    if most is None or len(split) <= most:
+        return np.arange(len(split))
+    patients = split.rows["patient"].to_numpy()
     order = np.random.default_rng(seed).permutation(np.unique(patients))
-    sizes = part.rows.groupby("patient").size().loc[order].cumsum().to_numpy()
+    sizes = split.rows.groupby("patient").size().loc[order].cumsum().to_numpy()
     kept = order[: max(1, int((sizes <= most).sum()))]
     return np.flatnonzero(np.isin(patients, kept))

@@ -1,29 +1,32 @@
-"""Every score with its interval: one pass over all resamples of the patients, and the images themselves as the first.
+"""Every score with its interval, computed for the sample and all resamples of its patients at once.
 
 Row 0 of the weights is always the sample itself (every image once), so that a score and its interval come from the
 same formula.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy import ndarray
 
 from cxr.datasets.manifest import Manifest
 from cxr.evaluation import bootstrap
-from cxr.evaluation.bootstrap import Estimate
+from cxr.evaluation.results import Estimate, Scores
 from cxr.serving.probabilities import NORMAL, pneumonia_probability
+from cxr.settings.schema import GateSettings
 
-HIGHER_IS_BETTER = ("accuracy", "balanced_accuracy", "macro_f1", "auc_pneumonia", "sensitivity", "specificity")
+HIGHER_IS_BETTER: tuple[str, ...] = get_args(GateSettings.model_fields["metric"].annotation)
+SUMMARY = ("macro_f1", "accuracy", "auc_pneumonia", "sensitivity", "specificity")  # where there is no room for all
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Truth and patients of some images.
+    """True classes and patients of a set of images.
 
     Attributes:
         labels: class indices, `int64` of shape (n,).
-        patients: names of shape (n,).
+        patients: names of the patients, of shape (n,).
         classes: class names.
         weights: how often each image counts, of shape (1 + resamples, n); row 0 is the sample itself.
     """
@@ -34,53 +37,53 @@ class Sample:
     weights: ndarray
 
     @classmethod
-    def of(cls, part: Manifest, seed: int) -> "Sample":
-        """The images of a part of a manifest, with resamples drawn by `seed`; no patient: the image is its own."""
-        names = part.rows["patient"].where(part.rows["patient"] != "", part.rows["path"]).to_numpy().astype(str)
-        return cls.made(part.labels(), names, part.classes, seed)
+    def of(cls, split: Manifest, seed: int) -> "Sample":
+        """The images of a split, with resamples drawn by `seed`; an image without a patient is a patient of its own."""
+        patients = split.rows["patient"].where(split.rows["patient"] != "", split.rows["path"])
+        return cls.from_labels(split.labels(), patients.to_numpy().astype(str), split.classes, seed)
 
     @classmethod
-    def made(cls, labels: ndarray, patients: ndarray, classes: tuple[str, ...], seed: int) -> "Sample":
-        drawn = bootstrap.patient_weights(patients, seed)
-        return cls(labels, patients, classes, np.concatenate([np.ones((1, len(labels)), np.float32), drawn]))
+    def from_labels(cls, labels: ndarray, patients: ndarray, classes: tuple[str, ...], seed: int) -> "Sample":
+        """Images with these labels and patients, each of shape (n,), with resamples drawn by `seed`."""
+        resamples = bootstrap.patient_weights(patients, seed)
+        return cls(labels, patients, classes, np.concatenate([np.ones((1, len(labels)), np.float32), resamples]))
 
     def subset(self, rows: ndarray) -> "Sample":
-        """Some of the images (a bool mask or indices); resamples of them are those of the whole, cut."""
+        """Some of the images, by mask or indices, with the same resamples restricted to them."""
         return Sample(self.labels[rows], self.patients[rows], self.classes, self.weights[:, rows])
 
 
 def resampled(sample: Sample, probabilities: ndarray) -> dict[str, ndarray]:
-    """Every score by name, each of shape (1 + resamples,); NaN where it does not exist.
+    """Every score by name, each of shape (1 + resamples,); NaN where it is undefined.
 
-    `probabilities` is of shape (n, C). `loss` is the cross entropy in nats; precision, recall and F1 go with the
-    predicted class; sensitivity, specificity, PPV and NPV are those of pneumonia against normal.
+    `probabilities` is of shape (n, C). `loss` is the cross entropy in nats; precision, recall and F1 are those of the
+    most likely class; sensitivity, specificity, PPV and NPV are those of pneumonia against normal.
     """
     labels, weights, classes = sample.labels, sample.weights, sample.classes
     predicted = probabilities.argmax(1)
-    table = bootstrap.confusion(labels, predicted, len(classes), weights)
-    truth = np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1)
+    counts = bootstrap.confusion(labels, predicted, len(classes), weights)
+    likelihood = np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        right, support, called = np.einsum("rcc->rc", table), table.sum(2), table.sum(1)
+        right, support, called = np.einsum("rcc->rc", counts), counts.sum(2), counts.sum(1)
         # As in scikit-learn with zero_division=0: a class that is never predicted has precision 0.
         precision = np.where(called > 0, right / np.maximum(called, 1e-9), 0.0)
         recall = np.where(support > 0, right / support, np.nan)
         f1 = np.where(support > 0, 2 * right / (support + called), np.nan)
-        found = {
-            "loss": -bootstrap.mean(np.log(truth), weights),
-            "accuracy": right.sum(1) / table.sum((1, 2)),
-            "balanced_accuracy": _mean_of_known(recall),
-            "macro_f1": _mean_of_known(f1),
+        values = {
+            "loss": -bootstrap.mean(np.log(likelihood), weights),
+            "accuracy": right.sum(1) / counts.sum((1, 2)),
+            "balanced_accuracy": _mean_of_defined(recall),
+            "macro_f1": _mean_of_defined(f1),
         }
     for i, name in enumerate(classes):
-        own = {"precision": precision[:, i], "recall": recall[:, i], "f1": f1[:, i]}
-        found |= {f"{key}_{name}": values for key, values in own.items()}
-        found |= ranking(labels == i, probabilities[:, i], weights, name)
-    found |= ranking(labels != NORMAL, pneumonia_probability(probabilities), weights, "pneumonia")
-    return found | decided(labels != NORMAL, predicted != NORMAL, weights)
+        values |= {f"precision_{name}": precision[:, i], f"recall_{name}": recall[:, i], f"f1_{name}": f1[:, i]}
+        values |= ranking(labels == i, probabilities[:, i], weights, name)
+    values |= ranking(labels != NORMAL, pneumonia_probability(probabilities), weights, "pneumonia")
+    return values | decided(labels != NORMAL, predicted != NORMAL, weights)
 
 
 def ranking(truth: ndarray, score: ndarray, weights: ndarray, name: str) -> dict[str, ndarray]:
-    """Area under the ROC curve and average precision."""
+    """Area under the ROC curve and average precision, as `auc_NAME` and `average_precision_NAME`."""
     return {
         f"auc_{name}": bootstrap.auc(truth, score, weights),
         f"average_precision_{name}": bootstrap.average_precision(truth, score, weights),
@@ -88,7 +91,7 @@ def ranking(truth: ndarray, score: ndarray, weights: ndarray, name: str) -> dict
 
 
 def decided(truth: ndarray, positive: ndarray, weights: ndarray) -> dict[str, ndarray]:
-    """Sensitivity, specificity, PPV and NPV of a decision, bool (n,), for the truth, bool (n,)."""
+    """Sensitivity, specificity, PPV and NPV of decisions `positive` for `truth`, both bool of shape (n,)."""
     return {
         "sensitivity": bootstrap.mean(positive[truth].astype(np.float32), weights[:, truth]),
         "specificity": bootstrap.mean((~positive)[~truth].astype(np.float32), weights[:, ~truth]),
@@ -98,11 +101,11 @@ def decided(truth: ndarray, positive: ndarray, weights: ndarray) -> dict[str, nd
 
 
 def predictive_values(sensitivity: ndarray, specificity: ndarray, prevalence: float) -> tuple[ndarray, ndarray]:
-    """PPV and NPV where a share `prevalence` of the children has pneumonia (Bayes' rule)."""
+    """PPV and NPV at a prevalence of pneumonia, by Bayes' rule."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        ill, well = prevalence, 1 - prevalence
-        ppv = sensitivity * ill / (sensitivity * ill + (1 - specificity) * well)
-        npv = specificity * well / (specificity * well + (1 - sensitivity) * ill)
+        ill, healthy = prevalence, 1 - prevalence
+        ppv = sensitivity * ill / (sensitivity * ill + (1 - specificity) * healthy)
+        npv = specificity * healthy / (specificity * healthy + (1 - sensitivity) * ill)
     return ppv, npv
 
 
@@ -111,20 +114,25 @@ def estimate(values: ndarray) -> Estimate:
     return bootstrap.percentile(None if np.isnan(values[0]) else float(values[0]), values[1:])
 
 
-def estimates(sample: Sample, probabilities: ndarray) -> dict[str, dict[str, float | None]]:
-    """Every score with its interval (`value`, `low`, `high`); areas also with DeLong's, as `auc_..._delong`."""
-    found = {name: asdict(estimate(values)) for name, values in resampled(sample, probabilities).items()}
-    questions = {name: (sample.labels == i, probabilities[:, i]) for i, name in enumerate(sample.classes)}
-    questions["pneumonia"] = (sample.labels != NORMAL, pneumonia_probability(probabilities))
-    found |= {f"auc_{name}_delong": asdict(bootstrap.delong(*of)) for name, of in questions.items()}
-    return found
+def estimates(sample: Sample, probabilities: ndarray) -> Scores:
+    """Every score with its interval; areas under the ROC curve also with DeLong's, as `auc_NAME_delong`."""
+    by_name = {name: estimate(values) for name, values in resampled(sample, probabilities).items()}
+    rankings = {name: (sample.labels == i, probabilities[:, i]) for i, name in enumerate(sample.classes)}
+    rankings["pneumonia"] = (sample.labels != NORMAL, pneumonia_probability(probabilities))
+    return by_name | {f"auc_{name}_delong": bootstrap.delong(*ranked) for name, ranked in rankings.items()}
+
+
+def confusion(labels: ndarray, probabilities: ndarray, classes: tuple[str, ...]) -> ndarray:
+    """Number of images by true class (rows) and most likely class (columns), of shape (C, C)."""
+    once = np.ones((1, len(labels)), np.float32)
+    return bootstrap.confusion(labels, probabilities.argmax(1), len(classes), once)[0].astype(int)
 
 
 def _share(truth: ndarray, among: ndarray, weights: ndarray) -> ndarray:
     return bootstrap.mean(truth[among].astype(np.float32), weights[:, among])
 
 
-def _mean_of_known(values: ndarray) -> ndarray:
-    """Mean over the classes that a resample has."""
-    known = ~np.isnan(values)
-    return np.where(known, values, 0).sum(1) / np.maximum(known.sum(1), 1)
+def _mean_of_defined(values: ndarray) -> ndarray:
+    """Mean over the classes that are present in a resample."""
+    defined = ~np.isnan(values)
+    return np.where(defined, values, 0).sum(1) / np.maximum(defined.sum(1), 1)

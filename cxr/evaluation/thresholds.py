@@ -1,16 +1,17 @@
-"""Operating points: from which probability of pneumonia on an image is called pneumonia, chosen on validation."""
+"""Operating points: thresholds on the probability of pneumonia, chosen on the validation split."""
 
 import numpy as np
 from numpy import ndarray
 
-ARGMAX = "argmax"  # the likeliest class decides; no threshold
+from cxr.serving.probabilities import NORMAL, pneumonia_probability
 
 
 def choose(truth: ndarray, score: ndarray, min_sensitivity: float) -> dict[str, float]:
-    """Thresholds by name for truth (n,) bool and score (n,), probability of pneumonia; at or above is positive.
+    """Thresholds by name, for `truth` (bool) and `score`, the probability of pneumonia, both of shape (n,).
 
-    `youden` has the largest sensitivity + specificity - 1 (W. J. Youden, 1950), `sensitive` the largest specificity
-    among those with a sensitivity of at least `min_sensitivity`. Empty where one of the two kinds is absent.
+    An image is positive if its score is at or above the threshold. `youden` maximises sensitivity + specificity - 1
+    (W. J. Youden, 1950); `sensitive` maximises specificity among thresholds with a sensitivity of at least
+    `min_sensitivity`. The result is empty if all images are positive or all are negative.
     """
     if truth.all() or not truth.any():
         return {}
@@ -22,14 +23,18 @@ def choose(truth: ndarray, score: ndarray, min_sensitivity: float) -> dict[str, 
 
 
 def decide(probabilities: ndarray, threshold: float | None) -> ndarray:
-    """True for pneumonia: probability of it at or above `threshold`, or no normal as the likeliest class (None)."""
+    """Whether each image is called pneumonia, for probabilities of shape (n, C).
+
+    It is if its probability of pneumonia is at or above `threshold`; without a threshold, if the most likely class is
+    not normal.
+    """
     if threshold is None:
-        return probabilities.argmax(1) != 0
-    return 1.0 - probabilities[:, 0] >= threshold
+        return probabilities.argmax(1) != NORMAL
+    return pneumonia_probability(probabilities) >= threshold
 
 
 def _curve(truth: ndarray, score: ndarray) -> tuple[ndarray, ndarray, ndarray]:
-    """Every threshold that separates scores (half way between neighbours), its sensitivity and specificity."""
+    """All thresholds that separate scores, halfway between neighbours, with their sensitivity and specificity."""
     values = np.unique(score)
     cuts = np.concatenate([[values[0]], (values[1:] + values[:-1]) / 2])
     positive, negative = np.sort(score[truth]), np.sort(score[~truth])

@@ -1,4 +1,4 @@
-"""One report from the results of an evaluation: an HTML page, a model card, a checklist.
+"""The report of an evaluation: an HTML page, a model card and a checklist.
 
-Reads the result types of `evaluation` and draws nothing but text; no torch.
+Reads the result types of `evaluation` and returns text; no torch.
 """

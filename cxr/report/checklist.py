@@ -1,141 +1,171 @@
-"""Reporting checklists, filled from the facts of a run, or marked open with what is missing.
+"""Reporting checklists, filled in from a report; what a program cannot answer is left open.
 
 Item numbers are those of CLAIM (A. S. Tejani et al., "Checklist for Artificial Intelligence in Medical Imaging
 (CLAIM): 2024 Update", Radiology: AI 6 (2024)) and of TRIPOD+AI (G. S. Collins et al., BMJ 385 (2024), e078378); the
-topics are in our words.
+topics are paraphrased.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
-
-FILLED, OPEN = "filled", "open"
+from cxr.evaluation.results import ChampionComparison, ChecklistItem, EvaluationReport
+from cxr.report import formatting
 
 
-@dataclass(frozen=True)
-class Item:
-    """One item: `claim` and `tripod` are its numbers, `answer` what can be said, or what is missing where open."""
-
-    claim: str
-    tripod: str
-    topic: str
-    status: str
-    answer: str
+def checklist(report: EvaluationReport) -> list[ChecklistItem]:
+    """All items, answered from the other fields of `report`."""
+    return [*_study(report), *_data(report), *_model(report), *_results(report), *_other(report)]
 
 
-def checklist(facts: dict[str, Any]) -> list[dict[str, str]]:
-    """Every item for these facts."""
-    return [asdict(item) for item in (*_study(facts), *_data(facts), *_model(facts), *_results(facts), *_rest(facts))]
+def _filled(claim: str, tripod: str, topic: str, answer: str) -> ChecklistItem:
+    return ChecklistItem(claim=claim, tripod=tripod, topic=topic, status="filled", answer=answer)
 
 
-def _yes(claim: str, tripod: str, topic: str, answer: str) -> Item:
-    return Item(claim, tripod, topic, FILLED, answer)
+def _open(claim: str, tripod: str, topic: str, answer: str) -> ChecklistItem:
+    return ChecklistItem(claim=claim, tripod=tripod, topic=topic, status="open", answer=answer)
 
 
-def _no(claim: str, tripod: str, topic: str, answer: str) -> Item:
-    return Item(claim, tripod, topic, OPEN, answer)
-
-
-def _study(facts: dict[str, Any]) -> list[Item]:
-    model = facts["model"]
+def _study(report: EvaluationReport) -> list[ChecklistItem]:
+    classes = ", ".join(report.model.classes)
     return [
-        _yes("1", "1", "Named as a study of artificial intelligence", f"deep learning, {model['name']}: title"),
-        _no("2", "2", "Structured abstract", "a program cannot write it; the summary has its numbers"),
-        _no("3", "3a, 3c", "Clinical background and intended role; known inequalities", "to be written by the authors"),
-        _yes("4", "4", "Objective", f"classify chest X-rays as {', '.join(model['classes'])}"),
-        _yes("5", "5a", "Prospective or retrospective", "retrospective, from a published set"),
-        _yes("6", "4", "Goal of the study", "building and internally validating a model"),
+        _filled("1", "1", "Identified as a study of artificial intelligence", f"deep learning, {report.model.name}"),
+        _open("2", "2", "Structured abstract", "for the authors; the summary above has the numbers"),
+        _open("3", "3a, 3c", "Clinical background and intended role; known inequalities", "for the authors"),
+        _filled("4", "4", "Objective", f"classify chest X-rays as {classes}"),
+        _filled("5", "5a", "Prospective or retrospective", "retrospective, on a published dataset"),
+        _filled("6", "4", "Goal of the study", "development and internal validation of a model"),
     ]
 
 
-def _data(facts: dict[str, Any]) -> list[Item]:
-    data, split = facts["data"], facts["settings"]["data"]
-    source = data["source"]
-    where = source.get("citation") or source["address"]
+def _data(report: EvaluationReport) -> list[ChecklistItem]:
+    data, settings = report.data, report.settings
+    unreadable, dropped = len(data.unreadable), len(data.leaks.dropped)
+    preparation = f"grey levels, {model_input(report)}; the same in training and in use"
+    selection = (
+        f"subset_size: {settings.data.subset_size or 'all'}; {unreadable} unreadable, {dropped} dropped as leaks"
+    )
+    reference = "labels of the dataset: folder (normal, pneumonia) and file name (bacteria, virus)"
+    readers = "two physicians, and a third for the test split, according to the publishers; names and experience are "
+    assignment = f"stratified by class, grouped by patient, val_size {settings.data.val_size}, seed {settings.seed}"
     return [
-        _yes("7", "5a", "Sources of the data", where),
-        _no("8", "6a, 6b", "Who was included, where and when", "the set says: children of one to five years, one "
-            "hospital; dates and criteria are not in it"),
-        _yes("9", "7", "Preparation of the pictures", f"grey, {model_input(facts)}; the same in training and in use"),
-        _yes("10", "7", "Which part of the data was taken", f"subset_size: {split['subset_size'] or 'all'}; "
-             f"{len(data['unreadable'])} unreadable, {len(data['leaks']['dropped'])} duplicates left out"),
-        _no("11", "-", "How the data were made anonymous", "done by the publishers of the set; not described in it"),
-        _yes("12", "11", "Missing data", f"no label; {len(data['unreadable'])} unreadable images were left out"),
-        _no("13", "6a", "How the pictures were taken", "machines, projections and protocol are not in the data"),
-        _yes("14", "8a", "Reference standard", "labels of the set: folder (normal, pneumonia), name (bacteria, virus)"),
-        _no("15", "8a", "Why this reference standard", "chosen by the publishers; no laboratory result is in the data"),
-        _no("16", "8b", "Who labelled, with which training", "two physicians and a third for the test part, say the "
-            "publishers; names and experience are not in the data"),
-        _no("17", "8b", "How the test part was labelled", "as above; not in the data"),
-        _no("18", "8b", "Agreement of readers", "single readings are not in the data"),
-        _yes("19", "12a", "How images were assigned to parts", f"stratified by class, grouped by patient, val_size "
-             f"{split['val_size']}, seed {facts['settings']['seed']}; an official test part stays one"),
-        _yes("20", "12a", "Level at which parts are disjoint", "patient; "
-             f"{len(data['leaks']['patients_in_two_splits'])} patients in two parts"),
-        _no("21", "10", "Sample size", f"{facts['test']['images']} test images are what there is; not planned"),
-    ]  # fmt: skip
+        _filled("7", "5a", "Sources of the data", formatting.source(report)),
+        _open(
+            "8",
+            "6a, 6b",
+            "Who was included, where and when",
+            "children of one to five years at one hospital; dates and criteria are not in the data",
+        ),
+        _filled("9", "7", "Preprocessing of the images", preparation),
+        _filled("10", "7", "Selection of the data", selection),
+        _open("11", "-", "De-identification", "done by the publishers of the dataset; not described there"),
+        _filled("12", "11", "Missing data", f"no missing labels; {unreadable} unreadable images were left out"),
+        _open("13", "6a", "Acquisition of the images", "machines, projections and protocol are not in the data"),
+        _filled("14", "8a", "Reference standard", reference),
+        _open("15", "8a", "Rationale for the reference standard", "chosen by the publishers; no laboratory results"),
+        _open("16", "8b", "Readers and their qualification", f"{readers}not in the data"),
+        _open("17", "8b", "How the test split was labelled", "as above; not in the data"),
+        _open("18", "8b", "Agreement between readers", "individual readings are not in the data"),
+        _filled("19", "12a", "Assignment of images to splits", f"{assignment}; an official test split is kept"),
+        _filled(
+            "20",
+            "12a",
+            "Level at which splits are disjoint",
+            f"patient; {len(data.leaks.patients_in_two_splits)} patients in two splits",
+        ),
+        _open("21", "10", "Sample size", f"{report.test.images} test images, as available; not planned"),
+    ]
 
 
-def model_input(facts: dict[str, Any]) -> str:
-    """The input of the network in words."""
-    spec = facts["model"]["input"]
-    return f"{spec['size']} x {spec['size']} pixels, {spec['interpolation']}, {spec['resize_mode']}"
+def model_input(report: EvaluationReport) -> str:
+    """The input of the network in a few words."""
+    spec = report.model.input
+    return f"{spec.size} x {spec.size} pixels, {spec.interpolation}, {spec.resize_mode}"
 
 
-def _model(facts: dict[str, Any]) -> list[Item]:
-    model, settings = facts["model"], facts["settings"]
-    step = settings["finetune" if model["facts"].get("step") == "finetune" else "train"]
-    rates = f"{step['optimizer']['_target_']}, lr {step['optimizer'].get('lr')}, batch {step['batch_size']}"
+def _model(report: EvaluationReport) -> list[ChecklistItem]:
+    model, settings = report.model, report.settings
+    step = settings.finetune if model.facts.step == "finetune" else settings.train
+    optimizer = f"{step.optimizer.target}, lr {step.optimizer.arguments.get('lr')}, batch size {step.batch_size}"
+    training = f"{optimizer}, at most {step.epochs} epochs, patience {step.patience}"
+    epoch = "" if model.facts.epoch is None else f", epoch {model.facts.epoch}"
+    members = f"{model.members} networks, their probabilities averaged" if model.members else "none: a single network"
+    thresholds = ", ".join(model.operating_points) or "none"
     return [
-        _yes("22", "12c", "The model", f"{model['name']}, {model['parameters']:,} parameters, a linear head"),
-        _yes("23", "12c", "Software", ", ".join(f"{k} {v}" for k, v in facts["versions"].items())),
-        _yes("24", "12c", "Where its weights start", f"weights: {settings['model']['weights']}"),
-        _yes("25", "12c", "Training", f"{rates}, at most {step['epochs']} epochs, patience {step['patience']}, "
-             f"class weights {step['class_weights']}, seed {settings['seed']}"),
-        _yes("26", "12c", "How the final model was chosen", f"best {model['facts'].get('metric')} on validation, epoch "
-             f"{model['facts'].get('epoch')}; temperature and thresholds on validation"),
-        _yes("27", "12c", "Ensemble", "none: a single network" if not model["members"] else
-             f"{model['members']} networks, their probabilities averaged"),
-        _yes("-", "13", "Classes of unequal size", f"class weights {step['class_weights']} in the training loss only; "
-             "macro scores; predictive values at several prevalences"),
-        _no("-", "14", "Fairness", "age, sex and origin are not in the data; subgroups by file properties only"),
-        _yes("-", "15", "What the model gives out", "a probability for each class, calibrated by one temperature; "
-             f"thresholds {', '.join(model['operating_points']) or 'none'}"),
-    ]  # fmt: skip
+        _filled("22", "12c", "Model", f"{model.name}, {model.parameters:,} parameters, a linear head"),
+        _filled("23", "12c", "Software", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
+        _filled("24", "12c", "Initial weights", f"weights: {settings.model.weights}"),
+        _filled("25", "12c", "Training", f"{training}, class weights {step.class_weights}, seed {settings.seed}"),
+        _filled(
+            "26",
+            "12c",
+            "Selection of the final model",
+            f"best {model.facts.metric} on validation{epoch}; temperature and thresholds chosen on validation",
+        ),
+        _filled("27", "12c", "Ensemble", members),
+        _filled(
+            "-",
+            "13",
+            "Class imbalance",
+            f"class weights {step.class_weights}, in the training loss only; macro-averaged scores; predictive values "
+            "at several prevalences",
+        ),
+        _open("-", "14", "Fairness", "age, sex and origin are not in the data; subgroups by file properties only"),
+        _filled(
+            "-",
+            "15",
+            "Output of the model",
+            f"a probability for each class, calibrated by one temperature; thresholds: {thresholds}",
+        ),
+    ]
 
 
-def _results(facts: dict[str, Any]) -> list[Item]:
-    robust = facts.get("robustness")
-    champion = facts.get("champion", {})
-    compared = "test" in champion
-    maps = facts["mistakes"]["maps"]
-    test = facts["test"]
+def _results(report: EvaluationReport) -> list[ChecklistItem]:
+    test = report.test
+    held_out = f"{test.images} held-out images of {test.patients} patients"
+    intervals = f"95 % intervals, {report.resamples:,} bootstrap resamples of patients; DeLong intervals for the AUC"
+    failures = f"gallery of mistakes, {len(report.subgroups)} subgroups"
     return [
-        _yes("28", "12e", "Measures of performance", "AUC, sensitivity, specificity, F1, calibration: scores"),
-        _yes("29", "12e", "Uncertainty", "95 % intervals, 2,000 bootstrap resamples of patients; DeLong for AUC"),
-        (_yes if robust else _no)("30", "12e", "Robustness", f"{len(robust['table']) - 1} changes of pictures" if robust
-             else "left out (evaluate.robustness: false)"),
-        (_yes if maps else _no)("31", "-", "Explaining answers", "class activation maps of the gravest mistakes" if maps
-             else "this architecture has no exact activation map"),
-        _yes("32", "12d", "Test on internal data", f"{test['images']} images of {test['patients']} patients, held out"),
-        _no("33", "12d", "Test on external data", "none: another hospital's pictures are needed"),
-        _no("34", "18d", "Registration of the study", "none"),
-        _yes("35", "20a", "Flow of images and patients", "data, with all that was left out"),
-        _no("36", "20b", "Age, sex and condition in each part", "not in this data; counts by class and part are given"),
-        _yes("37", "23a", "Performance with uncertainty", "scores, each with its interval"),
-        _yes("38", "23a", "Diagnostic accuracy with precision", "operating points, with predictive values"),
-        _yes("39", "23b", "Where it fails", f"gallery of mistakes, {len(facts['subgroups'])} subgroups"),
-        (_yes if compared else _no)("-", "24", "Comparison with another", f"champion, version {champion['version']}"
-             if compared else champion.get("why_not", "there was no champion before")),
-    ]  # fmt: skip
+        _filled("28", "12e", "Performance measures", "AUC, sensitivity, specificity, F1, calibration"),
+        _filled("29", "12e", "Uncertainty", intervals),
+        _robustness(report),
+        _maps(report),
+        _filled("32", "12d", "Test on internal data", held_out),
+        _open("33", "12d", "Test on external data", "none; needs images from another hospital"),
+        _open("34", "18d", "Registration of the study", "none"),
+        _filled("35", "20a", "Flow of images and patients", "section Data, with everything that was left out"),
+        _open("36", "20b", "Age, sex and condition by split", "not in the data; counts by class and split are given"),
+        _filled("37", "23a", "Performance with uncertainty", "section Scores, with intervals"),
+        _filled("38", "23a", "Diagnostic accuracy with precision", "section Operating points, with predictive values"),
+        _filled("39", "23b", "Failure analysis", failures),
+        _comparison(report),
+    ]
 
 
-def _rest(facts: dict[str, Any]) -> list[Item]:
+def _robustness(report: EvaluationReport) -> ChecklistItem:
+    if report.robustness is None:
+        return _open("30", "12e", "Robustness", "left out (evaluate.robustness: false)")
+    return _filled("30", "12e", "Robustness", f"scores under {len(report.robustness.table) - 1} changes of the images")
+
+
+def _maps(report: EvaluationReport) -> ChecklistItem:
+    if report.mistakes.maps:
+        return _filled("31", "-", "Explainability", "class activation maps of the most confident mistakes")
+    return _open("31", "-", "Explainability", "this architecture has no exact class activation map")
+
+
+def _comparison(report: EvaluationReport) -> ChecklistItem:
+    topic = "Comparison with another model"
+    if report.champion is None:
+        return _open("-", "24", topic, "there was no champion before")
+    if isinstance(report.champion, ChampionComparison):
+        return _filled("-", "24", topic, f"champion, version {report.champion.version}")
+    return _open("-", "24", topic, report.champion.why_not)
+
+
+def _other(report: EvaluationReport) -> list[ChecklistItem]:
+    availability = f"data: {report.data.source.address}; model: MLflow run {report.runs.get('evaluate', '')}"
     return [
-        _yes("40", "26", "Limits", "limits"),
-        _no("41", "25, 27a-c", "What follows for practice", "for the authors; the intended use excludes diagnosis"),
-        _yes("42", "18c", "Full protocol", "settings, seeds, versions and run IDs below repeat the study"),
-        _yes("43", "18e, 18f", "Where software, model and data are", f"data: {facts['data']['source']['address']}; "
-             f"model: the MLflow run {facts['runs'].get('evaluate', '')}"),
-        _no("44", "18a, 18b", "Funding and interests", "to be told by the authors"),
-        _no("-", "19", "Patients and public involved", "none were"),
-    ]  # fmt: skip
+        _filled("40", "26", "Limitations", "section Intended use and limits"),
+        _open("41", "25, 27a-c", "Implications for practice", "for the authors; the intended use excludes diagnosis"),
+        _filled("42", "18c", "Full protocol", "the settings, seed, versions and run IDs above reproduce the study"),
+        _filled("43", "18e, 18f", "Availability of data, code and model", availability),
+        _open("44", "18a, 18b", "Funding and conflicts of interest", "for the authors"),
+        _open("-", "19", "Patient and public involvement", "none"),
+    ]

@@ -1,21 +1,22 @@
-"""Numbers and notices as the report and the model card write them."""
+"""Numbers, names and notices as the report and the model card show them."""
 
-from typing import Any
+from cxr.evaluation.results import Estimate, EvaluationReport, Scores
 
 INTENDED_USE = (
-    "Research and teaching: telling normal chest X-rays of small children from those with pneumonia, and bacterial "
-    "from viral pneumonia. It is no medical device, was not tested in any clinic and must not be used for diagnosis."
+    "For research and teaching: telling normal chest X-rays of young children from those with pneumonia, and bacterial "
+    "from viral pneumonia. It is not a medical device, has not been tested in any clinic and must not be used for "
+    "diagnosis."
 )
 LIMITS = (
-    "Trained and tested on one hospital's children of one to five years: results do not carry over to adults, other "
-    "hospitals, other machines, or bedside pictures.",
-    "The set was collected from children whose pictures were taken in routine care; the shares of normal and pneumonia "
-    "in it are not those of any ward. Predictive values must be read at the prevalence of the place of use.",
-    "Labels come from readers of the pictures, not from laboratory tests; bacterial and viral pneumonia look alike, "
-    "and errors of the labels are errors of these scores.",
-    "Age, sex and origin of the children are not in the data: whether the model treats groups of children alike cannot "
-    "be told from it.",
-    "Only normal and pneumonia exist for the model: any other finding gets one of its answers all the same.",
+    "Trained and tested on children aged one to five years from one hospital: results do not carry over to adults, "
+    "other hospitals, other machines or bedside images.",
+    "The images were taken in routine care; the proportions of normal and pneumonia images do not reflect the "
+    "prevalence in any ward. Read predictive values at the prevalence of the place of use.",
+    "Labels come from readers of the images, not from laboratory tests. Bacterial and viral pneumonia look alike, and "
+    "errors in the labels are errors in these scores.",
+    "Age, sex and origin of the children are not in the data, so it cannot be determined whether the model treats "
+    "groups of children equally.",
+    "The model knows only normal and pneumonia: an image with any other finding still gets one of these answers.",
 )
 SYNTHETIC = "SYNTHETIC DATA: drawn phantoms, no patients. These scores say nothing about X-rays."
 
@@ -24,85 +25,81 @@ NAMES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro-F1",
-    "auc": "AUC",
-    "average_precision": "average precision",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
     "ppv": "PPV",
     "npv": "NPV",
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-    "auc_pneumonia": "AUC, pneumonia against normal",
-    "average_precision_pneumonia": "average precision, pneumonia",
-    "ece": "expected calibration error (15 bins)",
-    "adaptive_ece": "the same, bins of equal count",
+    "auc_pneumonia": "AUC, pneumonia vs normal",
+    "ece": "expected calibration error (15 bins of equal width)",
+    "adaptive_ece": "expected calibration error (15 bins of equal count)",
     "brier": "Brier score (0 to 2)",
     "nll": "negative log-likelihood, nats",
 }
 POINTS = {
-    "argmax": "the likeliest class decides",
-    "youden": "largest sensitivity + specificity on validation",
-    "sensitive": "the sensitivity asked for, with the highest specificity, on validation",
+    "argmax": "the most likely class decides",
+    "youden": "the threshold with the largest sensitivity + specificity on validation",
+    "sensitive": "the threshold with the highest specificity among those with the required sensitivity on validation",
 }
+SPLITS = ("train", "val", "test")
 
 
-def number(estimate: dict[str, float | None] | None, digits: int = 3) -> str:
-    """A score with its interval: `0.936 (0.915 to 0.955)`; a dash where it does not exist."""
-    if estimate is None or estimate["value"] is None:
+def number(estimate: Estimate, digits: int = 3) -> str:
+    """A score with its interval, `0.936 (0.915 to 0.955)`; a dash if it is undefined."""
+    if estimate.value is None:
         return "–"
-    text = f"{estimate['value']:.{digits}f}"
-    if estimate.get("low") is None:
+    text = f"{estimate.value:.{digits}f}"
+    if estimate.low is None or estimate.high is None:
         return text
-    return f"{text} ({estimate['low']:.{digits}f} to {estimate['high']:.{digits}f})"
+    return f"{text} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
 
 
-def signed(estimate: dict[str, float | None]) -> str:
-    """A difference with its interval: `+0.012 (-0.004 to +0.028)`."""
-    if estimate["value"] is None:
+def signed(estimate: Estimate) -> str:
+    """A difference with its interval, `+0.012 (-0.004 to +0.028)`; a dash if it is undefined."""
+    if estimate.value is None:
         return "–"
-    return f"{estimate['value']:+.3f} ({estimate['low']:+.3f} to {estimate['high']:+.3f})"
+    return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
 
 
-def overall(scores: dict[str, dict]) -> list[tuple[str, dict]]:
+def overall(scores: Scores) -> list[tuple[str, Estimate]]:
     """Scores over all classes, in the order of the report."""
-    wanted = ("macro_f1", "accuracy", "balanced_accuracy", "loss")
-    return [(NAMES[name], scores[name]) for name in wanted]
+    return [(NAMES[name], scores[name]) for name in ("macro_f1", "accuracy", "balanced_accuracy", "loss")]
 
 
-def pneumonia(scores: dict[str, dict]) -> list[tuple[str, dict]]:
-    """Scores of pneumonia against normal, by the likeliest class."""
-    found = [("AUC", scores["auc_pneumonia"]), ("AUC, interval after DeLong", scores["auc_pneumonia_delong"])]
-    found.append(("average precision", scores["average_precision_pneumonia"]))
-    return found + [(NAMES[name], scores[name]) for name in ("sensitivity", "specificity", "ppv", "npv")]
+def pneumonia(scores: Scores) -> list[tuple[str, Estimate]]:
+    """Scores of pneumonia against normal, decided by the most likely class."""
+    return [
+        ("AUC", scores["auc_pneumonia"]),
+        ("AUC, DeLong interval", scores["auc_pneumonia_delong"]),
+        ("average precision", scores["average_precision_pneumonia"]),
+        *((NAMES[name], scores[name]) for name in ("sensitivity", "specificity", "ppv", "npv")),
+    ]
 
 
-def flow(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """How many images came in, what was left out, and where the others went."""
-    data = facts["data"]
-    leaks = data["leaks"]
-    kept = sum(row["images"] for row in data["counts"])
-    dropped = len(leaks["dropped"])
-    lines = [
-        ("images found", f"{kept + dropped + len(data['unreadable']) + data['not_taken']:,}"),
-        ("unreadable, left out", f"{len(data['unreadable']):,}"),
-        ("left out by subset_size", f"{data['not_taken']:,}"),
-        ("duplicates and patients across parts, dropped from training", f"{dropped:,}"),
+def flow(report: EvaluationReport) -> list[tuple[str, str]]:
+    """How many images were found, left out, and kept."""
+    data = report.data
+    kept = sum(count.images for count in data.counts)
+    dropped, unreadable = len(data.leaks.dropped), len(data.unreadable)
+    return [
+        ("images found", f"{kept + dropped + unreadable + data.not_taken:,}"),
+        ("unreadable, left out", f"{unreadable:,}"),
+        ("left out by subset_size", f"{data.not_taken:,}"),
+        ("dropped because a duplicate or the patient is in another split", f"{dropped:,}"),
         ("in the split", f"{kept:,}"),
     ]
-    return lines
 
 
-def counts(facts: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Images and patients of each class (rows) in each part (columns), and of all."""
-    found = {(row["label"], row["split"]): (row["images"], row["patients"]) for row in facts["data"]["counts"]}
-    parts = ("train", "val", "test")
+def counts(report: EvaluationReport) -> list[tuple[str, ...]]:
+    """Images and patients of each class (rows) in each split (columns), and the images of all classes."""
+    by_cell = {(count.label, count.split): count for count in report.data.counts}
     rows = []
-    for name in facts["model"]["classes"]:
-        rows.append((name, *(_images(*found[name, part]) for part in parts)))
-    total = {part: [sum(n) for n in zip(*(found[k] for k in found if k[1] == part), strict=True)] for part in parts}
-    return [*rows, ("all images", *(f"{total[part][0]:,}" for part in parts))]
+    for name in report.model.classes:
+        cells = [by_cell[name, split] for split in SPLITS]
+        rows.append((name, *(f"{cell.images:,} images of {cell.patients:,} patients" for cell in cells)))
+    totals = [sum(count.images for count in report.data.counts if count.split == split) for split in SPLITS]
+    return [*rows, ("all images", *(f"{total:,}" for total in totals))]
 
 
-def _images(images: int, patients: int) -> str:
-    return f"{images:,} images of {patients:,} patients"
+def source(report: EvaluationReport) -> str:
+    """The citation of the dataset, or else its address."""
+    return report.data.source.citation or report.data.source.address

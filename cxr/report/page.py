@@ -1,45 +1,50 @@
-"""The report as one HTML file that needs nothing beside it: no address outside, pictures inside."""
+"""The report as one self-contained HTML file: no external resources, figures embedded."""
 
 import base64
 import io
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cxr.evaluation.results import Estimate, EvaluationReport
 from cxr.report import formatting
 
 _HERE = Path(__file__).parent
-_RASTER = {"gallery"}  # made of pixels: as JPEG; all others are lines, and stay so
+_RASTER = {"gallery"}  # embedded as JPEG; all other figures are line art, embedded as SVG
 
 
-def page(facts: dict[str, Any], figures: dict[str, Figure]) -> str:
-    """The whole page for the facts of `report.json` and the figures by name."""
+def page(report: EvaluationReport, figures: dict[str, Figure]) -> str:
+    """The whole page; `figures` are the figures by name."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     environment.filters |= {"number": _number, "signed": formatting.signed}
-    drawn = {name: picture(name, figure) for name, figure in figures.items()}
-    return environment.get_template("page.html.j2").render(facts=facts, pictures=drawn, words=formatting)
+    sources = {name: image_source(name, figure) for name, figure in figures.items()}
+    return environment.get_template("page.html.j2").render(report=report, sources=sources, words=formatting)
 
 
-def _number(estimate: dict[str, float | None] | None) -> Markup:
-    """A score, and its interval where a line may break."""
+def _number(estimate: Estimate) -> Markup:
+    """A score, and its interval in an element that a line break can precede."""
     value, _, interval = formatting.number(estimate).partition(" (")
-    return Markup('{} <span class="ci">({}</span>').format(value, interval) if interval else Markup(value)  # noqa: S704
+    if not interval:
+        return Markup.escape(value)
+    return Markup('{} <span class="ci">({}</span>').format(value, interval)
 
 
-def picture(name: str, figure: Figure) -> str:
-    """An `img` source: SVG, or JPEG for what is made of pixels."""
+def image_source(name: str, figure: Figure) -> str:
+    """The figure as a data URL, for the `src` of an `img` element."""
     buffer = io.BytesIO()
     if name in _RASTER:
         figure.savefig(buffer, format="png", dpi=110)
-        small = io.BytesIO()
-        Image.open(buffer).convert("RGB").save(small, "JPEG", quality=82, optimize=True)
-        return "data:image/jpeg;base64," + base64.b64encode(small.getvalue()).decode()
+        jpeg = io.BytesIO()
+        Image.open(buffer).convert("RGB").save(jpeg, "JPEG", quality=82, optimize=True)
+        return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

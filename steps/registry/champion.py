@@ -1,9 +1,9 @@
-"""The present champion on the same images: its probabilities, or one line that says why there are none."""
+"""Comparison of the evaluated model with the champion, on the same validation and test images."""
 
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from numpy import ndarray
 
@@ -11,56 +11,71 @@ from cxr.common.hardware import cores
 from cxr.datasets.manifest import Manifest
 from cxr.errors import CxrError
 from cxr.evaluation import comparison
+from cxr.evaluation.predictor import predict_logits
+from cxr.evaluation.results import ChampionComparison, Comparison, NoComparison
 from cxr.evaluation.scores import Sample
-from cxr.packaging import package
+from cxr.loading.build import open_cache
+from cxr.loading.rasters import open_rasters
 from cxr.serving.probabilities import softmax
-from cxr.serving.service import Service
+from cxr.serving.service import BATCH, Service
 from steps.registry.model_files import service_folder
 from steps.runtime.context import Context
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-log = logging.getLogger("cxr.rival")
+log = logging.getLogger("cxr.champion")
 
 
 @dataclass
-class ChampionComparison:
-    """Compares our probabilities with those of other versions; each version is loaded and asked once.
+class ChampionComparer:
+    """Compares the evaluated model with registered versions; each version is loaded once.
 
-    `ours` holds our probabilities by split ("val", "test"), `samples` the images they are for.
+    Attributes:
+        context: the open run.
+        manifest: the split that both models answer on.
+        samples: the images of "val" and of "test".
+        probabilities: probabilities of the evaluated model for the images of "val" and of "test".
     """
 
     context: Context
     manifest: Manifest
     samples: dict[str, Sample]
-    ours: dict[str, ndarray]
-    _asked: dict[str, "dict[str, Any] | str"] = field(default_factory=dict)
+    probabilities: dict[str, ndarray]
+    _outcomes: dict[int, ChampionComparison | NoComparison] = field(default_factory=dict)
 
-    def on(self, split: str, version: "ModelVersion") -> "dict[str, Any] | str":
-        """The comparison with a version on one split, or why there can be none."""
-        if version.version not in self._asked:
-            self._asked[version.version] = self._compare(version)
-        found = self._asked[version.version]
-        return found if isinstance(found, str) else found[split]
+    def compare(self, champion: "ModelVersion") -> ChampionComparison | NoComparison:
+        """The comparison with a version on both splits, or the reason why there is none."""
+        version = int(champion.version)
+        if version not in self._outcomes:
+            self._outcomes[version] = self._compare(champion, version)
+        return self._outcomes[version]
 
-    def _compare(self, version: "ModelVersion") -> "dict[str, Any] | str":
-        name = f"the champion (version {version.version})"
-        if version.tags.get("cxr.manifest_digest") != self.manifest.digest:
-            return f"{name} was trained on another split: its images may be ours to test on; no comparison"
+    def _compare(self, champion: "ModelVersion", version: int) -> ChampionComparison | NoComparison:
+        name = f"the champion (version {version})"
+        if champion.tags.get("cxr.manifest_digest") != self.manifest.digest:
+            reason = f"{name} was trained on another split and may have seen these test images; no comparison"
+            return NoComparison(version=version, why_not=reason)
         try:
-            theirs = Service(self._fetch(version), threads=cores())
-            if theirs.classes != self.manifest.classes:
-                return f"{name} knows the classes {', '.join(theirs.classes)}; no comparison"
+            service = Service(self._fetch(champion), threads=cores())
+            if service.classes != self.manifest.classes:
+                reason = f"{name} has the classes {', '.join(service.classes)}; no comparison"
+                return NoComparison(version=version, why_not=reason)
             log.info("comparing with %s on validation and test", name)
-            found = {}
-            for split, sample in self.samples.items():
-                logits = package.look(theirs.session, theirs.spec, self.manifest.split(split)).logits
-                found[split] = comparison.compare(sample, self.ours[split], softmax(logits / theirs.temperature))
-            return found
+            return ChampionComparison(
+                version=version, validation=self._on("val", service), test=self._on("test", service)
+            )
         except CxrError as error:
-            return f"{name} cannot be loaded ({error}); move the alias by hand: mlflow run . -e promote"
+            reason = f"{name} cannot be loaded ({error}); move the alias by hand: mlflow run . -e promote"
+            return NoComparison(version=version, why_not=reason)
 
-    def _fetch(self, version: "ModelVersion") -> Path:
-        target = self.context.folder / "champion" / str(version.version)
-        return service_folder(f"models:/{version.name}/{version.version}", target)
+    def _on(self, split: str, service: Service) -> Comparison:
+        cache = open_cache(self.context.settings.cache)
+        dataset = open_rasters(self.manifest.split(split), service.spec, cache)
+        logits = predict_logits(service.session, dataset, BATCH)
+        theirs = softmax(logits / service.temperature)
+        return comparison.compare(self.samples[split], self.probabilities[split], theirs)
+
+    def _fetch(self, champion: "ModelVersion") -> Path:
+        target = self.context.folder / "champion" / str(champion.version)
+        return service_folder(f"models:/{champion.name}/{champion.version}", target)

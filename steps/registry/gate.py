@@ -1,10 +1,14 @@
-"""Who becomes champion. Rules on validation alone: the test part is for reporting, and decides nothing."""
+"""The registry gate: rules that a new version must pass to become champion, on the validation split alone.
+
+The test split is reported and decides nothing.
+"""
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cxr.evaluation.results import ChampionComparison, Estimate, GateCheck, GateResult, NoComparison, Scores
 from cxr.settings.schema import GateSettings
 
 if TYPE_CHECKING:
@@ -16,68 +20,72 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 
 @dataclass(frozen=True)
 class Verdict:
-    """The alias that a version gets, and why; `checks` holds every rule with what was seen."""
+    """The alias that a version gets, the reason, and every rule that was checked."""
 
     alias: str
     reason: str
-    checks: list[dict[str, Any]] = field(default_factory=list)
+    checks: list[GateCheck] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"{self.alias}: {self.reason}"
 
+    def result(self) -> GateResult:
+        """The verdict as the report shows it."""
+        return GateResult(verdict=str(self), checks=self.checks)
 
-# Compares with a champion on validation: a comparison, or words why there can be none.
-Comparing = Callable[["ModelVersion"], "dict[str, Any] | str"]
+
+# Compares the new version with a champion.
+Compare = Callable[["ModelVersion"], ChampionComparison | NoComparison]
 
 
-def judge(rules: GateSettings, scores: dict[str, dict], champion: "ModelVersion | None", compare: Comparing) -> Verdict:
-    """Hold validation `scores` (with intervals) against the rules and the present champion.
+def judge(rules: GateSettings, scores: Scores, champion: "ModelVersion | None", compare: Compare) -> Verdict:
+    """Check the validation `scores` of a new version against the minimums and the present champion.
 
-    A draw keeps the champion, and so does a champion that cannot be compared with.
+    The champion stays if the two score the same, and if they cannot be compared.
     """
-    checks = [_minimum(name, least, scores[name]["value"]) for name, least in rules.minimum if least is not None]
-    lacking = [check["words"] for check in checks if not check["passed"]]
-    if lacking:
-        return Verdict(CHALLENGER, "; ".join(lacking), checks)
+    checks = [_minimum(name, least, scores[name].value) for name, least in rules.minimum if least is not None]
+    failed = [check.words for check in checks if not check.passed]
+    if failed:
+        return Verdict(CHALLENGER, "; ".join(failed), checks)
     if champion is None:
         return Verdict(CHAMPION, "there was none before, and every minimum is reached", checks)
-    found = compare(champion)
-    if isinstance(found, str):
-        checks.append({"rule": "comparison with the champion", "passed": False, "words": found})
-        return Verdict(CHALLENGER, found, checks)
-    checks += _against(rules, found["differences"][rules.metric], champion.version)
-    lacking = [check["words"] for check in checks if not check["passed"]]
-    if lacking:
-        return Verdict(CHALLENGER, "; ".join(lacking), checks)
-    return Verdict(CHAMPION, checks[-2]["words"], checks)
+    outcome = compare(champion)
+    if isinstance(outcome, NoComparison):
+        checks.append(GateCheck(rule="comparison with the champion", passed=False, words=outcome.why_not))
+        return Verdict(CHALLENGER, outcome.why_not, checks)
+    checks += _against(rules, outcome.validation.differences[rules.metric], outcome.version)
+    failed = [check.words for check in checks if not check.passed]
+    if failed:
+        return Verdict(CHALLENGER, "; ".join(failed), checks)
+    return Verdict(CHAMPION, checks[-2].words, checks)
 
 
-def _minimum(name: str, least: float, value: float | None) -> dict[str, Any]:
-    seen = "does not exist" if value is None else f"{value:.4f}"
-    return {
-        "rule": f"validation {name} at least {least:g}",
-        "passed": value is not None and value >= least,
-        "words": f"validation {name} {seen}, needed is {least:g}",
-    }
+def _minimum(name: str, least: float, value: float | None) -> GateCheck:
+    seen = "is undefined" if value is None else f"{value:.4f}"
+    return GateCheck(
+        rule=f"validation {name} at least {least:g}",
+        passed=value is not None and value >= least,
+        words=f"validation {name} {seen}, the minimum is {least:g}",
+    )
 
 
-def _against(rules: GateSettings, difference: dict[str, float | None], version: str) -> list[dict[str, Any]]:
-    """Better than the champion, and surely not much worse."""
-    name, value, low = rules.metric, difference["value"], difference["low"]
-    if value is None:
-        words = f"validation {name} does not exist for both"
-        return [{"rule": f"validation {name} better than the champion's", "passed": False, "words": words}]
-    interval = f"{value:+.4f} ({low:+.4f} to {difference['high']:+.4f})"
+def _against(rules: GateSettings, difference: Estimate, version: int) -> list[GateCheck]:
+    """The rules on the champion: better than it, and unlikely to be worse by more than the margin."""
+    name = rules.metric
+    better = f"validation {name} better than the champion's"
+    if difference.value is None or difference.low is None or difference.high is None:
+        return [GateCheck(rule=better, passed=False, words=f"validation {name} is undefined")]
+    interval = f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
     return [
-        {
-            "rule": f"validation {name} better than the champion's",
-            "passed": value > 0,
-            "words": f"validation {name} {interval} against version {version}",
-        },
-        {
-            "rule": f"not worse by more than {rules.margin:g} at the lower end of the interval",
-            "passed": low >= -rules.margin,
-            "words": f"validation {name} could be worse than version {version}'s by more than {rules.margin:g} "
+        GateCheck(
+            rule=better,
+            passed=difference.value > 0,
+            words=f"validation {name} {interval} against version {version}",
+        ),
+        GateCheck(
+            rule=f"not worse by more than {rules.margin:g} at the lower end of the interval",
+            passed=difference.low >= -rules.margin,
+            words=f"validation {name} could be worse than version {version}'s by more than {rules.margin:g} "
             f"({interval})",
-        },
+        ),
     ]

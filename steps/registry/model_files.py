@@ -1,4 +1,4 @@
-"""The files of a registered model: what is served, without loading it through MLflow."""
+"""Files of a registered model, downloaded and served without loading the model through MLflow."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from steps.runtime.context import Context
 
 
-def asked_for(context: "Context") -> tuple[str, "Service"]:
-    """The registered model that `model_uri` names, else the champion: its address by version, and itself at work.
+def requested_service(context: "Context") -> tuple[str, "Service"]:
+    """Load the model that the flag `model_uri` names, or the champion; returns its URI by version and its service.
 
-    The run of `context` is tagged with the version.
+    Tags the run of `context` with the version.
     """
     from cxr.serving.service import Service
 
-    default = f"models:/{context.settings.registry.name}@champion"
-    uri, version = pinned(context.client, context.flags.get("model_uri", default))
+    champion = f"models:/{context.settings.registry.name}@champion"
+    uri, version = pinned(context.client, context.flags.get("model_uri", champion))
     context.tag("cxr.model_version", version)
     return uri, Service(service_folder(uri, context.folder / "model"), threads=cores(), version=version)
 
@@ -31,25 +31,25 @@ def service_folder(uri: str, target: Path) -> Path:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    from cxr.serving.service import ARTIFACT, FACTS
+    from cxr.serving.service import ARTIFACT, CONFIG
 
     target.mkdir(parents=True, exist_ok=True)
     try:
-        got = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(target)))
+        model = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(target)))
     except (MlflowException, OSError) as error:
         raise CxrError(f"the files of {uri} are gone: {str(error).splitlines()[0]}") from None
-    found = sorted(got.glob(f"artifacts/{ARTIFACT}/{FACTS}"))
-    if not found:
-        raise CxrError(f"the files of {uri} are gone: nothing to serve among them")
-    return found[0].parent
+    config_files = sorted(model.glob(f"artifacts/{ARTIFACT}/{CONFIG}"))
+    if not config_files:
+        raise CxrError(f"the files of {uri} are gone: no {CONFIG} among them; register the bundle again with evaluate")
+    return config_files[0].parent
 
 
 def pinned(client: "MlflowClient", uri: str) -> tuple[str, str]:
-    """`uri` with its version instead of an alias, and that version; an unknown model raises `CxrError`."""
+    """Resolve the alias in `uri`; returns the URI by version, and the version."""
     from mlflow.exceptions import MlflowException
 
     if not uri.startswith("models:/"):
-        raise CxrError(f"model_uri={uri}: give models:/NAME@ALIAS or models:/NAME/VERSION")
+        raise CxrError(f"model_uri: expected models:/NAME@ALIAS or models:/NAME/VERSION, got {uri!r}")
     name, alias, version = *uri.removeprefix("models:/").partition("@")[::2], ""
     try:
         if alias:
@@ -58,6 +58,6 @@ def pinned(client: "MlflowClient", uri: str) -> tuple[str, str]:
             name, _, version = name.rpartition("/")
             client.get_model_version(name, version)
     except MlflowException as error:
-        line = str(error).splitlines()[0]
-        raise CxrError(f"model_uri={uri}: not in the registry ({line}); run `mlflow run . -e main` first") from None
+        reason = str(error).splitlines()[0]
+        raise CxrError(f"model_uri={uri}: not in the registry ({reason}); run `mlflow run . -e main` first") from None
     return f"models:/{name}/{version}", version

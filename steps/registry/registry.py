@@ -1,4 +1,4 @@
-"""The model registry: what is registered, with which tags, and who is champion (see `steps.registry.gate`)."""
+"""The model registry: registration of versions with their tags, and the aliases (see `steps.registry.gate`)."""
 
 import json
 import logging
@@ -7,15 +7,17 @@ import time
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlflow
 import numpy as np
 from filelock import FileLock
 
 from cxr.errors import CxrError
+from cxr.evaluation.results import GateResult, RegisteredVersion, Registration, Scores
 from steps.registry import gate
 from steps.registry.gate import CHALLENGER, CHAMPION, Verdict
 from steps.runtime import process
@@ -26,101 +28,94 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
 
+    from cxr.loading.rasters import RasterDataset
     from cxr.models.bundle import Bundle
-    from steps.registry.champion import ChampionComparison
+    from steps.registry.champion import ChampionComparer
 
 log = logging.getLogger("cxr.registry")
 
-_ALWAYS = ("operating_point", "status", "reasons", "model_version")  # columns that no answer lacks
-HISTORY = "cxr.champions"  # tag of the registered model: who was champion since when and why, the newest last
+_ALWAYS = ("operating_point", "status", "reasons", "model_version")  # columns that every row of an answer has
+HISTORY = "cxr.champions"  # tag of the registered model: its champions, since when and why, the newest last
 _KEPT = 15  # entries of the history; a tag has room for 5,000 characters
 _PROJECT = Path(__file__).resolve().parents[2]
-_ATTEMPTS = 5  # two first aliases at the same moment make one of them fail on sqlite
+_ATTEMPTS = 5  # on sqlite, one of two processes that set the first alias at the same moment fails
 
 
 def register(
-    context: Context, bundle: "Bundle", tags: dict[str, str], found: dict[str, Any], rivals: "ChampionComparison"
-) -> dict[str, Any]:
-    """Register what is to be served of `bundle` and settle who is champion, by its validation scores in `found["val"]`.
+    context: Context,
+    bundle: "Bundle",
+    datasets: "dict[str, RasterDataset]",
+    tags: dict[str, str],
+    scores: Scores,
+    comparer: "ChampionComparer",
+) -> Registration:
+    """Register the files to serve for `bundle` and settle who is champion, by the validation `scores`.
 
-    Returns `gate` (verdict and checks), `registered` (name and version), `served` (what `cxr.packaging.package.write`
-    returns) and, where there was a champion, `champion` with the comparison on both splits. A bundle that is already
-    registered with the same serving settings keeps its version. A failed registration leaves no empty model behind.
+    `datasets` has the rasters of "train", "val" and "test" at the input of the bundle.
+
+    A bundle that is registered already with the same serving settings keeps its version. A failed registration leaves
+    no empty model behind.
     """
     from mlflow.exceptions import MlflowException
 
     from cxr.packaging import package  # here, not above: moving an alias by hand needs no torch
     from cxr.serving.service import ARTIFACT
 
-    name, client = context.settings.registry.name, context.client
-    tags = tags | {"cxr.serving": json.dumps(context.settings.serving.model_dump(), sort_keys=True)}
-    made = _version_of(client, name, tags)
-    if made is not None:
-        log.info("%s version %s is this very bundle: registered before", name, made.version)
-        words = made.tags.get("cxr.gate", "registered before")
-        return _settled(context, made, words, [], None, rivals)
+    settings, client = context.settings, context.client
+    name = settings.registry.name
+    tags = tags | {"cxr.serving": json.dumps(settings.serving.model_dump(), sort_keys=True)}
+    earlier = _version_of(client, name, tags)
+    if earlier is not None:
+        log.info("%s version %s is this bundle: registered before", name, earlier.version)
+        gate_result = GateResult(verdict=earlier.tags.get("cxr.gate", "registered before"), checks=[])
+        return Registration(registered=_registered(context, earlier, gate_result), gate=gate_result)
     folder = context.folder / ARTIFACT
-    served = package.write(
-        folder, bundle, rivals.manifest, context.settings.serving, context.settings.seed, rivals.ours
-    )
+    served = package.write(folder, bundle, datasets, settings.serving, settings.seed, comparer.probabilities)
     is_new = not _exists(client, name)
     try:
-        made = _log_and_register(name, folder, bundle, tags)
+        version = _log_and_register(name, folder, bundle, tags)
     except MlflowException as error:
         if is_new and _exists(client, name) and not client.search_model_versions(f"name='{name}'"):
             client.delete_registered_model(name)
         raise CxrError(f"the registry refused {name!r}: {str(error).splitlines()[0]}") from None
-    rules, scores = context.settings.registry.gate, found["val"]["scores"]
-    verdict, champion = settle(
-        client, name, made, lambda there: gate.judge(rules, scores, there, lambda v: rivals.on("val", v))
+    judge = partial(gate.judge, settings.registry.gate, scores, compare=comparer.compare)
+    verdict, champion = settle(client, name, version, judge)
+    return Registration(
+        registered=_registered(context, version, verdict.result()),
+        gate=verdict.result(),
+        champion=comparer.compare(champion) if champion is not None else None,
+        served=served,
     )
-    return _settled(context, made, str(verdict), verdict.checks, champion, rivals) | {"served": served}
 
 
-def _settled(
-    context: Context,
-    made: "ModelVersion",
-    words: str,
-    checks: list,
-    champion: "ModelVersion | None",
-    rivals: "ChampionComparison",
-) -> dict[str, Any]:
-    context.tag("cxr.model_version", made.version)
-    context.tag("cxr.gate", words)
-    facts: dict[str, Any] = {
-        "registered": {"name": made.name, "version": made.version},
-        "gate": {"verdict": words, "checks": checks},
-    }
-    if champion is not None:
-        parts = {split: rivals.on(split, champion) for split in rivals.samples}
-        if isinstance(parts["test"], str):
-            facts["champion"] = {"version": champion.version, "why_not": parts["test"]}
-        else:
-            facts["champion"] = {"version": champion.version, "validation": parts["val"], "test": parts["test"]}
-    return facts
+def _registered(context: Context, version: "ModelVersion", gate_result: GateResult) -> RegisteredVersion:
+    """Tag the run with its version and the verdict of the gate."""
+    context.tag("cxr.model_version", version.version)
+    context.tag("cxr.gate", gate_result.verdict)
+    return RegisteredVersion(name=version.name, version=int(version.version))
 
 
 def settle(
-    client: "MlflowClient", name: str, made: "ModelVersion", judge: Callable[["ModelVersion | None"], Verdict]
+    client: "MlflowClient", name: str, version: "ModelVersion", judge: Callable[["ModelVersion | None"], Verdict]
 ) -> tuple[Verdict, "ModelVersion | None"]:
-    """Give `made` the alias that `judge` decides, given the champion there is; also returns that champion.
+    """Give `version` the alias that `judge` decides on; returns the verdict and the champion it was judged against.
 
-    One at a time on a machine: who comes second is compared with who came first. The verdict becomes a tag.
+    Processes of one machine take turns: the second version is compared with the first. The verdict becomes a tag.
     """
     with alone(name):
         champion = champion_of(client, name)
         verdict = judge(champion)
-        client.set_model_version_tag(name, made.version, "cxr.gate", str(verdict))
+        client.set_model_version_tag(name, version.version, "cxr.gate", str(verdict))
         if verdict.alias == CHAMPION:
-            crown(client, name, made.version, verdict.reason)
+            crown(client, name, version.version, verdict.reason)
         else:
-            set_alias(client, name, CHALLENGER, made.version)
-    log.info("%s version %s: %s", name, made.version, verdict)
+            set_alias(client, name, CHALLENGER, version.version)
+    log.info("%s version %s: %s", name, version.version, verdict)
     return verdict, champion
 
 
 def crown(client: "MlflowClient", name: str, number: int | str, why: str) -> None:
-    """Move the alias `champion` in one call, so that there is always exactly one, and note it in the history."""
+    """Move the alias `champion` in one call, so that there is always exactly one, and record it in the history."""
     set_alias(client, name, CHAMPION, number)
     entry = {"version": str(number), "at": datetime.now(UTC).isoformat(timespec="seconds"), "why": why[:150]}
     client.set_registered_model_tag(name, HISTORY, json.dumps([*history(client, name), entry][-_KEPT:]))
@@ -129,31 +124,33 @@ def crown(client: "MlflowClient", name: str, number: int | str, why: str) -> Non
 
 
 def history(client: "MlflowClient", name: str) -> list[dict[str, str]]:
-    """Who was champion, the newest last."""
+    """Past and present champions, the newest last."""
     return json.loads(client.get_registered_model(name).tags.get(HISTORY, "[]"))
 
 
-def wanted_version(client: "MlflowClient", name: str, wish: str) -> str:
-    """The version that `wish` names: a number, or `previous` for the champion before the present one."""
+def wanted_version(client: "MlflowClient", name: str, wanted: str) -> str:
+    """The version that `wanted` names: a number, or `previous` for the champion before the present one."""
     if not _exists(client, name):
         raise CxrError(f"there is no registered model {name!r}; run `mlflow run . -e main` first")
-    there = sorted(int(v.version) for v in client.search_model_versions(f"name='{name}'"))
-    if wish == "previous":
-        present = champion_of(client, name)
-        now = str(present.version) if present is not None else None
-        before = [e["version"] for e in history(client, name) if e["version"] != now and int(e["version"]) in there]
-        if not before:
-            raise CxrError(f"{name} has had no other champion than version {now}; give a number: -P version=N")
-        return before[-1]
-    if not wish.isdigit() or int(wish) not in there:
-        raise CxrError(f"version={wish}: {name} has the versions {', '.join(map(str, there))}; or give `previous`")
-    return wish
+    versions = sorted(int(v.version) for v in client.search_model_versions(f"name='{name}'"))
+    if wanted == "previous":
+        champion = champion_of(client, name)
+        present = str(champion.version) if champion is not None else None
+        champions = [entry["version"] for entry in history(client, name)]
+        earlier = [version for version in champions if version != present and int(version) in versions]
+        if not earlier:
+            raise CxrError(f"{name} has had no other champion than version {present}; give a number: -P version=N")
+        return earlier[-1]
+    if not wanted.isdigit() or int(wanted) not in versions:
+        known = ", ".join(map(str, versions))
+        raise CxrError(f"version={wanted}: {name} has the versions {known}; give one of them, or `previous`")
+    return wanted
 
 
 def alone(name: str) -> FileLock:
-    """A lock that processes of this machine share for one registered model of one store."""
-    mark = sha256(f"{mlflow.get_registry_uri()}\n{name}".encode()).hexdigest()[:16]
-    return FileLock(Path(tempfile.gettempdir()) / f"cxr-registry-{mark}.lock", mode=0o666)
+    """A lock on one registered model of one store, shared by the processes of this machine."""
+    store = sha256(f"{mlflow.get_registry_uri()}\n{name}".encode()).hexdigest()[:16]
+    return FileLock(Path(tempfile.gettempdir()) / f"cxr-registry-{store}.lock", mode=0o666)
 
 
 def _log_and_register(name: str, folder: Path, bundle: "Bundle", tags: dict[str, str]) -> "ModelVersion":
@@ -178,21 +175,26 @@ def _log_and_register(name: str, folder: Path, bundle: "Bundle", tags: dict[str,
 
 
 def signature(classes: tuple[str, ...]) -> "ModelSignature":
-    """What a request may hold and an answer always does."""
+    """The MLflow signature of a served model: columns of requests and answers, and parameters."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
     from cxr.serving.request import COLUMN
-    from cxr.serving.service import kinds
+    from cxr.serving.service import column_types
 
-    outputs = [ColSpec(kind, column, required=column in _ALWAYS) for column, kind in kinds(classes).items()]
-    # An empty operating point is the one that the model was registered with.
-    params = [ParamSpec("operating_point", "string", ""), ParamSpec("heatmap", "boolean", False),
-              ParamSpec("strict", "boolean", True)]  # fmt: skip
+    outputs: list[ColSpec | TensorSpec] = [
+        ColSpec(kind, column, required=column in _ALWAYS) for column, kind in column_types(classes).items()
+    ]
+    params = [
+        ParamSpec("operating_point", "string", ""),  # empty: the one that the model was registered with
+        ParamSpec("heatmap", "boolean", False),
+        ParamSpec("strict", "boolean", True),
+    ]
     return ModelSignature(Schema([ColSpec("binary", COLUMN)]), Schema(outputs), ParamSchema(params))
 
 
 def set_alias(client: "MlflowClient", name: str, alias: str, number: int | str) -> None:
+    """Set an alias of the registered model, with a few attempts."""
     from mlflow.exceptions import MlflowException
 
     for attempt in range(_ATTEMPTS):
@@ -206,6 +208,7 @@ def set_alias(client: "MlflowClient", name: str, alias: str, number: int | str) 
 
 
 def champion_of(client: "MlflowClient", name: str) -> "ModelVersion | None":
+    """The version with the alias `champion`, if there is one."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -215,9 +218,10 @@ def champion_of(client: "MlflowClient", name: str) -> "ModelVersion | None":
 
 
 def _version_of(client: "MlflowClient", name: str, tags: dict[str, str]) -> "ModelVersion | None":
-    found = client.search_model_versions(f"name='{name}'") if _exists(client, name) else []
+    """The version registered before for the same bundle and serving settings, if there is one."""
+    versions = client.search_model_versions(f"name='{name}'") if _exists(client, name) else []
     same = ("cxr.bundle_digest", "cxr.serving")
-    return next((v for v in found if all(v.tags.get(key) == tags[key] for key in same)), None)
+    return next((v for v in versions if all(v.tags.get(key) == tags[key] for key in same)), None)
 
 
 def _exists(client: "MlflowClient", name: str) -> bool:

@@ -1,4 +1,4 @@
-"""The work of `evaluate`: answers on validation and test, scores, the gate, the registered version, the report."""
+"""The work of `evaluate`: predict validation and test, score them, register the bundle, write the report."""
 
 import shutil
 from dataclasses import dataclass
@@ -6,59 +6,76 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from numpy import ndarray
 
 from cxr.datasets.manifest import Manifest
 from cxr.errors import CxrError
-from cxr.evaluation import assess, cam, figures, gallery, metrics, plots, robustness, subgroups, tuning
-from cxr.evaluation.predictor import Predictor
+from cxr.evaluation import assess, cam, gallery, plots, robustness, scores, subgroups
+from cxr.evaluation.facts import TrainingFacts
+from cxr.evaluation.predictor import Predictor, predict_logits
+from cxr.evaluation.results import Mistakes, Registration, Robustness, SplitResult
 from cxr.evaluation.scores import Sample
+from cxr.loading.build import open_cache
+from cxr.loading.rasters import RasterDataset, open_rasters
 from cxr.models import bundle, device
 from cxr.models.bundle import Bundle
 from cxr.serving.probabilities import softmax
 from cxr.settings import instantiate
 from steps.registry import registry
-from steps.registry.champion import ChampionComparison
+from steps.registry.champion import ChampionComparer
 from steps.runtime import step_key
 from steps.runtime.context import Context
 from steps.work import reporting
 
-PARTS = {"val": "validation", "test": "test"}
+SPLITS = {"val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated: a bundle, its network at work, and the split it answers on."""
+    """What is evaluated: a bundle, its network on a device, and the images to evaluate it on."""
 
     folder: Path
     bundle: Bundle
     predictor: Predictor
     manifest: Manifest
+    datasets: dict[str, RasterDataset]
     split_run_id: str
     digest: str
 
+    @property
+    def training(self) -> TrainingFacts:
+        """Where the weights come from."""
+        return TrainingFacts.model_validate(self.bundle.facts)
 
-def evaluate(context: Context) -> None:
+
+def run(context: Context) -> None:
     """Score the bundle that the command line names, register it, and write the report."""
     subject = _subject(context)
     settings = context.settings.evaluate
-    logits, samples, found = {}, {}, {}
-    for split, word in PARTS.items():
-        part = subject.manifest.split(split)
-        context.log.info("evaluating %s on %d %s images", subject.bundle.network.name, len(part), word)
-        logits[split] = tuning.logits_of(subject.predictor, part, settings.batch_size)
-        samples[split] = Sample.of(part, context.settings.seed)
-        found[split] = assess.assess(samples[split], logits[split], subject.bundle, settings.prevalences)
-    answers = {split: softmax(values / subject.bundle.temperature) for split, values in logits.items()}
-    _log_scores(context, subject, found, answers["test"])
-    pictures = _pictures(context, subject, logits["test"], samples["test"])
-    rivals = ChampionComparison(context, subject.manifest, samples, answers)
-    facts = {"validation": found["val"], "test": found["test"], **_where_it_fails(context, subject, samples, answers)}
-    facts["mistakes"] = pictures.pop("mistakes")
+    logits, samples, results = {}, {}, {}
+    for split, word in SPLITS.items():
+        images = subject.manifest.split(split)
+        context.log.info("evaluating %s on %d %s images", subject.bundle.network.name, len(images), word)
+        logits[split] = predict_logits(subject.predictor, subject.datasets[split], settings.batch_size)
+        samples[split] = Sample.of(images, context.settings.seed)
+        results[split] = assess.assess(samples[split], logits[split], subject.bundle, settings.prevalences)
+    probabilities = {split: softmax(values / subject.bundle.temperature) for split, values in logits.items()}
+    _log_scores(context, subject, results, probabilities["test"])
+    figures = _figures(subject, logits["test"], samples["test"])
+    figures["gallery"], mistakes = _gallery(context, subject, probabilities["test"])
+    comparer = ChampionComparer(context, subject.manifest, samples, probabilities)
+    by_group = subgroups.by_group(subject.manifest.split("test"), samples["test"], probabilities["test"])
+    robust = _robustness(context, subject) if settings.robustness else None
+    registration = Registration()
     if context.settings.registry.register_model:
-        facts |= registry.register(context, subject.bundle, _tags(context, subject), found, rivals)
-    _keep(context, subject, answers["test"])
-    reporting.report(context, subject, facts, pictures)
+        tags = _tags(context, subject)
+        registration = registry.register(
+            context, subject.bundle, subject.datasets, tags, results["val"].scores, comparer
+        )
+    _log_predictions(context, subject, probabilities["test"])
+    parts = reporting.Results(results["val"], results["test"], by_group, robust, mistakes, registration)
+    reporting.write(context, subject, parts, figures)
     context.tag("cxr.output_digest", subject.digest)
     _copy(context)
 
@@ -70,124 +87,133 @@ def _subject(context: Context) -> Subject:
     bundle.check_classes(loaded, manifest.classes)
     digest = bundle.digest(folder)
     step_key.tag(context, step_key.components("evaluate", context.settings, [digest]))
-    for split, word in PARTS.items():
+    for split, word in SPLITS.items():
         if not len(manifest.split(split)):
             raise CxrError(f"the split has no {word} images; run prepare_split with data.{split}_size above 0")
     where = device.pick(context.settings.device, "float32")
     device.prepare(context.settings.seed, context.settings.deterministic)
     predictor = Predictor(loaded, str(where.device))
-    return Subject(folder, loaded, predictor, manifest, split_run_id, digest)
+    cache, spec = open_cache(context.settings.cache), loaded.network.spec
+    datasets = {split: open_rasters(manifest.split(split), spec, cache) for split in SPLITS}
+    # A sample of the training images is read; decoding all of them for it would not pay.
+    datasets["train"] = open_rasters(manifest.split("train"), spec, cache, build=False)
+    return Subject(folder, loaded, predictor, manifest, datasets, split_run_id, digest)
 
 
 def _inputs(context: Context) -> tuple[Path, str]:
-    """The bundle's folder and the ID of the split run to score it on."""
+    """The folder of the bundle, and the ID of the run with the split to evaluate it on."""
     if "bundle" in context.flags and "run_id" in context.flags:
         raise CxrError("run_id and bundle are both given; give one of them")
     if "bundle" in context.flags:
         return Path(context.flags["bundle"]).expanduser(), context.parent("split_run_id").info.run_id
-    run = context.parent("run_id")
+    parent = context.parent("run_id")
     if "split_run_id" in context.flags:
         split_run_id = context.parent("split_run_id").info.run_id
     else:
-        split_run_id = run.data.tags["cxr.split_run_id"]
-    return context.fetch(run.info.run_id, "bundle"), split_run_id
+        split_run_id = parent.data.tags["cxr.split_run_id"]
+    return context.fetch(parent.info.run_id, "bundle"), split_run_id
 
 
-def _log_scores(context: Context, subject: Subject, found: dict[str, Any], probabilities: ndarray) -> None:
-    """Every test score and its interval as metrics, the configured metric, and one line for the log."""
-    test = found["test"]["scores"]
-    values = {f"test_{k}": v["value"] for k, v in test.items()}
-    values |= {f"test_{k}_{end}": v[end] for k, v in test.items() for end in ("low", "high")}
-    values |= {f"val_{k}": v["value"] for k, v in found["val"]["scores"].items()}
-    values |= {f"test_{k}": v for k, v in found["test"]["calibration"]["after"].items()}
+def _log_scores(context: Context, subject: Subject, results: dict[str, SplitResult], probabilities: ndarray) -> None:
+    """Log every test score with its interval and the configured metric as metrics, and one line of text."""
+    test, training = results["test"], subject.training
+    values = {f"test_{name}": score.value for name, score in test.scores.items()}
+    values |= {f"test_{name}_low": score.low for name, score in test.scores.items()}
+    values |= {f"test_{name}_high": score.high for name, score in test.scores.items()}
+    values |= {f"val_{name}": score.value for name, score in results["val"].scores.items()}
+    values |= {f"test_{name}": error for name, error in test.calibration.after}
     metric = instantiate.metric(context.settings.evaluate.metric, len(subject.manifest.classes))
     metric.update(torch.from_numpy(probabilities), torch.from_numpy(subject.manifest.split("test").labels()))
     values["test_metric"] = float(metric.compute())
-    if "val_metric" in subject.bundle.facts:
-        values |= {name: subject.bundle.facts[name] for name in ("val_metric", "val_loss")}
+    values |= {"val_metric": training.val_metric, "val_loss": training.val_loss}
     context.metrics({name: value for name, value in values.items() if value is not None})
+    f1 = test.scores["macro_f1"]
     context.log.info(
         "test: macro-F1 %.4f (%.4f to %.4f), loss %.4f, accuracy %.4f on %d images of %d patients",
-        *test["macro_f1"].values(), test["loss"]["value"], test["accuracy"]["value"], found["test"]["images"],
-        found["test"]["patients"],
-    )  # fmt: skip
-
-
-def _pictures(context: Context, subject: Subject, logits: ndarray, sample: Sample) -> dict[str, Any]:
-    """Figures by name, and under `mistakes` the list behind the gallery."""
-    loaded, test, words = subject.bundle, subject.manifest.split("test"), "test part"
-    probabilities = softmax(logits / loaded.temperature)
-    drawn = figures.figures(sample.labels, probabilities, test.classes, words, loaded.operating_points)
-    drawn["reliability"] = plots.reliability(logits, sample.labels, loaded.temperature, words)
-    maps = cam.Activation.of(subject.predictor, loaded.network)
-    most = context.settings.evaluate.gallery
-    worst = gallery.mistakes(test, probabilities, subject.predictor, maps, most)
-    drawn["gallery"] = gallery.sheet(worst, maps is not None)
-    listed = [{k: v for k, v in vars(one).items() if k != "picture"} for one in worst]
-    return {**drawn, "mistakes": {"maps": maps is not None, "images": listed}}
-
-
-def _where_it_fails(
-    context: Context, subject: Subject, samples: dict[str, Sample], answers: dict[str, ndarray]
-) -> dict[str, Any]:
-    test, settings = subject.manifest.split("test"), context.settings.evaluate
-    found: dict[str, Any] = {"subgroups": subgroups.by_group(test, samples["test"], answers["test"])}
-    if settings.robustness:
-        context.log.info("scoring under %d changes of the pictures", len(robustness.CHANGES) - 1)
-        maps = cam.Activation.of(subject.predictor, subject.bundle.network)
-        found["robustness"] = robustness.robustness(
-            subject.predictor, maps, test, context.settings.seed, settings.robustness_images, settings.batch_size
-        )
-    return found
-
-
-def _keep(context: Context, subject: Subject, probabilities: ndarray) -> None:
-    """Log the numbers behind the report: confusion and every prediction."""
-    test = subject.manifest.split("test")
-    confusion = metrics.confusion(test.labels(), probabilities, test.classes)
-    context.put_json(
-        {"classes": list(test.classes), "rows": "truth", "columns": "predicted", "counts": confusion.tolist()},
-        "evaluation/confusion.json",
+        *(f1.value, f1.low, f1.high, test.scores["loss"].value, test.scores["accuracy"].value),
+        *(test.images, test.patients),
     )
+
+
+def _figures(subject: Subject, logits: ndarray, sample: Sample) -> dict[str, Figure]:
+    """Figures of the scores on the test split, by name."""
+    loaded, title = subject.bundle, "test split"
+    probabilities = softmax(logits / loaded.temperature)
+    figures = plots.classification(sample.labels, probabilities, sample.classes, title, loaded.operating_points)
+    figures["reliability"] = plots.reliability(logits, sample.labels, loaded.temperature, title)
+    return figures
+
+
+def _gallery(context: Context, subject: Subject, probabilities: ndarray) -> tuple[Figure, Mistakes]:
+    """The gallery of mistakes on the test split, and the list behind it."""
+    maps = cam.ClassActivationMap.of(subject.predictor, subject.bundle.network)
+    test, most = subject.manifest.split("test"), context.settings.evaluate.gallery
+    tiles = gallery.mistakes(test, subject.datasets["test"], probabilities, maps, most)
+    mistakes = Mistakes(maps=maps is not None, images=[tile.mistake for tile in tiles])
+    return gallery.sheet(tiles, has_maps=mistakes.maps), mistakes
+
+
+def _robustness(context: Context, subject: Subject) -> Robustness:
+    settings = context.settings.evaluate
+    context.log.info("scoring under %d changes of the images", len(robustness.CHANGES) - 1)
+    return robustness.robustness(
+        subject.predictor,
+        cam.ClassActivationMap.of(subject.predictor, subject.bundle.network),
+        subject.manifest.split("test"),
+        subject.datasets["test"],
+        temperature=subject.bundle.temperature,
+        seed=context.settings.seed,
+        most=settings.robustness_images,
+        batch_size=settings.batch_size,
+    )
+
+
+def _log_predictions(context: Context, subject: Subject, probabilities: ndarray) -> None:
+    """Log the confusion matrix and the prediction for every test image."""
+    test = subject.manifest.split("test")
+    counts = scores.confusion(test.labels(), probabilities, test.classes).tolist()
+    confusion = {"classes": list(test.classes), "rows": "truth", "columns": "predicted", "counts": counts}
+    context.put_json(confusion, "evaluation/confusion.json")
     context.put_json(_predictions(test, probabilities), "evaluation/predictions.json")
 
 
+def _predictions(test: Manifest, probabilities: ndarray) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": image.path,
+            "patient": image.patient,
+            "truth": image.label,
+            "prediction": test.classes[int(row.argmax())],
+            "probabilities": dict(zip(test.classes, row.tolist(), strict=True)),
+        }
+        for image, row in zip(test.rows.itertuples(), probabilities, strict=True)
+    ]
+
+
 def _copy(context: Context) -> None:
-    """Copy `evaluation/` to `out` where that is given."""
+    """Copy `evaluation/` to the folder `out`, if given."""
     if "out" not in context.flags:
         return
     out = Path(context.flags["out"]).expanduser()
     try:
         shutil.copytree(context.fetch(context.run_id, "evaluation"), out, dirs_exist_ok=True)
     except OSError as error:
-        raise CxrError(f"out={out}: {error.strerror or error}; name a folder that can be written") from None
+        raise CxrError(f"out={out}: {error.strerror or error}; give a folder that can be written to") from None
     context.log.info("copied to %s", out)
 
 
-def _predictions(test: Manifest, probabilities: ndarray) -> list[dict[str, Any]]:
-    return [
-        {
-            "path": row.path,
-            "patient": row.patient,
-            "truth": row.label,
-            "prediction": test.classes[int(own.argmax())],
-            "probabilities": dict(zip(test.classes, own.tolist(), strict=True)),
-        }
-        for row, own in zip(test.rows.itertuples(), probabilities, strict=True)
-    ]
-
-
 def _tags(context: Context, subject: Subject) -> dict[str, str]:
-    """What a registered version leads back to."""
-    facts = subject.bundle.facts
-    if "val_metric" not in facts or facts.get("manifest_digest") is None:
-        raise CxrError("the bundle does not tell its validation metric; only bundles of a training can be registered")
-    lineage = {k: v for k, v in context.client.get_run(context.run_id).data.tags.items() if k.endswith("_run_id")}
-    return {k: v for k, v in lineage.items() if k.startswith("cxr.")} | {
+    """Tags of a registered version that lead back to its runs, data and bundle."""
+    training = subject.training
+    if training.val_metric is None or training.manifest_digest is None or training.metric is None:
+        raise CxrError("the bundle does not state its validation metric; only bundles of a training can be registered")
+    run_tags = context.client.get_run(context.run_id).data.tags
+    lineage = {name: value for name, value in run_tags.items() if name.startswith("cxr.") and name.endswith("_run_id")}
+    return lineage | {
         "cxr.evaluate_run_id": context.run_id,
-        "cxr.manifest_digest": facts["manifest_digest"],
+        "cxr.manifest_digest": training.manifest_digest,
         "cxr.bundle_digest": subject.digest,
-        "cxr.val_metric": str(facts["val_metric"]),
-        "cxr.val_metric_name": facts["metric"],
+        "cxr.val_metric": str(training.val_metric),
+        "cxr.val_metric_name": training.metric,
         "cxr.synthetic": str(bool(subject.manifest.source.get("synthetic"))).lower(),
     }

@@ -1,13 +1,23 @@
-"""Gathers the facts of an evaluation from the runs behind it, and logs report, model card and figures."""
+"""Write the report of an evaluation: gather the facts from the runs behind it, log page, model card and figures."""
 
-import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from cxr.evaluation import bootstrap, plots
+from cxr.evaluation.facts import DataFacts, InputFacts, LeakReport, ModelFacts, SourceFacts, SplitCount, UnreadableFile
+from cxr.evaluation.results import (
+    ChampionComparison,
+    EvaluationReport,
+    Mistakes,
+    Registration,
+    Robustness,
+    SplitResult,
+    Subgroup,
+)
 from cxr.report.card import card
 from cxr.report.checklist import checklist
 from cxr.report.page import page
@@ -19,85 +29,113 @@ if TYPE_CHECKING:
 
     from steps.work.evaluate import Subject
 
-_KERMANY = "CC BY 4.0 (of the published set)"
-_ROOM = 4800  # characters that the registry keeps of a description
+_KERMANY = "CC BY 4.0 (published dataset)"
+_DESCRIPTION_LENGTH = 4800  # characters that the registry keeps of a description
+_RUN_TAGS = {"prepare_split": "cxr.split_run_id", "train": "cxr.train_run_id", "finetune": "cxr.finetune_run_id"}
 
 
-def report(context: Context, subject: "Subject", found: dict[str, Any], figures: "dict[str, Figure]") -> None:
+@dataclass(frozen=True)
+class Results:
+    """What an evaluation computes; the report adds what is known about model, data and runs."""
+
+    validation: SplitResult
+    test: SplitResult
+    subgroups: list[Subgroup]
+    robustness: Robustness | None
+    mistakes: Mistakes
+    registration: Registration
+
+
+def write(context: Context, subject: "Subject", results: Results, figures: "dict[str, Figure]") -> None:
     """Log `evaluation/`: report.html, report.json, model_card.md, figures, and last scores.json."""
-    facts = {**_facts(context, subject), **found}
-    facts["checklist"] = checklist(facts)
-    figures = {**figures, **_more_figures(facts)}
+    report = _report(context, subject, results)
+    figures = {**figures, **_more_figures(report)}
     for name, figure in figures.items():
         context.put_figure(figure, f"evaluation/figures/{name}.png")
-    context.put_text(page(facts, figures), "evaluation/report.html")
-    context.put_json({k: v for k, v in facts.items() if k != "settings_text"}, "evaluation/report.json")
-    text = card(facts)
+    context.put_text(page(report, figures), "evaluation/report.html")
+    context.put_text(report.to_json(), "evaluation/report.json")
+    text = card(report)
     context.put_text(text, "evaluation/model_card.md")
-    if "registered" in facts:
-        context.client.update_model_version(**facts["registered"], description=text[:_ROOM])
-    context.put_json(found["test"]["scores"], "evaluation/scores.json")
+    if report.registered is not None:
+        name, number = report.registered.name, report.registered.version
+        context.client.update_model_version(name, str(number), description=text[:_DESCRIPTION_LENGTH])
+    scores = {name: score.model_dump() for name, score in report.test.scores.items()}
+    context.put_json(scores, "evaluation/scores.json")
     context.log.info("report: evaluation/report.html of run %s", context.run_id)
 
 
-def _more_figures(facts: dict[str, Any]) -> "dict[str, Figure]":
-    drawn = {}
-    if "robustness" in facts:
-        drawn["robustness"] = plots.robustness(facts["robustness"])
-    if facts["subgroups"]:
-        drawn["subgroups"] = plots.subgroups(facts["subgroups"])
-    if "test" in facts.get("champion", {}):
-        drawn["differences"] = plots.differences(facts["champion"]["test"], f"champion {facts['champion']['version']}")
-    return drawn
+def _more_figures(report: EvaluationReport) -> "dict[str, Figure]":
+    """Figures of the results that not every report has."""
+    figures = {}
+    if report.robustness is not None:
+        figures["robustness"] = plots.robustness(report.robustness)
+    if report.subgroups:
+        figures["subgroups"] = plots.subgroups(report.subgroups)
+    if isinstance(report.champion, ChampionComparison):
+        figures["differences"] = plots.differences(report.champion.test, f"champion {report.champion.version}")
+    return figures
 
 
-def _facts(context: Context, subject: "Subject") -> dict[str, Any]:
-    """What is known before anything is scored."""
-    loaded, network = subject.bundle, subject.bundle.network
+def _report(context: Context, subject: "Subject", results: Results) -> EvaluationReport:
     tags = context.client.get_run(context.run_id).data.tags
-    names = {"prepare_split": "cxr.split_run_id", "train": "cxr.train_run_id", "finetune": "cxr.finetune_run_id"}
-    runs = {name: tags[tag] for name, tag in names.items() if tag in tags} | {"evaluate": context.run_id}
-    return {
-        "made": datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
-        "resamples": f"{bootstrap.RESAMPLES:,}",
-        "model": {
-            "name": network.name,
-            "classes": list(network.classes),
-            "input": network.spec.to_dict(),
-            "parameters": sum(p.numel() for p in network.module.parameters()),
-            "members": network.members,
-            "temperature": loaded.temperature,
-            "operating_points": loaded.operating_points,
-            "facts": loaded.facts,
-            "digest": subject.digest,
-        },
-        "data": _data(context, subject),
-        "runs": runs,
-        "settings": context.settings.to_dict(),
-        "settings_text": context.settings.to_yaml(),
-        "versions": {name: version(name) for name in LIBRARIES},
-    }
+    registration = results.registration
+    report = EvaluationReport(
+        created=datetime.now(UTC),
+        resamples=bootstrap.RESAMPLES,
+        model=_model(subject),
+        data=_data(context, subject),
+        runs={name: tags[tag] for name, tag in _RUN_TAGS.items() if tag in tags} | {"evaluate": context.run_id},
+        settings=context.settings,
+        versions={name: version(name) for name in LIBRARIES},
+        validation=results.validation,
+        test=results.test,
+        subgroups=results.subgroups,
+        robustness=results.robustness,
+        mistakes=results.mistakes,
+        registered=registration.registered,
+        gate=registration.gate,
+        champion=registration.champion,
+        served=registration.served,
+    )
+    return report.model_copy(update={"checklist": checklist(report)})
 
 
-def _data(context: Context, subject: "Subject") -> dict[str, Any]:
+def _model(subject: "Subject") -> ModelFacts:
+    network = subject.bundle.network
+    return ModelFacts(
+        name=network.name,
+        classes=list(network.classes),
+        input=InputFacts.model_validate(network.spec.to_dict()),
+        parameters=sum(p.numel() for p in network.module.parameters()),
+        members=network.members,
+        temperature=subject.bundle.temperature,
+        operating_points=subject.bundle.operating_points,
+        facts=subject.training,
+        digest=subject.digest,
+    )
+
+
+def _data(context: Context, subject: "Subject") -> DataFacts:
     manifest = subject.manifest
     folder = context.fetch(subject.split_run_id, "split")
-    leaks = json.loads((folder / "leaks.json").read_text(encoding="utf-8"))
-    unreadable = pd.read_csv(folder / "unreadable.csv", keep_default_na=False).to_dict("records")
+    leaks = LeakReport.model_validate_json((folder / "leaks.json").read_text(encoding="utf-8"))
+    unreadable = pd.read_csv(folder / "unreadable.csv", keep_default_na=False, dtype=str).to_dict("records")
+    source = SourceFacts.model_validate(manifest.source)
     decoded = context.client.get_run(subject.split_run_id).data.metrics.get("decoded")
-    kept = len(manifest) + len(leaks["dropped"])
-    synthetic = bool(manifest.source.get("synthetic"))
-    return {
-        "source": manifest.source,
-        "licence": "none needed, drawn by this program" if synthetic else _licence(manifest.source),
-        "digest": manifest.digest,
-        "counts": manifest.counts().reset_index().to_dict("records"),
-        "leaks": leaks,
-        "unreadable": unreadable,
-        "not_taken": int(decoded) - kept if decoded is not None else 0,
-    }
+    kept = len(manifest) + len(leaks.dropped)
+    return DataFacts(
+        source=source,
+        licence=_licence(source),
+        digest=manifest.digest,
+        counts=[SplitCount.model_validate(row) for row in manifest.counts().reset_index().to_dict("records")],
+        leaks=leaks,
+        unreadable=[UnreadableFile.model_validate(row) for row in unreadable],
+        not_taken=int(decoded) - kept if decoded is not None else 0,
+    )
 
 
-def _licence(source: dict[str, Any]) -> str:
-    """Only a source that we know has a licence that we know."""
-    return _KERMANY if source.get("citation") else "not told by the source; that of the folder's owner"
+def _licence(source: SourceFacts) -> str:
+    """The licence of the images, which is known for published datasets and phantoms alone."""
+    if source.synthetic:
+        return "none needed, generated by this program"
+    return _KERMANY if source.citation else "not stated by the source; ask the owner of the images"

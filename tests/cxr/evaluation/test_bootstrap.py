@@ -26,14 +26,14 @@ def test_a_patient_is_drawn_with_all_images():
 
 
 @pytest.mark.parametrize("row", [0, 7, 299])
-def test_every_resample_has_scikit_learns_value(row):
-    own = {"sample_weight": WEIGHTS[row]}
-    assert bootstrap.auc(TRUTH, SCORE, WEIGHTS)[row] == pytest.approx(metrics.roc_auc_score(TRUTH, SCORE, **own))
+def test_every_resample_scores_as_in_scikit_learn(row):
+    weights = {"sample_weight": WEIGHTS[row]}
+    assert bootstrap.auc(TRUTH, SCORE, WEIGHTS)[row] == pytest.approx(metrics.roc_auc_score(TRUTH, SCORE, **weights))
     assert bootstrap.average_precision(TRUTH, SCORE, WEIGHTS)[row] == pytest.approx(
-        metrics.average_precision_score(TRUTH, SCORE, **own)
+        metrics.average_precision_score(TRUTH, SCORE, **weights)
     )
     np.testing.assert_allclose(
-        bootstrap.confusion(LABELS, PREDICTED, 3, WEIGHTS)[row], metrics.confusion_matrix(LABELS, PREDICTED, **own)
+        bootstrap.confusion(LABELS, PREDICTED, 3, WEIGHTS)[row], metrics.confusion_matrix(LABELS, PREDICTED, **weights)
     )
     assert bootstrap.mean(SCORE, WEIGHTS)[row] == pytest.approx(np.average(SCORE, weights=WEIGHTS[row]))
 
@@ -58,22 +58,22 @@ def test_delong_is_its_definition():
     positive, negative = SCORE[TRUTH], SCORE[~TRUTH]
     pairs = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
     variance = pairs.mean(1).var(ddof=1) / len(positive) + pairs.mean(0).var(ddof=1) / len(negative)
-    found = bootstrap.delong(TRUTH, SCORE)
-    assert found.value == pytest.approx(metrics.roc_auc_score(TRUTH, SCORE))
-    assert (found.high - found.low) / 2 == pytest.approx(1.959964 * np.sqrt(variance), rel=1e-5)
+    estimate = bootstrap.delong(TRUTH, SCORE)
+    assert estimate.value == pytest.approx(metrics.roc_auc_score(TRUTH, SCORE))
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(1.959964 * np.sqrt(variance), rel=1e-5)
 
 
-def test_delong_covers_what_it_should():
+def test_delong_has_its_nominal_coverage():
     rng = np.random.default_rng(1)
     true_auc, inside = 0.7602, 0  # of two normals one standard deviation apart: Phi(1 / sqrt 2)
     for _ in range(400):
         truth = np.arange(160) < 80
-        found = bootstrap.delong(truth, rng.normal(size=160) + truth)
-        inside += found.low <= true_auc <= found.high
+        estimate = bootstrap.delong(truth, rng.normal(size=160) + truth)
+        inside += estimate.low <= true_auc <= estimate.high
     assert 0.92 < inside / 400 < 0.98
 
 
-def test_what_does_not_exist_has_no_interval():
+def test_an_undefined_score_has_no_interval():
     one_kind = np.ones(5, dtype=bool)
     weights = bootstrap.patient_weights(np.arange(5), 0, 50)
     assert np.isnan(bootstrap.auc(one_kind, np.arange(5.0), weights)).all()
@@ -82,12 +82,12 @@ def test_what_does_not_exist_has_no_interval():
 
 
 def test_mcnemar_is_the_binomial_test():
-    one, other = np.arange(20) < 12, np.arange(20) < 4  # 8 against 0
-    assert bootstrap.mcnemar(one, other) == pytest.approx(2 * 0.5**8)
-    assert bootstrap.mcnemar(one, one) == 1.0
+    first, second = np.arange(20) < 12, np.arange(20) < 4  # 8 against 0
+    assert bootstrap.mcnemar(first, second) == pytest.approx(2 * 0.5**8)
+    assert bootstrap.mcnemar(first, first) == 1.0
 
 
-def test_it_is_quick():
+def test_scores_of_2000_resamples_take_seconds():
     started = time.perf_counter()
     truth, score = RNG.random(624) < 0.6, RNG.random(624)
     weights = bootstrap.patient_weights(np.arange(624) // 2, 0)

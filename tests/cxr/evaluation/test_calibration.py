@@ -1,4 +1,4 @@
-"""Calibration finds the temperature that was put in, and measures what it says."""
+"""Temperature scaling recovers a known temperature, and calibration errors match their definitions."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from cxr.serving.probabilities import softmax
 RNG = np.random.default_rng(0)
 
 
-def drawn(temperature: float, count: int = 6000):
+def overconfident(temperature: float, count: int = 6000):
     """Logits of a network that is over-confident by `temperature`, and labels drawn from the true probabilities."""
     logits = RNG.normal(0, 2, (count, 3))
     labels = np.array([RNG.choice(3, p=p) for p in softmax(logits)])
@@ -19,21 +19,21 @@ def drawn(temperature: float, count: int = 6000):
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
 def test_the_temperature_is_found(temperature):
-    logits, labels = drawn(temperature)
+    logits, labels = overconfident(temperature)
     assert calibration.fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.08)
 
 
 def test_it_makes_probabilities_better_and_changes_no_label():
-    logits, labels = drawn(2.5)
+    logits, labels = overconfident(2.5)
     before, after = softmax(logits), softmax(logits / calibration.fit_temperature(logits, labels))
-    was, now = calibration.measures(before, labels), calibration.measures(after, labels)
+    errors_before, errors_after = calibration.errors(before, labels), calibration.errors(after, labels)
     assert (before.argmax(1) == after.argmax(1)).all()
-    assert all(now[name] < was[name] for name in was)
-    assert now["ece"] < 0.02
+    assert all(error < dict(errors_before)[name] for name, error in errors_after)
+    assert errors_after.ece < 0.02
 
 
-def test_measures_are_scikit_learns():
-    logits, labels = drawn(1.3, 300)
+def test_errors_are_those_of_scikit_learn():
+    logits, labels = overconfident(1.3, 300)
     probabilities = softmax(logits)
     assert calibration.negative_log_likelihood(probabilities, labels) == pytest.approx(log_loss(labels, probabilities))
     binary = np.stack([1 - probabilities[:, 0], probabilities[:, 0]], 1)
@@ -49,5 +49,5 @@ def test_the_calibration_error_of_a_worked_example():
 
 
 def test_one_image_and_certain_answers():
-    assert calibration.measures(np.array([[1.0, 0.0]]), np.array([1]))["ece"] == 1.0
+    assert calibration.errors(np.array([[1.0, 0.0]]), np.array([1])).ece == 1.0
     assert 0.05 <= calibration.fit_temperature(np.array([[9.0, 0.0]]), np.array([0])) <= 20

@@ -1,10 +1,10 @@
-"""An activation map says where a logit comes from: its mean, with the bias in it, is the logit."""
+"""The mean of a class activation map, with the bias included, is the logit."""
 
 import numpy as np
 import pytest
 
 from cxr.evaluation import cam
-from cxr.evaluation.cam import Activation
+from cxr.evaluation.cam import ClassActivationMap
 from cxr.evaluation.predictor import Predictor
 from cxr.models.bundle import Bundle
 from tests.helpers import network
@@ -15,14 +15,14 @@ def test_the_mean_of_a_map_is_the_logit(name):
     net = network(name)
     predictor = Predictor(Bundle(net))
     rasters = np.random.default_rng(0).integers(0, 256, (11, 64, 64), dtype=np.uint8)
-    maps = Activation.of(predictor, net).maps(rasters)
+    maps = ClassActivationMap.of(predictor, net).maps(rasters)
     np.testing.assert_allclose(maps.mean((2, 3)), predictor.logits(rasters), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "alexnet"])
 def test_none_where_no_map_is_exact(name):
     net = network(name)
-    assert Activation.of(Predictor(Bundle(net)), net) is None
+    assert ClassActivationMap.of(Predictor(Bundle(net)), net) is None
 
 
 def test_heat_and_its_share_inside():

@@ -1,4 +1,4 @@
-"""Figures are made of any result there can be, and are pictures with something in them."""
+"""Figures can be drawn from any result, and are not blank."""
 
 import io
 
@@ -9,13 +9,13 @@ from PIL import Image
 
 from cxr.datasets import figures, inspection
 from cxr.datasets.layouts import Found
-from cxr.evaluation import figures as eval_figures
+from cxr.evaluation import plots
 from cxr.training import curves
 from cxr.training.loop import Epoch
 from tests.helpers import CLASSES, small_set
 
 
-def drawn(figure) -> np.ndarray:
+def pixels(figure) -> np.ndarray:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     plt.close(figure)
@@ -25,22 +25,22 @@ def drawn(figure) -> np.ndarray:
 @pytest.mark.parametrize("labels", [[0, 1, 2, 0, 1, 2], [1, 1, 1, 1, 1, 1]], ids=["all classes", "one class"])
 def test_evaluation(labels):
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), 6)
-    made = eval_figures.figures(np.array(labels), probabilities, CLASSES, "test part")
-    assert "confusion" in made
-    for figure in made.values():
-        assert drawn(figure).std() > 5
+    by_name = plots.classification(np.array(labels), probabilities, CLASSES, "test split")
+    assert set(by_name) == {"confusion", "roc", "precision_recall"}
+    for figure in by_name.values():
+        assert pixels(figure).std() > 5
 
 
 def test_split(tmp_path):
     manifest = small_set(tmp_path)
-    found = [Found(row.path, row.label, row.patient, "train") for row in manifest.rows.itertuples()]
-    table, _ = inspection.survey(tmp_path, found, workers=1)
+    files = [Found(row.path, row.label, row.patient, "train") for row in manifest.rows.itertuples()]
+    table, _ = inspection.survey(tmp_path, files, workers=1)
     table = table.assign(split=list(manifest.rows.set_index("path").loc[table["path"], "split"]))
     for figure in figures.figures(manifest, table, 0).values():
-        assert drawn(figure).std() > 5
+        assert pixels(figure).std() > 5
 
 
 @pytest.mark.parametrize("epochs", [1, 4])
 def test_training(epochs):
     history = [Epoch(n + 1, 1e-3, 1.0 / (n + 1), 1.1 / (n + 1), 0.5, 10, 1) for n in range(epochs)]
-    assert drawn(curves.training_curves(history, 1, "MulticlassF1Score")).std() > 5
+    assert pixels(curves.training_curves(history, 1, "MulticlassF1Score")).std() > 5

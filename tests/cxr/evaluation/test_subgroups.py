@@ -1,4 +1,4 @@
-"""Groups come from what the files tell, and their scores are those of their images."""
+"""Subgroups come from file properties, and their scores are those of their images."""
 
 import numpy as np
 import pytest
@@ -23,21 +23,21 @@ def test_series(path, series):
 
 
 def test_groups_and_their_scores(tmp_path):
-    part = small_set(tmp_path, per_class=48).split("test")
-    part.rows["mode"] = ["RGB" if i % 3 == 0 else "L" for i in range(len(part))]
-    part.rows["width"] = [300 + i for i in range(len(part))]
-    labels = part.labels()
-    probabilities = np.where(part.rows["mode"].to_numpy()[:, None] == "RGB", np.roll(np.eye(3)[labels], 1, 1),
-                             np.eye(3)[labels])  # fmt: skip
-    found = subgroups.by_group(part, Sample.of(part, 0), probabilities)
-    by_colour = {row["group"]: row for row in found if row["question"] == "colour mode"}
-    assert by_colour["grey"]["scores"]["accuracy"]["value"] == 1
-    assert by_colour["colour"]["scores"]["accuracy"]["value"] == 0
-    sizes = [row for row in found if row["question"] == "image size"]
-    assert sum(row["images"] for row in sizes) == len(part)
-    assert all(row["images"] >= subgroups.MIN_IMAGES for row in found)
+    split = small_set(tmp_path, per_class=48).split("test")
+    split.rows["mode"] = ["RGB" if i % 3 == 0 else "L" for i in range(len(split))]
+    split.rows["width"] = [300 + i for i in range(len(split))]
+    labels = split.labels()
+    right, wrong = np.eye(3)[labels], np.roll(np.eye(3)[labels], 1, 1)
+    probabilities = np.where(split.rows["mode"].to_numpy()[:, None] == "RGB", wrong, right)
+    results = subgroups.by_group(split, Sample.of(split, 0), probabilities)
+    by_colour = {result.group: result for result in results if result.question == "colour mode"}
+    assert by_colour["grey"].scores["accuracy"].value == 1
+    assert by_colour["colour"].scores["accuracy"].value == 0
+    sizes = [result for result in results if result.question == "image size"]
+    assert sum(result.images for result in sizes) == len(split)
+    assert all(result.images >= subgroups.MIN_IMAGES for result in results)
 
 
-def test_a_question_with_one_answer_is_not_asked(tmp_path):
-    asked = subgroups.groups(small_set(tmp_path).split("test"))
-    assert "image size" not in asked and "colour mode" not in asked
+def test_a_property_that_all_images_share_is_left_out(tmp_path):
+    groups = subgroups.groups(small_set(tmp_path).split("test"))
+    assert "image size" not in groups and "colour mode" not in groups

@@ -1,4 +1,4 @@
-"""Operating points are the best ones there are on validation."""
+"""No other threshold is better than the chosen operating points."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_decisions():
     assert thresholds.decide(probabilities, 0.7).tolist() == [False, True]
 
 
-def test_one_kind_alone_has_no_points():
+def test_without_both_kinds_there_are_no_points():
     assert thresholds.choose(np.ones(3, dtype=bool), np.arange(3.0), 0.95) == {}
 
 

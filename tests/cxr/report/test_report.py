@@ -1,12 +1,37 @@
-"""The report needs nothing beside it, says all it should, and can be made of any result there can be."""
+"""The report is self-contained and complete, and can be written for any result."""
 
 import json
 import re
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from cxr.evaluation import assess, comparison, figures, plots
+from cxr.evaluation import assess, comparison, plots
+from cxr.evaluation.facts import (
+    DataFacts,
+    DuplicateCounts,
+    InputFacts,
+    LeakReport,
+    ModelFacts,
+    SourceFacts,
+    SplitCount,
+    TrainingFacts,
+)
+from cxr.evaluation.results import (
+    ChampionComparison,
+    EvaluationReport,
+    GateCheck,
+    GateResult,
+    Mistakes,
+    NoComparison,
+    PackagingResult,
+    Referrals,
+    RegisteredVersion,
+    Robustness,
+    RobustnessRow,
+)
 from cxr.evaluation.scores import Sample
 from cxr.models.bundle import Bundle
 from cxr.report.card import card
@@ -14,80 +39,159 @@ from cxr.report.checklist import checklist
 from cxr.report.page import page
 from tests.helpers import CLASSES, network, settings_with
 
+ADDRESS = "<script>alert(1)</script>"
+REFERRALS = Referrals(images=60, share=0.05, reasons={"undecided": 3})
 
-def facts_of(labels: np.ndarray, *, rich: bool) -> tuple[dict, dict]:
-    """Facts and figures of an evaluation, with everything there can be (`rich`) or with the least."""
+
+def model_facts(loaded: Bundle) -> ModelFacts:
+    return ModelFacts(
+        name="efficientnet_lite0",
+        classes=list(CLASSES),
+        input=InputFacts.model_validate(loaded.network.spec.to_dict()),
+        parameters=3_000_000,
+        members=0,
+        temperature=1.3,
+        operating_points=loaded.operating_points,
+        facts=TrainingFacts(step="train", epoch=3),
+        digest="d" * 64,
+    )
+
+
+def data_facts(*, synthetic: bool) -> DataFacts:
+    duplicates = DuplicateCounts(groups=2, by_split={"inside train": 2}, across_patients=0, across_splits=0)
+    return DataFacts(
+        source=SourceFacts(kind="folder", address=ADDRESS, synthetic=synthetic),
+        licence="CC BY 4.0",
+        digest="e" * 64,
+        counts=[
+            SplitCount(split=split, label=label, images=1200, patients=700)
+            for split in ("train", "val", "test")
+            for label in CLASSES
+        ],
+        leaks=LeakReport(
+            near_duplicate_bits=6,
+            patients_in_two_splits=[],
+            exact=duplicates,
+            near=duplicates,
+            dropped=[],
+            exact_groups=[],
+            near_pairs=[],
+        ),
+        unreadable=[],
+        not_taken=0,
+    )
+
+
+def report_of(labels: np.ndarray, *, full: bool) -> tuple[EvaluationReport, dict]:
+    """A report and its figures, with every optional result (`full`) or with none."""
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(len(labels), 3)) + np.eye(3)[labels]
-    sample = Sample.made(labels, np.arange(len(labels)).astype(str), CLASSES, 0)
-    loaded = Bundle(network(), 1.3, {"youden": 0.4, "sensitive": 0.2} if rich else {}, {"step": "train", "epoch": 3})
+    sample = Sample.from_labels(labels, np.arange(len(labels)).astype(str), CLASSES, 0)
+    loaded = Bundle(network(), 1.3, {"youden": 0.4, "sensitive": 0.2} if full else {})
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    found = assess.assess(sample, logits, loaded, [0.1])
-    settings = settings_with({})
-    leaks = {"patients_in_two_splits": [], "dropped": [], "exact": {"groups": 2, "across_splits": 0},
-             "near": {"groups": 1, "across_splits": 0}}  # fmt: skip
-    counts = [{"split": s, "label": c, "images": 1200, "patients": 700} for s in ("train", "val", "test")
-              for c in CLASSES]  # fmt: skip
-    facts = {
-        "made": "today", "resamples": "2,000", "validation": found, "test": found, "subgroups": [],
-        "model": {"name": "efficientnet_lite0", "classes": list(CLASSES), "input": loaded.network.spec.to_dict(),
-                  "parameters": 3_000_000, "members": 0, "temperature": 1.3,
-                  "operating_points": loaded.operating_points, "facts": loaded.facts, "digest": "d" * 64},
-        "data": {"source": {"address": "<script>alert(1)</script>", "citation": None, "synthetic": not rich},
-                 "licence": "CC BY 4.0", "digest": "e" * 64, "counts": counts, "leaks": leaks, "unreadable": [],
-                 "not_taken": 0},
-        "runs": {"evaluate": "abc"}, "settings": settings.to_dict(), "settings_text": settings.to_yaml(),
-        "versions": {"torch": "2"}, "mistakes": {"maps": rich, "images": []},
-    }  # fmt: skip
-    drawn = figures.figures(sample.labels, probabilities, CLASSES, "test part", loaded.operating_points)
-    drawn["reliability"] = plots.reliability(logits, sample.labels, 1.3, "test part")
-    if rich:
+    result = assess.assess(sample, logits, loaded, [0.1])
+    optional = {}
+    if full:
         compared = comparison.compare(sample, probabilities, probabilities[:, [0, 2, 1]])
-        facts["champion"] = {"version": "4", "test": compared, "validation": compared}
-        facts["gate"] = {"verdict": "champion: better", "checks": [{"rule": "a", "passed": True, "words": "b"}]}
-        facts["registered"] = {"name": "model", "version": "5"}
-        row = {"scores": found["scores"], "change": "blur", "changed": 0.1}
-        facts["robustness"] = {"images": 10, "table": [row, row], "inside": 0.6}
-        drawn |= {"robustness": plots.robustness(facts["robustness"]),
-                  "differences": plots.differences(compared, "champion 4")}  # fmt: skip
-    facts["checklist"] = checklist(facts)
-    return facts, drawn
+        row = RobustnessRow(change="blur", changed=0.1, scores=result.scores)
+        optional = {
+            "champion": ChampionComparison(version=4, validation=compared, test=compared),
+            "gate": GateResult(verdict="champion: better", checks=[GateCheck(rule="a", passed=True, words="b")]),
+            "registered": RegisteredVersion(name="model", version=5),
+            "robustness": Robustness(images=10, table=[row, row], inside=0.6),
+            "served": PackagingResult(largest_difference=1e-6, referred={"val": REFERRALS, "test": REFERRALS}),
+        }
+    report = EvaluationReport(
+        created=datetime(2026, 5, 1, 12, 30, tzinfo=UTC),
+        resamples=2000,
+        model=model_facts(loaded),
+        data=data_facts(synthetic=not full),
+        runs={"evaluate": "abc"},
+        settings=settings_with({}),
+        versions={"torch": "2"},
+        validation=result,
+        test=result,
+        subgroups=[],
+        mistakes=Mistakes(maps=full, images=[]),
+        **optional,
+    )
+    report = report.model_copy(update={"checklist": checklist(report)})
+    figures = plots.classification(sample.labels, probabilities, CLASSES, "test split", loaded.operating_points)
+    figures["reliability"] = plots.reliability(logits, sample.labels, 1.3, "test split")
+    if full:
+        figures["robustness"] = plots.robustness(report.robustness)
+        figures["differences"] = plots.differences(report.champion.test, "champion 4")
+    return report, figures
 
 
-@pytest.fixture(scope="module", params=["all there can be", "three images of one class"])
-def made(request):
-    rich = request.param == "all there can be"
-    labels = np.random.default_rng(1).integers(0, 3, 60) if rich else np.array([1, 1, 1])
-    return facts_of(labels, rich=rich)
+@pytest.fixture(scope="module", params=["every optional result", "three images of one class"])
+def report_and_figures(request):
+    full = request.param == "every optional result"
+    labels = np.random.default_rng(1).integers(0, 3, 60) if full else np.array([1, 1, 1])
+    return report_of(labels, full=full)
 
 
-def test_the_page_is_self_contained_and_light(made):
-    text = page(*made)
+@pytest.fixture(scope="module")
+def report(report_and_figures) -> EvaluationReport:
+    return report_and_figures[0]
+
+
+def test_the_page_is_self_contained_and_light(report_and_figures):
+    text = page(*report_and_figures)
     assert len(text) < 5_000_000
-    for found in re.findall(r"""(?:src|href)=["']?([^"'\s>]+)|url\(([^)]+)\)|@import\s+(\S+)""", text):
-        assert "".join(found).startswith("data:")
+    for groups in re.findall(r"""(?:src|href)=["']?([^"'\s>]+)|url\(([^)]+)\)|@import\s+(\S+)""", text):
+        assert "".join(groups).startswith("data:")
     assert "<script" not in text and "&lt;script&gt;" in text
 
 
-def test_the_page_says_what_it_should(made):
-    facts, _ = made
-    text = page(*made)
-    for heading in ("Intended use and limits", "Data", "Leaks", "Scores", "Operating points", "Calibration",
-                    "Where it fails", "Robustness", "How to repeat it", "Checklist"):  # fmt: skip
+def test_the_page_has_all_sections(report_and_figures):
+    report, _ = report_and_figures
+    text = page(*report_and_figures)
+    for heading in (
+        "Intended use and limits",
+        "Data",
+        "Leaks",
+        "Scores",
+        "Operating points",
+        "Referrals",
+        "Calibration",
+        "Where it fails",
+        "Robustness",
+        "Comparison with the champion",
+        "Reproduction",
+        "Checklist",
+    ):
         assert f">{heading}</h" in text
-    assert ("SYNTHETIC DATA" in text) == facts["data"]["source"]["synthetic"]
-    assert "no medical device" in text and "Age, sex and origin" in text
+    assert ("SYNTHETIC DATA" in text) == report.data.source.synthetic
+    assert "not a medical device" in text and "Age, sex and origin" in text
+    assert "01 May 2026, 12:30 UTC" in text and "2,000" in text
 
 
-def test_the_card_has_scores_points_and_limits(made):
-    text = card(made[0])
-    assert "| macro-F1 |" in text and "argmax" in text and "no medical device" in text
+def test_the_page_says_why_there_is_no_comparison(report_and_figures):
+    report, figures = report_and_figures
+    outcome = NoComparison(version=4, why_not="the champion (version 4) cannot be loaded")
+    text = page(report.model_copy(update={"champion": outcome}), figures)
+    assert "The champion (version 4) cannot be loaded." in text
+
+
+def test_the_card_has_scores_points_and_limits(report):
+    text = card(report)
+    assert "| macro-F1 |" in text and "argmax" in text and "not a medical device" in text
     assert len(text) < 4800
 
 
-def test_every_claim_item_is_there_once_and_answered(made):
-    items = made[0]["checklist"]
-    numbers = [item["claim"] for item in items if item["claim"] != "-"]
+def test_every_claim_item_is_there_once_and_answered(report):
+    numbers = [item.claim for item in report.checklist if item.claim != "-"]
     assert numbers == [str(n) for n in range(1, 45)]
-    assert all(item["status"] in ("filled", "open") and item["answer"] for item in items)
-    json.dumps(made[0], allow_nan=False)
+    assert all(item.answer for item in report.checklist)
+
+
+def test_the_json_round_trips(report):
+    text = report.to_json()
+    assert EvaluationReport.model_validate_json(text) == report
+    values = json.loads(text, parse_constant=pytest.fail)
+    assert values["schema_version"] == 1
+    assert values["settings"]["train"]["optimizer"]["_target_"] == "torch.optim.Adam"
+    assert "settings_text" not in values
+    with pytest.raises(ValidationError, match="schema_version"):
+        EvaluationReport.model_validate({**values, "schema_version": 2})

@@ -1,12 +1,14 @@
-"""Who is champion: the first that reaches the minimum, then the better one on the same validation images."""
+"""The champion is the first version that reaches the minimums, then the better one on the same validation images."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import mlflow
 import pytest
 
 from cxr.errors import CxrError
+from cxr.evaluation.results import ChampionComparison, Comparison, Estimate, NoComparison, Scores
 from steps.registry import gate, registry
 from steps.registry.gate import Verdict
 from tests.helpers import settings_with
@@ -19,7 +21,7 @@ RULES = settings_with({
 
 @pytest.fixture
 def version(store):
-    """Registers a version; nothing is behind it."""
+    """Registers a version without files."""
     client = mlflow.MlflowClient()
     client.create_registered_model(NAME)
     return lambda: client.create_model_version(NAME, "/nowhere")
@@ -29,20 +31,29 @@ def champion() -> int:
     return int(mlflow.MlflowClient().get_model_version_by_alias(NAME, "champion").version)
 
 
-def scored(accuracy: float = 0.9) -> dict:
-    return {"accuracy": {"value": accuracy, "low": accuracy - 0.05, "high": accuracy + 0.05}}
+def scores_with(accuracy: float) -> Scores:
+    return {"accuracy": Estimate(value=accuracy, low=accuracy - 0.05, high=accuracy + 0.05)}
 
 
-def settle(made, difference=None, accuracy: float = 0.9):
-    """Settle by the real rules; `difference` is (value, low, high) to the champion, or words."""
+def settle(version, difference=None, accuracy: float = 0.9):
+    """Settle by the real rules; `difference` is (value, low, high) to the champion, or the reason for none."""
 
-    def compare(_):
+    def compare(present):
+        number = int(present.version)
         if isinstance(difference, str):
-            return difference
-        return {"differences": {"macro_f1": dict(zip(("value", "low", "high"), difference, strict=True))}}
+            return NoComparison(version=number, why_not=difference)
+        value, low, high = difference
+        comparison = Comparison(
+            differences={"macro_f1": Estimate(value=value, low=low, high=high)},
+            other={},
+            only_ours_right=0,
+            only_theirs_right=0,
+            mcnemar_p=1,
+        )
+        return ChampionComparison(version=number, validation=comparison, test=comparison)
 
-    judge = lambda there: gate.judge(RULES, scored(accuracy), there, compare)  # noqa: E731
-    return registry.settle(mlflow.MlflowClient(), NAME, made, judge)[0]
+    judge = partial(gate.judge, RULES, scores_with(accuracy), compare=compare)
+    return registry.settle(mlflow.MlflowClient(), NAME, version, judge)[0]
 
 
 def test_the_first_is_champion_and_a_better_one_takes_over(version):
@@ -51,7 +62,7 @@ def test_the_first_is_champion_and_a_better_one_takes_over(version):
     assert str(verdict) == "champion: validation macro_f1 +0.0300 (-0.0100 to +0.0700) against version 1"
     assert champion() == 2
     assert mlflow.MlflowClient().get_model_version(NAME, "2").tags["cxr.gate"] == str(verdict)
-    assert [e["version"] for e in registry.history(mlflow.MlflowClient(), NAME)] == ["1", "2"]
+    assert [entry["version"] for entry in registry.history(mlflow.MlflowClient(), NAME)] == ["1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -60,19 +71,19 @@ def test_the_first_is_champion_and_a_better_one_takes_over(version):
         ((-0.01, -0.03, 0.01), 0.9, "macro_f1 -0.0100"),
         ((0.0, 0.0, 0.0), 0.9, "macro_f1 +0.0000"),
         ((0.01, -0.03, 0.05), 0.9, "could be worse than version 1's by more than 0.02"),
-        ((0.1, 0.05, 0.15), 0.4, "validation accuracy 0.4000, needed is 0.5"),
-        ((None, None, None), 0.9, "does not exist for both"),
+        ((0.1, 0.05, 0.15), 0.4, "validation accuracy 0.4000, the minimum is 0.5"),
+        ((None, None, None), 0.9, "macro_f1 is undefined"),
         ("the champion (version 1) was trained on another split", 0.9, "another split"),
     ],
     ids=["worse", "a draw", "too uncertain", "under the minimum", "no metric", "not comparable"],
 )
-def test_what_does_not_pass_challenges_and_says_why(version, difference, accuracy, words):
+def test_a_version_that_fails_the_gate_is_challenger_and_says_why(version, difference, accuracy, words):
     settle(version())
     verdict = settle(version(), difference, accuracy)
     assert words in str(verdict) and verdict.alias == "challenger"
     assert champion() == 1
-    made = mlflow.MlflowClient().get_model_version_by_alias(NAME, "challenger")
-    assert int(made.version) == 2 and made.tags["cxr.gate"] == str(verdict)
+    challenger = mlflow.MlflowClient().get_model_version_by_alias(NAME, "challenger")
+    assert int(challenger.version) == 2 and challenger.tags["cxr.gate"] == str(verdict)
 
 
 def test_the_first_must_reach_the_minimum_too(version):
@@ -80,25 +91,25 @@ def test_the_first_must_reach_the_minimum_too(version):
     assert registry.champion_of(mlflow.MlflowClient(), NAME) is None
 
 
-def test_who_comes_second_is_compared_with_who_came_first(version):
-    made, seen, both = [version(), version()], [], threading.Barrier(2)
+def test_of_two_at_once_the_second_is_compared_with_the_first(version):
+    versions, seen, both = [version(), version()], [], threading.Barrier(2)
 
-    def judge(there):
-        seen.append(there.version if there else None)
-        return Verdict("champion", "better") if there is None else Verdict("challenger", "a draw")
+    def judge(present):
+        seen.append(present.version if present else None)
+        return Verdict("champion", "better") if present is None else Verdict("challenger", "a draw")
 
-    def one(own):
+    def settle_at_once(new):
         both.wait()
-        registry.settle(mlflow.MlflowClient(), NAME, own, judge)
+        registry.settle(mlflow.MlflowClient(), NAME, new, judge)
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(one, made))
+        list(pool.map(settle_at_once, versions))
     assert seen[0] is None and seen[1] is not None
     aliases = mlflow.MlflowClient().get_registered_model(NAME).aliases
     assert sorted(aliases) == ["challenger", "champion"] and len(set(aliases.values())) == 2
 
 
-def test_a_promoted_challenger_is_no_challenger_any_more(version):
+def test_a_promoted_challenger_is_no_longer_challenger(version):
     settle(version()), settle(version(), (-0.1, -0.2, 0.0))
     registry.crown(mlflow.MlflowClient(), NAME, 2, "by hand")
     assert mlflow.MlflowClient().get_registered_model(NAME).aliases == {"champion": 2}
@@ -111,9 +122,9 @@ def test_wanted_versions(version):
         registry.wanted_version(client, NAME, "previous")
     settle(version(), (0.1, 0.05, 0.15))
     assert registry.wanted_version(client, NAME, "previous") == "1"
-    for wish in ("7", "one", "-1"):
+    for wanted in ("7", "one", "-1"):
         with pytest.raises(CxrError, match="has the versions 1, 2"):
-            registry.wanted_version(client, NAME, wish)
+            registry.wanted_version(client, NAME, wanted)
     with pytest.raises(CxrError, match="no registered model"):
         registry.wanted_version(client, "other", "1")
 

@@ -1,33 +1,34 @@
-"""What an evaluation leaves: scores and report that agree, a comparison with the champion, and a gate that uses it."""
+"""An evaluation logs scores and a report that agree, compares with the champion, and lets the gate decide."""
 
 import json
 import shutil
 
 import pytest
 
+from cxr.evaluation.results import EvaluationReport
 from tests.steps.conftest import SMALL
 
 
-def report(workflow, run) -> dict:
-    return json.loads(workflow.artifact(run, "evaluation/report.json").read_text())
+def report_of(workflow, run) -> EvaluationReport:
+    return EvaluationReport.model_validate_json(workflow.artifact(run, "evaluation/report.json").read_text())
 
 
-def test_report_scores_metrics_and_predictions_say_the_same(workflow):
+def test_report_scores_metrics_and_predictions_agree(workflow):
     run = workflow.first("evaluate")
-    facts = report(workflow, run)
+    report = report_of(workflow, run)
     scores = json.loads(workflow.artifact(run, "evaluation/scores.json").read_text())
-    assert facts["test"]["scores"] == scores
+    assert {name: score.model_dump() for name, score in report.test.scores.items()} == scores
     for name in ("macro_f1", "auc_pneumonia", "sensitivity"):
         assert run.data.metrics[f"test_{name}"] == pytest.approx(scores[name]["value"])
     predictions = json.loads(workflow.artifact(run, "evaluation/predictions.json").read_text())
     right = sum(p["prediction"] == p["truth"] for p in predictions)
     assert scores["accuracy"]["value"] == pytest.approx(right / len(predictions))
     bundle = json.loads(workflow.artifact(workflow.first("finetune"), "bundle/config.json").read_text())
-    assert facts["model"]["temperature"] == bundle["temperature"] != 1
-    assert [p["threshold"] for p in facts["test"]["operating_points"][1:]] == list(bundle["operating_points"].values())
-    referred = facts["served"]["referred"]["test"]
-    assert referred["images"] == len(predictions) and 0 <= referred["share"] <= 1
-    assert "When it refers" in workflow.artifact(run, "evaluation/report.html").read_text()
+    assert report.model.temperature == bundle["temperature"] != 1
+    assert [point.threshold for point in report.test.operating_points[1:]] == list(bundle["operating_points"].values())
+    referred = report.served.referred["test"]
+    assert referred.images == len(predictions) and 0 <= referred.share <= 1
+    assert "Referrals" in workflow.artifact(run, "evaluation/report.html").read_text()
     version = workflow.client.get_model_version("cxr-pneumonia", "1")
     assert version.description.startswith("# efficientnet_lite0")
 
@@ -38,19 +39,15 @@ def test_another_model_is_compared_with_the_champion_on_the_same_images(workflow
     done = workflow.project("evaluate", f"run_id={train.info.run_id}", *SMALL[-2:])
     assert done.returncode == 0, done.stderr
     run = workflow.runs("evaluate")[0]
-    facts = report(workflow, run)
-    assert facts["champion"]["version"] == before.version
-    assert 0 < facts["champion"]["test"]["mcnemar_p"] <= 1
-    ours, theirs = (
-        facts["validation"]["scores"]["macro_f1"]["value"],
-        facts["champion"]["validation"]["other"]["macro_f1"],
-    )
-    difference = facts["champion"]["validation"]["differences"]["macro_f1"]["value"]
-    assert difference == pytest.approx(ours - theirs)
+    report = report_of(workflow, run)
+    assert report.champion.version == int(before.version)
+    assert 0 < report.champion.test.mcnemar_p <= 1
+    difference = report.champion.validation.differences["macro_f1"].value
+    theirs = report.champion.validation.other["macro_f1"]
+    assert difference == pytest.approx(report.validation.scores["macro_f1"].value - theirs)
     now = workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion")
-    passed = all(check["passed"] for check in facts["gate"]["checks"])
-    made = run.data.tags["cxr.model_version"]
-    assert (str(now.version) == made) == passed
+    passed = all(check.passed for check in report.gate.checks)
+    assert (str(now.version) == run.data.tags["cxr.model_version"]) == passed
     if difference <= 0:
         assert str(now.version) == str(before.version) and "challenger" in run.data.tags["cxr.gate"]
 
@@ -66,21 +63,21 @@ def test_a_champion_whose_files_are_gone_stays_until_somebody_decides(new_workfl
     run = workflow.runs("evaluate")[0]
     assert "are gone" in run.data.tags["cxr.gate"] and "promote" in run.data.tags["cxr.gate"]
     assert workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion").version == version.version
-    assert "are gone" in report(workflow, run)["champion"]["why_not"]
+    assert "are gone" in report_of(workflow, run).champion.why_not
 
 
 @pytest.mark.slow
-def test_seeds_tell_the_spread_and_their_ensemble_is_registered(workflow):
+def test_seeds_give_a_spread_and_their_ensemble_is_registered(workflow):
     done = workflow.project("main", *SMALL, "seeds=2", "ensemble=true")
     assert done.returncode == 0, done.stderr
     assert "Over 2 seeds (42 to 43)" in done.stdout
-    for step in ("train", "finetune"):  # seed 42 stands already
+    for step in ("train", "finetune"):  # seed 42 is there already
         assert f"{step}: reused run {workflow.first(step).info.run_id}" in done.stderr
     main, ensemble = workflow.runs("main")[0], workflow.runs("ensemble")[0]
-    made = workflow.runs("evaluate")[1:3]  # the newest is the ensemble's
-    values = [run.data.metrics["test_macro_f1"] for run in made]
+    evaluated = workflow.runs("evaluate")[1:3]  # the newest is the ensemble's
+    values = [run.data.metrics["test_macro_f1"] for run in evaluated]
     assert main.data.metrics["test_macro_f1_mean"] == pytest.approx(sum(values) / 2)
-    assert len({run.data.tags["cxr.split_run_id"] for run in (*made, ensemble)}) == 1
+    assert len({run.data.tags["cxr.split_run_id"] for run in (*evaluated, ensemble)}) == 1
     versions = workflow.client.search_model_versions("name='cxr-pneumonia'")
     [version] = [v for v in versions if v.tags.get("cxr.ensemble_run_id") == ensemble.info.run_id]
     assert json.loads(workflow.artifact(ensemble, "bundle/config.json").read_text())["members"] == 2
@@ -95,6 +92,6 @@ def test_seeds_tell_the_spread_and_their_ensemble_is_registered(workflow):
         (("registry.gate.metric=loss",), "registry.gate.metric = 'loss'"),
     ],
 )
-def test_wishes_that_cannot_be(workflow, settings, words):
+def test_invalid_settings_are_refused(workflow, settings, words):
     done = workflow.project("main", *SMALL, *settings)
     assert done.returncode == 1 and words in done.stderr

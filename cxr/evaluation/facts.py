@@ -1,0 +1,123 @@
+"""What was evaluated: the model and the dataset, as `report.json` describes them (see `cxr.evaluation.results`)."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ReportModel(BaseModel):
+    """Base of everything in `report.json`: immutable, no unknown fields, no NaN and no infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class InputFacts(ReportModel):
+    """Preprocessing of the network's input, as `cxr.imaging.preprocess.InputSpec`."""
+
+    size: int = Field(description="Side of the square input, pixels.")
+    resize: int = Field(description="Length of the shorter side before the centre crop, pixels.")
+    interpolation: str = Field(description="Resampling filter.")
+    resize_mode: str = Field(description="`crop`, `squash` or `pad`.")
+    mean: tuple[float, float, float] = Field(description="Mean by channel, of pixel values scaled to 0..1.")
+    std: tuple[float, float, float] = Field(description="Standard deviation by channel, of the same values.")
+
+
+class TrainingFacts(ReportModel):
+    """Where the weights come from; null where a bundle does not say."""
+
+    model_config = ConfigDict(extra="ignore")
+    step: str | None = Field(default=None, description="Step that wrote the bundle: `train`, `finetune` or `ensemble`.")
+    run_id: str | None = Field(default=None, description="MLflow run of that step.")
+    manifest_digest: str | None = Field(default=None, description="SHA-256 of the manifest it was trained on.")
+    metric: str | None = Field(default=None, description="Class name of the validation metric.")
+    epoch: int | None = Field(default=None, description="Epoch of the weights, from 1; null for an ensemble.")
+    val_metric: float | None = Field(default=None, description="Validation metric.")
+    val_loss: float | None = Field(default=None, description="Validation loss.")
+    members: list[str] | None = Field(default=None, description="MLflow runs of the members of an ensemble.")
+
+
+class ModelFacts(ReportModel):
+    """The evaluated model."""
+
+    name: str = Field(description="Architecture.")
+    classes: list[str] = Field(description="Class names in the order of the logits.")
+    input: InputFacts
+    parameters: int = Field(description="Number of parameters.")
+    members: int = Field(description="Number of networks in the ensemble; 0 for a single network.")
+    temperature: float = Field(description="Logits are divided by it before the softmax.")
+    operating_points: dict[str, float] = Field(description="Threshold on the probability of pneumonia by name.")
+    facts: TrainingFacts
+    digest: str = Field(description="SHA-256 of all that decides the answers of the bundle.")
+
+
+class SourceFacts(ReportModel):
+    """Where the images come from."""
+
+    kind: str = Field(description="`folder`, `zip`, `http`, `mendeley` or `sample`.")
+    address: str = Field(description="Folder, file or URL.")
+    sha256: str | None = Field(default=None, description="SHA-256 of the archive; null for folders.")
+    synthetic: bool = Field(default=False, description="Whether the images are generated phantoms.")
+    citation: str | None = Field(default=None, description="Citation of a published dataset.")
+
+
+class SplitCount(ReportModel):
+    """Size of one class in one split."""
+
+    split: str = Field(description="`train`, `val` or `test`.")
+    label: str = Field(description="Class.")
+    images: int
+    patients: int
+
+
+class DuplicateCounts(ReportModel):
+    """Counts of groups of duplicates."""
+
+    groups: int = Field(description="Number of groups; near duplicates are counted in pairs.")
+    by_split: dict[str, int] = Field(description="Number of groups by the splits they lie in, e.g. `train-test`.")
+    across_patients: int = Field(description="Number of groups with more than one patient.")
+    across_splits: int = Field(description="Number of groups in more than one split.")
+
+
+class ListedImage(ReportModel):
+    """An image in a group of duplicates."""
+
+    path: str
+    split: str
+    patient: str
+
+
+class DroppedImage(ReportModel):
+    """An image dropped because it would leak between splits."""
+
+    path: str
+    split: str
+    why: str = Field(description="The reason.")
+
+
+class LeakReport(ReportModel):
+    """Duplicates and patients across splits."""
+
+    near_duplicate_bits: int = Field(description="Most bits in which the perceptual hashes of near duplicates differ.")
+    patients_in_two_splits: list[str] = Field(description="Patients with images in two splits of the final manifest.")
+    exact: DuplicateCounts = Field(description="Images with the same pixels.")
+    near: DuplicateCounts = Field(description="Pairs of images that look the same.")
+    dropped: list[DroppedImage]
+    exact_groups: list[list[ListedImage]] = Field(description="The groups counted in `exact`, 200 at most.")
+    near_pairs: list[list[ListedImage]] = Field(description="The pairs counted in `near`, 200 at most.")
+
+
+class UnreadableFile(ReportModel):
+    """A file that could not be decoded."""
+
+    path: str
+    reason: str
+
+
+class DataFacts(ReportModel):
+    """The dataset and its split."""
+
+    source: SourceFacts
+    licence: str = Field(description="Licence of the images.")
+    digest: str = Field(description="SHA-256 of the manifest.")
+    counts: list[SplitCount]
+    leaks: LeakReport
+    unreadable: list[UnreadableFile]
+    not_taken: int = Field(description="Number of readable images left out by `data.subset_size`.")

@@ -1,0 +1,243 @@
+"""The results of an evaluation as one tree of types: the content of `report.json`, field by field.
+
+`EvaluationReport` is the root; the types in `cxr.evaluation.facts` describe what was evaluated. Scores are fractions
+from 0 to 1 unless stated otherwise. NaN and infinity are refused everywhere. `docs/report.schema.json` is the JSON
+schema of the tree; after a change, write it again:
+
+    python -m cxr.evaluation.results > docs/report.schema.json
+"""
+
+import json
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, WithJsonSchema
+
+from cxr.evaluation.facts import DataFacts, ModelFacts, ReportModel
+from cxr.settings.schema import Settings
+
+# The settings have a schema of their own that grows with the program; the report's need not change with it.
+_AnySettings = WithJsonSchema({"type": "object", "description": "All settings, under the keys of params.yaml."})
+
+
+class Estimate(ReportModel):
+    """A score and its interval; all null where the score is undefined, e.g. a sensitivity without positives."""
+
+    value: float | None = Field(description="The score of the images themselves.")
+    low: float | None = Field(default=None, description="Lower end of the 95 % interval.")
+    high: float | None = Field(default=None, description="Upper end of the 95 % interval.")
+
+
+Scores = dict[str, Estimate]  # by the name of the score, e.g. "macro_f1", "recall_virus", "auc_pneumonia_delong"
+
+
+class CalibrationErrors(ReportModel):
+    """How far probabilities are from the truth; 0 is perfect for all four."""
+
+    ece: float = Field(description="Expected calibration error of the predicted class, 15 bins of equal width.")
+    adaptive_ece: float = Field(description="Expected calibration error, 15 bins of equal count.")
+    brier: float = Field(description="Brier score, summed over the classes: 0 to 2.")
+    nll: float = Field(description="Mean negative log-likelihood of the true class, nats.")
+
+
+class Calibration(ReportModel):
+    """Calibration before and after temperature scaling."""
+
+    temperature: float = Field(description="Logits are divided by it before the softmax.")
+    before: CalibrationErrors = Field(description="Errors at temperature 1.")
+    after: CalibrationErrors = Field(description="Errors at `temperature`.")
+
+
+class PredictiveValues(ReportModel):
+    """Predictive values at an assumed prevalence, by Bayes' rule."""
+
+    prevalence: float = Field(description="Assumed share of children with pneumonia.")
+    ppv: Estimate = Field(description="Positive predictive value.")
+    npv: Estimate = Field(description="Negative predictive value.")
+
+
+class OperatingPoint(ReportModel):
+    """A rule that decides between pneumonia and normal, and how it does."""
+
+    name: str = Field(description="`argmax`, `youden` or `sensitive`.")
+    threshold: float | None = Field(description="Least probability of pneumonia called pneumonia; null for `argmax`.")
+    scores: Scores = Field(description="`sensitivity`, `specificity`, `ppv` and `npv`.")
+    prevalences: list[PredictiveValues] = Field(description="Predictive values at other prevalences.")
+
+
+class SplitResult(ReportModel):
+    """Results on one split."""
+
+    images: int = Field(description="Number of images.")
+    patients: int = Field(description="Number of patients.")
+    by_class: dict[str, int] = Field(description="Number of images by true class.")
+    scores: Scores = Field(description="Every score by name, decided by the most likely class; `loss` is in nats.")
+    calibration: Calibration
+    operating_points: list[OperatingPoint]
+
+
+class Subgroup(ReportModel):
+    """Scores of a group of test images that file properties tell apart."""
+
+    question: str = Field(description="The property, e.g. `colour mode`.")
+    group: str = Field(description="Its value for these images, e.g. `grey`.")
+    images: int = Field(description="Number of images.")
+    patients: int = Field(description="Number of patients.")
+    scores: Scores
+
+
+class RobustnessRow(ReportModel):
+    """Scores under one change of the images."""
+
+    change: str = Field(description="What was done to the images.")
+    changed: float = Field(description="Share of images whose predicted class changed.")
+    scores: Scores
+
+
+class Robustness(ReportModel):
+    """Scores under small changes of the test images."""
+
+    images: int = Field(description="Number of test images used.")
+    table: list[RobustnessRow] = Field(description="One row for each change; the first one changes nothing.")
+    inside: float | None = Field(
+        description="Mean share of the activation for the predicted class that lies in the central region of the "
+        "unchanged images; null without exact activation maps."
+    )
+
+
+class Mistake(ReportModel):
+    """A misclassified test image."""
+
+    path: str = Field(description="Path below the root of the dataset.")
+    truth: str = Field(description="True class.")
+    prediction: str = Field(description="Predicted class.")
+    probability: float = Field(description="Probability of the predicted class.")
+
+
+class Mistakes(ReportModel):
+    """The mistakes in the gallery."""
+
+    maps: bool = Field(description="Whether the gallery shows class activation maps.")
+    images: list[Mistake] = Field(description="The most confident mistakes, the most confident first.")
+
+
+class Comparison(ReportModel):
+    """Two models on the same images of one split."""
+
+    differences: Scores = Field(description="Score of this model minus score of the other, by name, paired interval.")
+    other: dict[str, float | None] = Field(description="Scores of the other model.")
+    only_ours_right: int = Field(description="Number of images that only this model classifies correctly.")
+    only_theirs_right: int = Field(description="Number of images that only the other model classifies correctly.")
+    mcnemar_p: float = Field(description="Exact two-sided McNemar p-value for equal accuracy.")
+
+
+class ChampionComparison(ReportModel):
+    """This model and the champion at the time of registration."""
+
+    version: int = Field(description="Registered version of the champion.")
+    validation: Comparison
+    test: Comparison
+
+
+class NoComparison(ReportModel):
+    """A champion that this model cannot be compared with."""
+
+    version: int = Field(description="Registered version of the champion.")
+    why_not: str = Field(description="The reason, one line.")
+
+
+class GateCheck(ReportModel):
+    """One rule of the registry gate."""
+
+    rule: str = Field(description="The rule.")
+    passed: bool
+    words: str = Field(description="What was observed.")
+
+
+class GateResult(ReportModel):
+    """Decision of the registry gate, on validation alone."""
+
+    verdict: str = Field(description="Alias given to the version and the reason, as `ALIAS: REASON`.")
+    checks: list[GateCheck] = Field(description="Every rule checked; empty if the version was registered before.")
+
+
+class RegisteredVersion(ReportModel):
+    """A version in the model registry."""
+
+    name: str = Field(description="Name of the registered model.")
+    version: int
+
+
+class Referrals(ReportModel):
+    """Images of one split that the served model refers to a person instead of deciding."""
+
+    images: int = Field(description="Number of images.")
+    share: float = Field(description="Share of images referred for any reason.")
+    reasons: dict[str, int] = Field(description="Number of images by reason; an image can have several.")
+
+
+class PackagingResult(ReportModel):
+    """Check of the files to be served against the evaluated bundle."""
+
+    largest_difference: float = Field(description="Largest difference between served and evaluated probabilities.")
+    referred: dict[str, Referrals] = Field(description="Referrals by split, `val` and `test`.")
+
+
+class Registration(ReportModel):
+    """Outcome of registering a model; the fields are those of `EvaluationReport`."""
+
+    registered: RegisteredVersion | None = None
+    gate: GateResult | None = None
+    champion: ChampionComparison | NoComparison | None = None
+    served: PackagingResult | None = None
+
+
+class ChecklistItem(ReportModel):
+    """An item of the reporting checklists."""
+
+    claim: str = Field(description="Number in CLAIM 2024, or `-`.")
+    tripod: str = Field(description="Numbers in TRIPOD+AI, or `-`.")
+    topic: str = Field(description="What the item asks for.")
+    status: Literal["filled", "open"]
+    answer: str = Field(description="The answer, or what is missing if open.")
+
+
+class EvaluationReport(ReportModel):
+    """All results of one evaluation: the content of `report.json`."""
+
+    # Raised when a field is renamed or removed, or changes its meaning.
+    schema_version: Literal[1] = Field(default=1, description="Version of this schema.")
+    created: datetime = Field(description="When the report was written, UTC.")
+    resamples: int = Field(description="Number of bootstrap resamples of patients behind the intervals.")
+    model: ModelFacts
+    data: DataFacts
+    runs: dict[str, str] = Field(description="ID of the MLflow run of each step that led here, this one included.")
+    settings: Annotated[Settings, _AnySettings]
+    versions: dict[str, str] = Field(description="Version of each library that computes.")
+    validation: SplitResult = Field(description="Results on the split that temperature and thresholds were chosen on.")
+    test: SplitResult = Field(description="Results on the split that nothing was chosen on.")
+    subgroups: list[Subgroup] = Field(description="Scores on groups of the test images.")
+    robustness: Robustness | None = Field(default=None, description="Null if `evaluate.robustness` is off.")
+    mistakes: Mistakes
+    registered: RegisteredVersion | None = Field(default=None, description="Null if the model was not registered.")
+    gate: GateResult | None = Field(default=None, description="Null if the model was not registered.")
+    champion: ChampionComparison | NoComparison | None = Field(
+        default=None, description="Null if there was no champion."
+    )
+    served: PackagingResult | None = Field(default=None, description="Null if this run packaged no model.")
+    checklist: list[ChecklistItem] = Field(
+        default_factory=list, description="Reporting checklists, filled from this report."
+    )
+
+    def to_json(self) -> str:
+        """The text of `report.json`; settings stand under the keys of `params.yaml`."""
+        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of `report.json`, as kept in `docs/report.schema.json`."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **EvaluationReport.model_json_schema()}
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))
