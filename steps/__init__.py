@@ -1,5 +1,5 @@
-"""The entry points of the MLflow Project, one module each.
+"""Entry points of the MLflow Project, one module each.
 
-An entry point declares its parameters; what it does is in `steps.work`, under the same name, and is imported only when
-it runs, so that `--help` answers at once.
+An entry point declares its parameters. Its work is in the module of the same name in `steps.work`, which is imported
+only when the step runs, so that `--help` answers at once.
 """

@@ -1,30 +1,23 @@
-"""A page on this machine that shows what a registered model says of a picture, until Ctrl-C.
+"""Serve a local web page that classifies X-rays with a registered model, until Ctrl-C.
 
-Reads the registered model; leaves nothing.
+Reads the registered model; writes nothing.
 
     mlflow run . -e demo
 """
 
 from steps.runtime.cli import Step
-from steps.runtime.context import Context
 from steps.runtime.runner import main
 
 STEP = Step(
     name="demo",
-    about="Open a page on this machine: drop an X-ray, see what a registered model says of it.",
+    about="Serve a local web page: drop an X-ray on it to see the answer of a registered model.",
     flags={
         "model_uri": "models:/NAME@ALIAS or models:/NAME/VERSION; default: the champion",
-        "port": "of the page on 127.0.0.1; default: 7860",
-        "open": "true | false: open it in the browser; default: true",
+        "port": "port on 127.0.0.1; 0 takes any free one; default: 7860",
+        "open": "true | false: open the page in the browser; default: true",
     },
 )
 
 
-def work(context: Context) -> None:
-    from steps.work.demo import show  # here, not above: --help needs none of it
-
-    show(context)
-
-
 if __name__ == "__main__":
-    main(STEP, work)
+    main(STEP)

@@ -1,28 +1,24 @@
-"""Score a bundle on the test part, and register it.
+"""Score a bundle on the test split and register it.
 
-Reads the bundle of a finetune or train run (or a folder) and its split; writes `evaluation/` (scores, confusion
-matrix, predictions, figures) and a version of the registered model.
+Reads the bundle of a finetune, train or ensemble run (or a folder) and its split; writes `evaluation/` (scores,
+confusion matrix, predictions, figures) and a version of the registered model.
 
     mlflow run . -e evaluate -P run_id=RUN
 """
 
 from steps.runtime.cli import Step
-from steps.runtime.context import Context
 from steps.runtime.runner import main
 
 STEP = Step(
     name="evaluate",
-    about="Score a bundle on the test part of its split, and register it.",
+    about="Score a bundle on its test split and register it.",
     parents={"run_id": ("finetune", "train", "ensemble"), "split_run_id": ("prepare_split",)},
-    flags={"bundle": "folder with a bundle, instead of a run", "out": "folder that gets a copy of evaluation/"},
+    flags={
+        "bundle": "folder with a bundle, instead of a run",
+        "out": "folder to copy evaluation/ to",
+    },
 )
 
 
-def work(context: Context) -> None:
-    from steps.work.evaluate import evaluate  # here, not above: --help needs no torch
-
-    evaluate(context)
-
-
 if __name__ == "__main__":
-    main(STEP, work)
+    main(STEP)

@@ -1,29 +1,20 @@
-"""From a folder, a zip or an address of X-rays to a split: manifest, leak report and pictures.
+"""Split a folder, a zip or a URL of X-rays into train, val and test: manifest, leak report and figures.
 
 Reads `data_path`; writes `split/` (manifest.csv, split.json, leaks.json, unreadable.csv, counts.csv, figures/). No
-patient is in two splits, and nothing of the test part stands in training.
+patient is in two splits, and no test image has a duplicate in training.
 
     mlflow run . -e prepare_split -P data_path=FOLDER
 """
 
 from steps.runtime.cli import Step
-from steps.runtime.context import Context
 from steps.runtime.runner import main
 
 STEP = Step(
     name="prepare_split",
-    about="Read X-rays, split them by patient, and look for leaks.",
+    about="Read X-rays, split them by patient, and check the splits for leaks.",
     short={"data_path": "data.path"},
 )
 
 
-def work(context: Context) -> None:
-    from steps.work.prepare_split import (
-        prepare,  # here, not above: its imports take a second, and --help needs none of them
-    )
-
-    prepare(context)
-
-
 if __name__ == "__main__":
-    main(STEP, work)
+    main(STEP)

@@ -1,4 +1,4 @@
-"""Around the work of a step: command line, MLflow run, settings, logs, signals, reuse of earlier runs.
+"""Runtime of the steps: command line, MLflow run, settings, logs, signals, and reuse of earlier runs.
 
-Knows nothing of X-rays: of `cxr` it imports `errors`, `common` and `settings`; never torch.
+Independent of X-rays: it imports only `errors`, `common` and `settings` of `cxr`, and never torch.
 """

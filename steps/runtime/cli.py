@@ -1,7 +1,7 @@
-"""Command line of a step: `--name value` pairs as MLflow hands them over, and nothing it does not know.
+"""Command line of a step: the `--name value` pairs that MLflow passes, restricted to known names.
 
 MLflow passes every declared parameter of MLproject (an empty text where none was given) and appends any other
-`-P key=value` as `--key value`. The full name of a setting overrides it; everything else must be a declared name.
+`-P key=value` as `--key value`. The full name of a setting overrides it; any other name must be declared.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from cxr.errors import CxrError
 
 # Parameters that every step takes, with the help text of each.
 COMMON = {
-    "profile": "sample | cpu | paper | one of your own in the settings file",
+    "profile": "sample | cpu | paper, or another profile of the settings file",
     "params": "settings file to use instead of params.yaml",
     "seed": "setting seed",
     "log_dir": "setting log_dir",
@@ -23,15 +23,15 @@ PLAIN_SETTINGS = ("seed", "device", "precision", "deterministic", "log_dir")
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What a step is called and what it takes.
+    """Name and parameters of a step.
 
     Attributes:
-        name: its entry point in MLproject.
+        name: entry point in MLproject.
         about: one sentence for `--help`.
-        parents: parameter that names a run -> kinds of step such a run may be of.
+        parents: parameter that names a run -> steps that such a run may be of.
         short: parameter -> the settings it stands for, separated by blanks.
         flags: other parameters -> help text.
-        system_metrics: whether MLflow samples processor, memory and GPU during the run.
+        system_metrics: whether MLflow samples CPU, memory and GPU during the run.
     """
 
     name: str
@@ -44,7 +44,8 @@ class Step:
     def parameters(self) -> dict[str, str]:
         """Every declared parameter with its help text, in the order of MLproject."""
         runs = {
-            name: f"run of {' or '.join(kinds)}; default: the newest finished" for name, kinds in self.parents.items()
+            name: f"ID of a {' or '.join(kinds)} run; default: the newest finished one"
+            for name, kinds in self.parents.items()
         }
         short = {name: f"setting {keys.replace(' ', ' and ')}" for name, keys in self.short.items()}
         return {**runs, **self.flags, **short, **COMMON}
@@ -52,14 +53,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Arguments:
-    """A parsed command line: declared parameters that were given, and settings to override."""
+    """A parsed command line: the declared parameters that were given, and the settings to override."""
 
     flags: dict[str, str]
     overrides: dict[str, str]
 
 
 def parse(step: Step, argv: list[str]) -> Arguments:
-    """Parse `argv`; `--help` prints and leaves, an unknown name raises `CxrError` with the nearest one."""
+    """Parse `argv`; `--help` prints and exits, an unknown name raises `CxrError` with the closest known one."""
     declared = step.parameters()
     if "--help" in argv or "-h" in argv:
         _help(step, declared)
@@ -70,11 +71,11 @@ def parse(step: Step, argv: list[str]) -> Arguments:
         if "." in name or (name in PLAIN_SETTINGS and name not in declared):
             overrides[name] = value
         elif name not in declared:
-            raise CxrError(f"unknown parameter {name!r}; {_nearest(name, declared)}")
+            raise CxrError(f"unknown parameter {name!r}; {_closest(name, declared)}")
         elif value != "":
             flags[name] = value
-    # What is spelt out in full (-P train.epochs=3) wins over the short name that means the same.
-    for name in [n for n in short if n in flags]:
+    # A full name (-P train.epochs=3) wins over the short name that means the same.
+    for name in [name for name in short if name in flags]:
         for key in short[name].split():
             overrides.setdefault(key, flags[name])
     return Arguments(flags, overrides)
@@ -85,7 +86,7 @@ def _pairs(argv: list[str]) -> list[tuple[str, str]]:
     while rest:
         word = rest.pop(0)
         if not word.startswith("--") or len(word) == 2:
-            raise CxrError(f"{word!r} stands where a parameter is expected; write --name value, or -P name=value")
+            raise CxrError(f"expected a parameter, got {word!r}; write --name value, or -P name=value")
         name, equals, value = word[2:].partition("=")
         if not equals:
             if not rest:
@@ -95,9 +96,9 @@ def _pairs(argv: list[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _nearest(name: str, declared: dict[str, str]) -> str:
-    near = difflib.get_close_matches(name, [*declared, *PLAIN_SETTINGS], n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+def _closest(name: str, declared: dict[str, str]) -> str:
+    matches = difflib.get_close_matches(name, [*declared, *PLAIN_SETTINGS], n=1, cutoff=0.5)
+    hint = f"did you mean {matches[0]!r}? " if matches else ""
     return f"{hint}known: {', '.join(declared)}, and any setting by its full name (train.epochs)"
 
 

@@ -1,34 +1,36 @@
-"""A step as a process: it ends when it is told to, and does not outlive the one who started it."""
+"""Process of a step: it stops on signals, and does not outlive the process that started it."""
 
 import os
 import platform
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
-from typing import Any
+from types import FrameType
+from typing import Any, TypeVar, cast
 
 import psutil
 
 POLL_S = 2.0
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}
+_Wrapped = TypeVar("_Wrapped")
 
 
-class _Stop:
-    """What is known of a wish to stop: whether it came, and how many calls must not be broken off right now."""
+class _Signals:
+    """State shared with the signal handler: whether a stop is pending, and how many `unbroken` blocks are open."""
 
-    wanted = False
-    calls = 0
+    stop_pending = False
+    open_blocks = 0
 
 
 def stop_on_signals() -> None:
-    """Turn SIGTERM into KeyboardInterrupt as Ctrl-C is, so that both ways to stop a step run the same tidy ending."""
+    """Raise KeyboardInterrupt on SIGTERM as on Ctrl-C, so that both run the same cleanup."""
 
-    def interrupt(signum, frame):
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not break the ending itself
-        if _Stop.calls:
-            _Stop.wanted = True
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
+        if _Signals.open_blocks:
+            _Signals.stop_pending = True
         else:
             raise KeyboardInterrupt
 
@@ -38,39 +40,42 @@ def stop_on_signals() -> None:
 
 @contextmanager
 def unbroken() -> Iterator[None]:
-    """Let a signal that comes meanwhile wait until the block is over.
+    """Delay signals until the end of the block.
 
-    A transaction of the store that is broken off stays open as long as its exception lives, and locks out whoever
-    writes next, the step's own ending among them. Signals reach the main thread alone.
+    An interrupted transaction of the store stays open as long as its exception lives, and locks out the next writer,
+    which includes the step's own cleanup. Only the main thread receives signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _Stop.calls += 1
+    _Signals.open_blocks += 1
     try:
         yield
     finally:
-        _Stop.calls -= 1
-    if _Stop.wanted and not _Stop.calls:
-        _Stop.wanted = False
+        _Signals.open_blocks -= 1
+    if _Signals.stop_pending and not _Signals.open_blocks:
+        _Signals.stop_pending = False
         raise KeyboardInterrupt
 
 
-class Unbroken:
-    """Another object whose methods signals do not break off."""
+def with_unbroken_calls(target: _Wrapped) -> _Wrapped:
+    """Wrap an object so that signals do not interrupt its methods."""
+    return cast("_Wrapped", _UnbrokenCalls(target))
 
-    def __init__(self, inner: Any):
-        self._inner = inner
+
+class _UnbrokenCalls:
+    def __init__(self, target: Any):
+        self._target = target
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        if not callable(found):
-            return found
+        attribute = getattr(self._target, name)
+        if not callable(attribute):
+            return attribute
 
-        @wraps(found)
+        @wraps(attribute)
         def call(*args, **kwargs):
             with unbroken():
-                return found(*args, **kwargs)
+                return attribute(*args, **kwargs)
 
         return call
 
@@ -78,30 +83,21 @@ class Unbroken:
 def stop_with_starter() -> None:
     """Stop this step when the process that runs the project (the driver, or `mlflow run`) is gone.
 
-    A driver that got SIGKILL cannot stop its step, and `mlflow run` that got SIGTERM leaves its command running;
-    nobody would wait for such a step any more.
+    A driver killed by SIGKILL cannot stop its step, and `mlflow run` on SIGTERM leaves its command running; nothing
+    would wait for such a step any more.
     """
-    starter = next((p for p in psutil.Process().parents() if p.name() not in _SHELLS), None)
+    starter = next((parent for parent in psutil.Process().parents() if parent.name() not in _SHELLS), None)
     if starter is None or starter.pid == 1:
         return
 
-    def watch():
-        while starter.is_running() and starter.status() != psutil.STATUS_ZOMBIE:
-            stopped.wait(POLL_S)
+    def watch() -> None:
+        with suppress(psutil.NoSuchProcess):
+            while starter.is_running() and starter.status() != psutil.STATUS_ZOMBIE:
+                never_set.wait(POLL_S)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    stopped = threading.Event()  # never set: waiting on it is a sleep that ends with the process
-    threading.Thread(target=_quietly(watch), name="starter-watch", daemon=True).start()
-
-
-def _quietly(watch):
-    def run():
-        try:
-            watch()
-        except psutil.NoSuchProcess:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return run
+    never_set = threading.Event()  # waiting on it is a sleep that ends with the process
+    threading.Thread(target=watch, name="starter-watch", daemon=True).start()
 
 
 def identity() -> str:
@@ -111,7 +107,7 @@ def identity() -> str:
 
 
 def alive(identity: str) -> bool:
-    """True unless the process is known to be gone; a process of another host cannot be known."""
+    """Whether the process may still run; always true for a process of another host."""
     host, pid, started = identity.rsplit(":", 2)
     if host != _host():
         return True

@@ -1,4 +1,4 @@
-"""Is there a run that already did this? Finished ones are reused, interrupted trainings are gone on with."""
+"""Decide whether a step runs: a finished run with the same key is reused, an interrupted training is resumed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-# What a finished run of a step must still have for the next step to start from it.
+# Artifact that a finished run of a step must still have for the next step to start from it.
 RESULT = {
     "prepare_split": "split/manifest.csv",
     "train": "bundle/config.json",
@@ -23,7 +23,13 @@ RESUMABLE = ("train", "finetune")
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do about a step: `run` is reused, or `resume` is gone on with, or the step runs; and why."""
+    """What to do about a step: reuse `run`, resume `resume`, or run the step if both are None.
+
+    Attributes:
+        why: reason, for the log.
+        run: finished run to reuse.
+        resume: interrupted run to resume.
+    """
 
     why: str
     run: "Run | None" = None
@@ -32,26 +38,28 @@ class Decision:
 
 def decide(client: "MlflowClient", experiment_id: str, step: str, settings: Settings, inputs: list[str]) -> Decision:
     """Look for a run of `step` with the same key; `inputs` are the digests of what the step would read."""
-    parts = step_key.components(step, settings, inputs)
-    same = f"tags.`cxr.step` = '{step}' and tags.`cxr.step_key` = '{step_key.key(parts)}'"
-    for run in runs.search(client, experiment_id, same, "FINISHED"):
-        lost = _lost(client, run, step)
-        return Decision(f"its result is gone ({lost})") if lost else Decision("nothing has changed", run=run)
+    components = step_key.components(step, settings, inputs)
+    same_key = f"tags.`cxr.step` = '{step}' and tags.`cxr.step_key` = '{step_key.key(components)}'"
+    finished = runs.search(client, experiment_id, same_key, "FINISHED", 1)
+    if finished:
+        missing = _missing(client, finished[0], step)
+        if missing:
+            return Decision(f"its result is gone ({missing})")
+        return Decision("nothing has changed", run=finished[0])
     if step in RESUMABLE:
         for status in ("KILLED", "FAILED"):
-            for run in runs.search(client, experiment_id, same, status, 1):
+            for run in runs.search(client, experiment_id, same_key, status, 1):
                 if _has(client, run, "checkpoint/last.pt"):
                     return Decision(f"run {run.info.run_id} was interrupted", resume=run)
     last = runs.newest(client, experiment_id, (step,))
     if last is None:
-        return Decision("no finished run of it yet")
-    changed = [name for name in step_key.COMPONENTS if last.data.tags.get(f"cxr.key.{name}") != parts[name]]
-    return Decision(
-        f"changed since the last run: {', '.join(changed)}" if changed else "its last run was of another key"
-    )
+        return Decision("no finished run yet")
+    changed = [name for name in step_key.COMPONENTS if last.data.tags.get(f"cxr.key.{name}") != components[name]]
+    return Decision(f"changed since the last run: {', '.join(changed)}" if changed else "its last run had another key")
 
 
-def _lost(client: "MlflowClient", run: "Run", step: str) -> str | None:
+def _missing(client: "MlflowClient", run: "Run", step: str) -> str | None:
+    """What is missing of the result of a finished run, if anything."""
     root = run.data.tags.get("cxr.data_root")
     if root and not Path(root).is_dir():
         return root

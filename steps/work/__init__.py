@@ -1,4 +1,4 @@
-"""What each entry point does, under the entry point's name, and the modules that two of them share.
+"""Work of each entry point, in the module of the same name, and modules that several of them share.
 
 Imports `steps.registry`, `steps.runtime` and all of `cxr`.
 """

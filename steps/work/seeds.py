@@ -1,43 +1,36 @@
-"""How much of a score is luck: the same training from several seeds, its mean and its spread."""
+"""Repeated training from several seeds: mean and spread of each score."""
 
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 from cxr.errors import CxrError
+from steps.work.summary import METRIC_NAMES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MOST = 50
-SHOWN = {
-    "val_metric": "validation metric",
-    "test_macro_f1": "macro-F1",
-    "test_loss": "loss",
-    "test_accuracy": "accuracy",
-    "test_auc_pneumonia": "AUC, pneumonia",
-    "test_sensitivity": "sensitivity",
-    "test_specificity": "specificity",
-}
 
 
-def count(wish: str) -> int:
-    """The number of seeds that the command line asks for."""
-    if not wish.isdigit() or not 1 <= int(wish) <= MOST:
-        raise CxrError(f"seeds={wish}; allowed: a whole number from 1 to {MOST}")
-    return int(wish)
+def count(text: str) -> int:
+    """Number of seeds, as given on the command line."""
+    if not text.isdigit() or not 1 <= int(text) <= MOST:
+        raise CxrError(f"seeds: expected a whole number from 1 to {MOST}, got {text!r}")
+    return int(text)
 
 
-def spread(client: "MlflowClient", evaluated: list[str]) -> dict[str, list[float]]:
-    """Each shown metric of the evaluate runs, in their order."""
-    metrics = [client.get_run(run_id).data.metrics for run_id in evaluated]
-    return {name: [own[name] for own in metrics] for name in SHOWN if all(name in own for own in metrics)}
+def scores(client: "MlflowClient", run_ids: list[str]) -> dict[str, list[float]]:
+    """Values of each summarised metric over some evaluate runs, in the order of the runs."""
+    runs = [client.get_run(run_id).data.metrics for run_id in run_ids]
+    return {name: [metrics[name] for metrics in runs] for name in METRIC_NAMES if all(name in run for run in runs)}
 
 
-def lines(found: dict[str, list[float]], seeds: list[int]) -> list[str]:
-    """The part of the summary about them."""
-    said = [f"Over {len(seeds)} seeds ({seeds[0]} to {seeds[-1]}): mean, standard deviation, smallest to largest"]
-    for name, values in found.items():
-        said.append(
-            f"  {SHOWN[name]:<32} {mean(values):8.4f}  ± {stdev(values):.4f}  {min(values):.4f} to {max(values):.4f}"
+def lines(scores: dict[str, list[float]], seeds: list[int]) -> list[str]:
+    """Lines of the summary on mean and spread over seeds."""
+    table = [f"Over {len(seeds)} seeds ({seeds[0]} to {seeds[-1]}): mean, standard deviation, minimum to maximum"]
+    for name, values in scores.items():
+        table.append(
+            f"  {METRIC_NAMES[name]:<32} {mean(values):8.4f}  ± {stdev(values):.4f}  "
+            f"{min(values):.4f} to {max(values):.4f}"
         )
-    return said
+    return table

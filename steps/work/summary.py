@@ -1,4 +1,4 @@
-"""The closing words of the driver: where the runs are, what they scored, what to type next."""
+"""The summary that `main` prints: scores, links to the runs, and commands to continue with."""
 
 import shutil
 from pathlib import Path
@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import mlflow
 
+from cxr.report.formatting import SYNTHETIC
 from cxr.settings.schema import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-SHOWN = {
+# Metrics of the summary, and how it calls them.
+METRIC_NAMES = {
     "val_metric": "validation metric",
     "test_macro_f1": "macro-F1",
     "test_loss": "loss",
@@ -24,9 +26,14 @@ UI_PORT, SERVE_PORT = 5000, 5001
 
 
 def summary(
-    client: "MlflowClient", experiment_id: str, main_id: str, done: dict[str, str], settings: Settings, more: list[str]
+    client: "MlflowClient",
+    experiment_id: str,
+    main_id: str,
+    done: dict[str, str],
+    settings: Settings,
+    seed_lines: list[str],
 ) -> str:
-    """The text that `main` ends with; `done` maps each step to the ID of the run that holds its result."""
+    """Text that `main` ends with; `done` maps each step to the ID of the run that holds its result."""
     uri = mlflow.get_tracking_uri()
     remote = uri.startswith("http")
     base = uri.rstrip("/") if remote else f"http://127.0.0.1:{UI_PORT}"
@@ -34,19 +41,19 @@ def summary(
     tags, metrics = evaluated.data.tags, evaluated.data.metrics
     lines = ["", "=" * 78]
     if client.get_run(done["prepare_split"]).data.tags.get("cxr.synthetic") == "true":
-        lines += ["SYNTHETIC DATA: drawn phantoms, no patients. These scores say nothing about X-rays.", "-" * 78]
-    lines.append("Scores on the test part")
-    lines += [f"  {text:<32} {metrics[name]:8.4f}" for name, text in SHOWN.items() if name in metrics]
-    lines += [*more, "Runs"]
+        lines += [SYNTHETIC, "-" * 78]
+    lines.append("Scores on the test split")
+    lines += [f"  {text:<32} {metrics[name]:8.4f}" for name, text in METRIC_NAMES.items() if name in metrics]
+    lines += [*seed_lines, "Runs"]
     for name, run_id in {"main": main_id, **done}.items():
         lines.append(f"  {name:<14} {base}/#/experiments/{experiment_id}/runs/{run_id}")
-    # Who has uv needs no environment of their own for what comes next.
+    # With uv installed, the commands below create their own environment.
     manager = "uv" if shutil.which("uv") else "local"
     model = settings.registry.name
     if "cxr.model_version" in tags:
         lines.append(f"Model  {model} version {tags['cxr.model_version']}: {tags.get('cxr.gate', 'registered')}")
     lines.append("Next")
-    # MLflow looks for its store in the current folder; another one must be named wherever it is asked for.
+    # MLflow looks for its store in the current folder; any other store must be named in each command.
     store = "" if uri == f"sqlite:///{Path.cwd() / 'mlflow.db'}" else f"MLFLOW_TRACKING_URI={uri} "
     if not remote:
         lines.append(f"  see the runs   mlflow ui --backend-store-uri {uri} --port {UI_PORT}")

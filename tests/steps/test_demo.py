@@ -1,4 +1,4 @@
-"""The page of `demo` in a real browser: upload, result, refusal; and what it refuses to other callers."""
+"""The page of `demo` in a real browser: upload, result, rejection; and requests that it rejects."""
 
 import base64
 import re
@@ -17,19 +17,22 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 @pytest.fixture(scope="module")
 def page(workflow):
-    """The address of a running demo, which ends by Ctrl-C."""
+    """Address of a running demo, which Ctrl-C ends."""
     log = workflow.folder / "demo.log"
     with log.open("w") as out:
-        started = subprocess.Popen(
+        process = subprocess.Popen(
             workflow.command("demo", "port=0", "open=false", "model_uri=models:/cxr-pneumonia/1"),
-            cwd=workflow.folder, env=workflow.environment,
-            stdout=out, stderr=out, start_new_session=True,
-        )  # fmt: skip
+            cwd=workflow.folder,
+            env=workflow.environment,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
         try:
             yield wait_for(lambda: re.search(r"answers at (http://127\.0\.0\.1:\d+)", log.read_text()), 60)[1]
         finally:
-            started.send_signal(signal.SIGINT)
-            started.wait(30)
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
     assert "Traceback" not in log.read_text()
 
 
@@ -48,19 +51,19 @@ def browser():
     driver.quit()
 
 
-def told(browser) -> str:
-    """The text of the answer, once there is one; asked for in one go, since the page replaces it."""
-    text = "return document.querySelector('.verdict:not(.wait *)')?.innerText"
-    return wait_for(lambda: browser.execute_script(text), 20)
+def answer(browser) -> str:
+    """Text of the answer, once it is there; read in one call, since the page replaces the element."""
+    script = "return document.querySelector('.verdict:not(.wait *)')?.innerText"
+    return wait_for(lambda: browser.execute_script(script), 20)
 
 
-def test_upload_result_and_refusal(page, browser, tmp_path):
+def test_upload_result_and_rejection(page, browser, tmp_path):
     browser.get(page)
     assert "no medical device" in browser.find_element("css selector", ".notice").text
     assert browser.find_element("id", "model").text == "cxr-pneumonia, version 1"
     (tmp_path / "xray.jpeg").write_bytes(phantom.example("bacteria", 9))
     browser.find_element("id", "file").send_keys(str(tmp_path / "xray.jpeg"))
-    assert told(browser).split("\n")[0] in ("Pneumonia", "Normal", "For a person to decide")
+    assert answer(browser).split("\n")[0] in ("Pneumonia", "Normal", "For a person to decide")
     bars = [e.text.split("\n") for e in browser.find_elements("css selector", ".bar")]
     assert [name for name, _ in bars] == ["normal", "bacteria", "virus", "pneumonia, of either kind"]
     row = requests.post(f"{page}/answer", data=phantom.example("bacteria", 9), timeout=30).json()["row"]
@@ -72,34 +75,34 @@ def test_upload_result_and_refusal(page, browser, tmp_path):
     assert browser.find_element("css selector", ".seen img").get_attribute("src") != hot
 
     browser.find_element("id", "sample-no-xray").click()
-    wait_for(lambda: "a colour picture" in told(browser), 20)
-    assert told(browser).startswith("For a person to decide")
+    wait_for(lambda: "a colour picture" in answer(browser), 20)
+    assert answer(browser).startswith("For a person to decide")
 
     (tmp_path / "text.jpeg").write_text("no picture")
     browser.find_element("id", "file").send_keys(str(tmp_path / "text.jpeg"))
-    wait_for(lambda: "This file cannot be read" in told(browser), 20)
+    wait_for(lambda: "This file cannot be read" in answer(browser), 20)
     errors = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert all("status of 400" in message for message in errors)
 
 
-def test_nothing_is_wider_than_a_phone(page, browser):
+def test_the_page_fits_the_width_of_a_phone(page, browser):
     browser.set_window_size(400, 900)
     browser.get(page)
     browser.find_element("id", "sample-virus").click()
-    told(browser)
+    answer(browser)
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_the_page_is_for_this_machine_alone(page):
+def test_the_page_serves_this_machine_only(page):
     assert requests.get(page, headers={"Host": "elsewhere.example"}, timeout=10).status_code == 400
     assert "default-src 'self'" in requests.get(page, timeout=10).headers["Content-Security-Policy"]
     assert not re.findall(r"https?://", requests.get(page, timeout=10).text)
 
 
-def test_files_that_cannot_be_answered(page):
+def test_unreadable_files_are_rejected(page):
     for data, status, words in (
         (b"", 400, "empty"),
-        (b"no picture", 400, "neither a picture"),
+        (b"no picture", 400, "neither an image"),
         (bytes(20_000_001), 413, "more than 20,000,000 bytes"),
     ):
         response = requests.post(f"{page}/answer", data=data, timeout=30)
@@ -109,24 +112,24 @@ def test_files_that_cannot_be_answered(page):
     assert response.status_code == 400 and "allowed: argmax" in response.json()["message"]
 
 
-def test_the_picture_that_comes_back_is_what_the_network_sees(page):
-    told = requests.post(f"{page}/answer", data=phantom.example("normal"), timeout=30).json()
-    assert base64.b64decode(told["picture"]).startswith(b"\x89PNG")
-    assert told["row"]["model_version"] and told["row"]["heatmap"]
+def test_the_answer_has_the_image_that_the_network_sees(page):
+    result = requests.post(f"{page}/answer", data=phantom.example("normal"), timeout=30).json()
+    assert base64.b64decode(result["picture"]).startswith(b"\x89PNG")
+    assert result["row"]["model_version"] and result["row"]["heatmap"]
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"port": "high"}, "port=high; allowed: a number from 0"),
-        ({"open": "maybe"}, "open=maybe; allowed: true or false"),
+        ({"port": "high"}, "port: expected a number from 0 (any free port) to 65535, got 'high'"),
+        ({"open": "maybe"}, "open: expected true or false, got 'maybe'"),
         ({"model_uri": "models:/none/1"}, "not in the registry"),
     ],
 )
-def test_wishes_that_cannot_be(refused, given, words):
+def test_invalid_parameters_are_refused(refused, given, words):
     assert words in refused("demo", **given)
 
 
 def test_a_port_that_is_taken(refused, page):
     port = page.rsplit(":", 1)[1]
-    assert f"port {port} is taken; give another: -P port=0" in refused("demo", port=port, open="false")
+    assert f"port {port} is taken; give another one: -P port=0" in refused("demo", port=port, open="false")

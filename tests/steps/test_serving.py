@@ -1,4 +1,4 @@
-"""The registered model behind MLflow's real server answers what evaluate found, and refuses in one line."""
+"""The registered model behind MLflow's server: same answers as evaluate, and one line for a bad request."""
 
 import base64
 import json
@@ -45,33 +45,33 @@ def address(workflow):
         log.close()
 
 
-def ask(address: str, pictures: list[bytes], **body) -> requests.Response:
-    rows = [[base64.b64encode(picture).decode()] for picture in pictures]
+def ask(address: str, images: list[bytes], **body) -> requests.Response:
+    rows = [[base64.b64encode(image).decode()] for image in images]
     body = body or {"dataframe_split": {"columns": ["image"], "data": rows}}
     return requests.post(address, json=body, timeout=60)
 
 
-def test_every_test_image_gets_the_answer_of_evaluate(workflow, address):
+def test_every_test_image_gets_the_same_answer_as_in_evaluate(workflow, address):
     version = workflow.client.get_model_version("cxr-pneumonia", "1")
     evaluated = workflow.client.get_run(version.tags["cxr.evaluate_run_id"])
     predictions = json.loads(workflow.artifact(evaluated, "evaluation/predictions.json").read_text())
     split = workflow.client.get_run(version.tags["cxr.split_run_id"])
     root = Manifest.load(workflow.artifact(split, "split")).root
-    pictures = [(root / p["path"]).read_bytes() for p in predictions]
-    assert len(pictures) <= 64
-    together = ask(address, pictures)
+    images = [(root / p["path"]).read_bytes() for p in predictions]
+    assert len(images) <= 64
+    together = ask(address, images)
     assert together.status_code == 200, together.text
-    alone = [ask(address, [picture]).json()["predictions"][0] for picture in pictures[:5]]
+    alone = [ask(address, [image]).json()["predictions"][0] for image in images[:5]]
     for answers in (together.json()["predictions"], alone):
-        for found, wanted in zip(answers, predictions, strict=False):
-            assert found["label"] == wanted["prediction"]
-            for name, value in wanted["probabilities"].items():
-                assert found[f"probability_{name}"] == pytest.approx(value, abs=1e-5)
+        for answer, prediction in zip(answers, predictions, strict=False):
+            assert answer["label"] == prediction["prediction"]
+            for name, value in prediction["probabilities"].items():
+                assert answer[f"probability_{name}"] == pytest.approx(value, abs=1e-5)
 
 
 ROOT = Path(__file__).resolve().parents[2]
 BAD = base64.b64encode(b"no picture").decode()
-TOLD = "patient 4711"
+PATIENT = "patient 4711"
 JSON = "application/json"
 
 
@@ -80,43 +80,47 @@ JSON = "application/json"
     [
         (json.dumps({"dataframe_split": {"columns": ["image"], "data": [[BAD]]}}), JSON, "row 0: not a picture in"),
         (json.dumps({"dataframe_records": [{"image": ""}]}), JSON, "row 0: the file is empty"),
-        (json.dumps({"dataframe_records": [{"image": None}]}), JSON, "row 0: no picture"),
-        (json.dumps({"dataframe_records": [{"image": BAD}] * 65}), JSON, "65 pictures in one request; at most 64"),
-        (json.dumps({"dataframe_split": {"columns": [TOLD], "data": [["AAAA"]]}}), JSON, "a column 'image' with"),
+        (json.dumps({"dataframe_records": [{"image": None}]}), JSON, "row 0: no image"),
+        (json.dumps({"dataframe_records": [{"image": BAD}] * 65}), JSON, "65 images in one request; at most 64"),
+        (
+            json.dumps({"dataframe_split": {"columns": [PATIENT], "data": [["AAAA"]]}}),
+            JSON,
+            "expected a column 'image' with",
+        ),
         (json.dumps({"dataframe_records": [{"image": BAD}], "params": {"operating_point": "x"}}), JSON, "operating_"),
-        (json.dumps({"dataframe_records": [{"image": BAD}], "params": {"strict": TOLD}}), JSON, "no table of"),
-        (json.dumps({"instances": [[[TOLD]]]}), JSON, ""),
-        (json.dumps([TOLD]), JSON, "no table of pictures"),
-        (json.dumps({"dataframe_split": TOLD}), JSON, "no table of pictures"),
-        (json.dumps(TOLD), JSON, "no table of pictures"),
-        ('{"dataframe_split": {"columns": ["' + TOLD, JSON, "no table of pictures"),
-        (b"\xff\xfe" + TOLD.encode(), JSON, "no table of pictures"),
-        ("[" * 100_000, JSON, "no table of pictures"),
+        (json.dumps({"dataframe_records": [{"image": BAD}], "params": {"strict": PATIENT}}), JSON, "no table of"),
+        (json.dumps({"instances": [[[PATIENT]]]}), JSON, ""),
+        (json.dumps([PATIENT]), JSON, "no table of images"),
+        (json.dumps({"dataframe_split": PATIENT}), JSON, "no table of images"),
+        (json.dumps(PATIENT), JSON, "no table of images"),
+        ('{"dataframe_split": {"columns": ["' + PATIENT, JSON, "no table of images"),
+        (b"\xff\xfe" + PATIENT.encode(), JSON, "no table of images"),
+        ("[" * 100_000, JSON, "no table of images"),
         (f"image\n{BAD}\n", "text/csv", "row 0: not a picture"),
-        (f"{TOLD}\n1\n", "text/csv", "a column 'image' with"),
-        (b"\xff\xfe" + TOLD.encode(), "text/csv", "no table of pictures"),
+        (f"{PATIENT}\n1\n", "text/csv", "expected a column 'image' with"),
+        (b"\xff\xfe" + PATIENT.encode(), "text/csv", "no table of images"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_request_gets_400_and_one_line(address, body, kind, words):
     response = requests.post(address, data=body, headers={"Content-Type": kind}, timeout=60)
     assert response.status_code == 400, response.text
     assert response.json()["message"].startswith(words)
     assert "\n" not in response.json()["message"] and "Traceback" not in response.text
-    assert TOLD not in response.text and BAD not in response.text
+    assert PATIENT not in response.text and BAD not in response.text
 
 
-@pytest.mark.parametrize("kind", [None, "text/html", TOLD])
+@pytest.mark.parametrize("kind", [None, "text/html", PATIENT])
 def test_another_content_type_gets_415(address, kind):
     response = requests.post(address, data=b"{}", headers={"Content-Type": kind} if kind else {}, timeout=60)
-    assert response.status_code == 415 and TOLD not in response.text
+    assert response.status_code == 415 and PATIENT not in response.text
     assert "application/json, text/csv" in response.json()["message"]
 
 
 def test_parameters_and_the_version(workflow, address):
     version = workflow.client.get_model_version("cxr-pneumonia", "1")
     rows = [{"image": base64.b64encode(phantom.example("virus")).decode()}, {"image": BAD}]
-    asked = {"operating_point": "sensitive", "heatmap": True, "strict": False}
-    response = requests.post(address, json={"dataframe_records": rows, "params": asked}, timeout=60)
+    params = {"operating_point": "sensitive", "heatmap": True, "strict": False}
+    response = requests.post(address, json={"dataframe_records": rows, "params": params}, timeout=60)
     good, bad = response.json()["predictions"]
     assert list(good) == list(bad) == columns(("normal", "bacteria", "virus"))
     assert good["model_version"] == str(version.version) and good["operating_point"] == "sensitive"
@@ -124,7 +128,7 @@ def test_parameters_and_the_version(workflow, address):
     assert bad["status"] == "error" and bad["label"] is None and bad["probability_pneumonia"] is None
 
 
-def test_records_and_inputs_are_taken_too(workflow, address):
+def test_other_formats_of_a_request_are_accepted(workflow, address):
     run = workflow.runs("evaluate")[-1]
     first = json.loads(workflow.artifact(run, "evaluation/predictions.json").read_text())[0]
     split = Manifest.load(workflow.artifact(workflow.runs("prepare_split")[0], "split"))
@@ -132,16 +136,20 @@ def test_records_and_inputs_are_taken_too(workflow, address):
     csv = requests.post(address, data=f"image\n{text}\n", headers={"Content-Type": "text/csv"}, timeout=60)
     assert csv.json()["predictions"][0]["label"] == first["prediction"]
     for body in (
-        {"dataframe_records": [{"image": text}]}, {"inputs": {"image": [text]}}, {"instances": [{"image": text}]},
-        {"inputs": [text]}, {"instances": [text]}, {"inputs": [{"image": text}]},
-    ):  # fmt: skip
+        {"dataframe_records": [{"image": text}]},
+        {"inputs": {"image": [text]}},
+        {"inputs": [text]},
+        {"inputs": [{"image": text}]},
+        {"instances": [text]},
+        {"instances": [{"image": text}]},
+    ):
         response = ask(address, [], **body)
         assert response.status_code == 200, (body.keys(), response.text)
         assert response.json()["predictions"][0]["label"] == first["prediction"]
 
 
-def test_what_the_readme_tells_a_newcomer_to_type(address, tmp_path):
-    """The curl line and the lines of Python of the chapter on serving, as they stand there."""
+def test_the_examples_of_the_readme_work(address, tmp_path):
+    """Run the curl line and the Python code of the chapter on serving, with another port."""
     chapter = (ROOT / "README.md").read_text().split("## Serving")[1].split("\n## ")[0]
     port = address.split(":")[2].split("/")[0]
     curl = chapter.split("```bash")[1].split("```")[0].split("\n", 2)[2]
@@ -151,31 +159,31 @@ def test_what_the_readme_tells_a_newcomer_to_type(address, tmp_path):
     for number, label in enumerate(("normal", "virus")):
         (tmp_path / f"xrays/{number}.jpeg").write_bytes(phantom.example(label))
     (tmp_path / "xray.jpeg").write_bytes(phantom.example("bacteria"))
-    for words in (["bash", "-c", curl.replace("5001", port)], [sys.executable, "-c", python.replace("5001", port)]):
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
-        if words[0] == "bash":
-            assert list(json.loads(done.stdout)["predictions"][0]) == columns(("normal", "bacteria", "virus"))
+    for command in (["bash", "-c", curl.replace("5001", port)], [sys.executable, "-c", python.replace("5001", port)]):
+        process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert process.returncode == 0, process.stderr
+        if command[0] == "bash":
+            assert list(json.loads(process.stdout)["predictions"][0]) == columns(("normal", "bacteria", "virus"))
         else:
-            assert [line.split()[:2] for line in done.stdout.splitlines()] in [
+            assert [line.split()[:2] for line in process.stdout.splitlines()] in [
                 [["0.jpeg", a], ["1.jpeg", b]] for a in ("ok", "refer") for b in ("ok", "refer")
             ]
 
 
-def test_nothing_of_the_registered_model_is_a_pickle(workflow, monkeypatch):
+def test_the_registered_model_holds_no_pickle(workflow, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", workflow.uri)
     mlflow.set_tracking_uri(workflow.uri)
     folder = Path(mlflow.artifacts.download_artifacts(artifact_uri="models:/cxr-pneumonia/1"))
     names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if "__pycache__" not in file.parts]
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".joblib"))]
     assert {"artifacts/service/model.onnx", "code/cxr/serving/mlflow_model.py", "input_example.json"} <= set(names)
-    needed = (folder / "requirements.txt").read_text()
-    assert "mlflow-skinny==" in needed and "torch" not in needed
-    assert "mlflow==" not in needed
+    requirements = (folder / "requirements.txt").read_text()
+    assert "mlflow-skinny==" in requirements and "torch" not in requirements
+    assert "mlflow==" not in requirements
 
 
-def test_hundreds_of_damaged_bodies_bring_no_server_down(address):
-    """Bodies of requests with a few bytes changed: an answer or a refusal, and the server lives on."""
+def test_the_server_survives_hundreds_of_damaged_bodies(address):
+    """Request bodies with a few bytes changed get an answer or an error, and the server keeps running."""
     text = base64.b64encode(phantom.example("normal")).decode()
     bodies = [
         json.dumps({"dataframe_split": {"columns": ["image"], "data": [[text]]}, "params": {"strict": False}}),
@@ -184,12 +192,12 @@ def test_hundreds_of_damaged_bodies_bring_no_server_down(address):
         json.dumps({"instances": [{"image": text}]}),
         f"image\n{text}\n",
     ]
-    rng, seen = np.random.default_rng(0), set()
+    rng, statuses = np.random.default_rng(0), set()
     alphabet = b'{}[]",:\\ 0e-.nutf\xff\x00\n'
     for number in range(400):
         body = bytearray(bodies[number % 5].encode())
         for _ in range(rng.integers(1, 5)):
-            # Where the structure is: at both ends of the body.
+            # The structure is at both ends of the body.
             place = int(rng.integers(0, 70)) * (1 if rng.random() < 0.5 else -1) % len(body)
             body[place : place + int(rng.integers(0, 3))] = bytes([alphabet[rng.integers(len(alphabet))]])
         kind = "text/csv" if number % 5 == 4 else JSON
@@ -198,6 +206,6 @@ def test_hundreds_of_damaged_bodies_bring_no_server_down(address):
         assert "Traceback" not in response.text and text[:200] not in response.text
         if response.status_code == 400:
             assert "\n" not in response.json()["message"] and len(response.json()["message"]) < 400
-        seen.add(response.status_code)
-    assert seen == {200, 400}
+        statuses.add(response.status_code)
+    assert statuses == {200, 400}
     assert ask(address, [phantom.example("normal")]).status_code == 200

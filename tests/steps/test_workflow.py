@@ -1,4 +1,4 @@
-"""The whole workflow as a user runs it, on a few phantoms: what it leaves, what it reuses, what it goes on with."""
+"""The whole workflow as a user runs it, on a few phantoms: its results, and what it reuses and resumes."""
 
 import json
 import os
@@ -20,12 +20,12 @@ STEPS = ("prepare_split", "train", "finetune", "evaluate")
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
-    """Processes that work with a workspace, by their command line."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if str(folder) in " ".join(process.info["cmdline"] or []):
-            found.append(process)
-    return found
+    """Processes with a workspace in their command line."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(folder) in " ".join(process.info["cmdline"] or [])
+    ]
 
 
 def test_main_leaves_a_champion_that_leads_back_to_every_run(workflow):
@@ -39,7 +39,7 @@ def test_main_leaves_a_champion_that_leads_back_to_every_run(workflow):
     assert version.tags["cxr.synthetic"] == "true"
 
 
-def test_main_says_what_it_did_and_that_the_sample_is_synthetic(workflow):
+def test_the_summary_names_runs_and_says_that_the_sample_is_synthetic(workflow):
     for words in (
         "SYNTHETIC DATA: drawn phantoms, no patients",
         "macro-F1",
@@ -51,7 +51,7 @@ def test_main_says_what_it_did_and_that_the_sample_is_synthetic(workflow):
     assert workflow.artifact(workflow.first("main"), "summary.txt").read_text() in workflow.output
 
 
-def test_every_step_leaves_what_the_next_one_needs(workflow):
+def test_every_step_logs_what_the_next_one_needs(workflow):
     split, train, finetune, evaluate = (workflow.first(step) for step in STEPS)
     manifest = Manifest.load(workflow.artifact(split, "split"))
     assert manifest.rows.groupby("patient")["split"].nunique().max() == 1
@@ -72,7 +72,7 @@ def test_every_step_leaves_what_the_next_one_needs(workflow):
         assert {"message", "levelname"} <= set(first) or {"message", "level"} <= set(first)
 
 
-def test_what_has_not_changed_is_reused(workflow):
+def test_unchanged_steps_are_reused(workflow):
     def counts():
         versions = workflow.client.search_model_versions("name='cxr-pneumonia'")
         return [*(len(workflow.runs(step)) for step in STEPS), len(versions)]
@@ -86,13 +86,13 @@ def test_what_has_not_changed_is_reused(workflow):
     changed = workflow.project("main", *SMALL, "train.optimizer.lr=5e-3")
     assert changed.returncode == 0, changed.stderr
     assert "prepare_split: reused" in changed.stderr
-    assert "train: runs, changed since the last run: settings" in changed.stderr
-    assert re.search("finetune: runs, changed since the last run: (settings, )?inputs", changed.stderr)
-    assert "evaluate: runs, " in changed.stderr
+    assert "train: running, changed since the last run: settings" in changed.stderr
+    assert re.search("finetune: running, changed since the last run: (settings, )?inputs", changed.stderr)
+    assert "evaluate: running, " in changed.stderr
     assert [now - then for now, then in zip(counts(), before, strict=True)] == [0, 1, 1, 1, 1]
-    anew = workflow.project("main", *SMALL, "reuse=false")
-    assert anew.returncode == 0, anew.stderr
-    # All of it ran, to the very same bundle: that is no new version.
+    fresh = workflow.project("main", *SMALL, "reuse=false")
+    assert fresh.returncode == 0, fresh.stderr
+    # Every step ran, but to the same bundle, which keeps its version.
     assert [now - then for now, then in zip(counts(), before, strict=True)] == [1, 2, 2, 2, 1]
 
 
@@ -122,24 +122,28 @@ def test_evaluate_takes_a_bundle_from_a_folder_and_writes_to_a_folder(workflow, 
 
 
 def interrupt(workflow, settings: tuple[str, ...], signal_: signal.Signals) -> str:
-    """Start `main`, send it a signal in the midst of its training; the ID of that training's run."""
-    started = subprocess.Popen(
-        workflow.command("main", *settings), cwd=workflow.folder, env=workflow.environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    """Start `main` and send it a signal during its training; returns the ID of that training's run."""
+    driver = subprocess.Popen(
+        workflow.command("main", *settings),
+        cwd=workflow.folder,
+        env=workflow.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     known = sum(map(len, epochs_seen(workflow)))
     try:
         wait_for(lambda: workflow.runs("train", "RUNNING") and sum(map(len, epochs_seen(workflow))) > known)
         running = workflow.runs("train", "RUNNING")[0].info.run_id
     finally:
-        os.kill(started.pid, signal_)
-        started.wait(60)
+        os.kill(driver.pid, signal_)
+        driver.wait(60)
     wait_for(lambda: not processes_of(workflow.folder), 30)
     return running
 
 
 def epochs_seen(workflow) -> list[list[int]]:
-    """For each training, the epochs whose loss is in the store."""
+    """Epochs whose loss is in the store, for each training."""
     trainings = [run for status in ("RUNNING", "KILLED", "FINISHED") for run in workflow.runs("train", status)]
     return [
         [m.step for m in workflow.client.get_metric_history(run.info.run_id, "val_loss")]
@@ -149,7 +153,7 @@ def epochs_seen(workflow) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGTERM), (signal.SIGKILL,)], ids=["INT then TERM", "KILL"])
-def test_an_interrupted_main_leaves_nothing_behind_and_goes_on(new_workflow, signals):
+def test_an_interrupted_main_leaves_no_process_and_resumes(new_workflow, signals):
     workflow = new_workflow(run=False)
     settings = (*SMALL, "train.epochs=250", "train.patience=250", "evaluate.robustness=false")
     trainings = set()
@@ -162,7 +166,7 @@ def test_an_interrupted_main_leaves_nothing_behind_and_goes_on(new_workflow, sig
     done = workflow.project("main", *settings)
     assert done.returncode == 0, done.stderr
     assert "prepare_split: reused" in done.stderr
-    assert f"train: goes on, run {training} was interrupted" in done.stderr
+    assert f"train: resuming, run {training} was interrupted" in done.stderr
     assert [run.info.run_id for run in workflow.runs("train")] == [training]
     [epochs] = epochs_seen(workflow)
     assert sorted(set(epochs)) == list(range(1, 251))
@@ -170,7 +174,7 @@ def test_an_interrupted_main_leaves_nothing_behind_and_goes_on(new_workflow, sig
     assert not [run for run in every if run.info.status == "RUNNING"]
 
 
-def test_a_failed_step_fails_main_with_the_steps_own_line(new_workflow, tmp_path):
+def test_a_failed_step_fails_main_with_its_error_message(new_workflow, tmp_path):
     workflow = new_workflow(run=False)
     (tmp_path / "NORMAL").mkdir()
     done = workflow.project("main", f"data_path={tmp_path}")

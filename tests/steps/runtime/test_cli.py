@@ -1,9 +1,13 @@
-"""Command lines as MLflow writes them."""
+"""Parse command lines as MLflow writes them."""
+
+import subprocess
+import sys
 
 import pytest
 
 from cxr.errors import CxrError
 from steps.runtime.cli import Step, parse
+from tests.steps.conftest import ROOT
 
 STEP = Step(
     name="train",
@@ -37,11 +41,11 @@ def test_values_may_begin_with_a_dash():
     "argv, words",
     [
         (["--epoch", "3"], ["unknown parameter 'epoch'", "did you mean 'epochs'"]),
-        (["epochs", "3"], ["'epochs' stands where a parameter is expected"]),
+        (["epochs", "3"], ["expected a parameter, got 'epochs'"]),
         (["--epochs"], ["'epochs' has no value"]),
     ],
 )
-def test_what_is_not_known_is_refused_in_one_line(argv, words):
+def test_unknown_words_are_refused_in_one_line(argv, words):
     with pytest.raises(CxrError) as error:
         parse(STEP, argv)
     assert all(word in str(error.value) for word in words)
@@ -49,9 +53,9 @@ def test_what_is_not_known_is_refused_in_one_line(argv, words):
 
 
 def test_help_names_every_parameter(capsys):
-    with pytest.raises(SystemExit) as leave:
+    with pytest.raises(SystemExit) as exit_:
         parse(STEP, ["--help"])
-    assert leave.value.code == 0
+    assert exit_.value.code == 0
     text = capsys.readouterr().out
     assert all(f"--{name}" in text for name in STEP.parameters())
 
@@ -59,3 +63,16 @@ def test_help_names_every_parameter(capsys):
 def test_a_setting_without_a_section_is_a_setting():
     arguments = parse(STEP, ["--precision", "float32", "--device", "cpu"])
     assert arguments.overrides == {"precision": "float32", "device": "cpu"}
+
+
+def test_help_needs_neither_torch_nor_mlflow():
+    code = """
+import sys
+from importlib import import_module
+from pathlib import Path
+for file in Path("steps").glob("[!_]*.py"):
+    import_module(f"steps.{file.stem}")
+print(sorted({"torch", "mlflow"} & set(sys.modules)))
+"""
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"

@@ -1,12 +1,14 @@
-"""What every step does around its work: status, logs, artifacts and the words of a failure."""
+"""Status, logs, artifacts and error message of a step, whatever its work."""
 
 import errno
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import mlflow
@@ -23,15 +25,16 @@ STEP = Step(name="main", about="A step for tests.", short={"epochs": "train.epoc
 
 @pytest.fixture
 def run(store, tmp_path, monkeypatch):
-    """Run a piece of work as a step; returns its exit status and its run."""
+    """Run a function as the work of a step; returns its exit status and its run."""
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     before = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
 
     def run(work, *argv):
-        with pytest.raises(SystemExit) as leave:
-            main(STEP, work, ["--log_dir", str(tmp_path / "logs"), *argv])
-        found = mlflow.MlflowClient().search_runs([os.environ["MLFLOW_EXPERIMENT_ID"]])
-        return leave.value.code, found[0] if found else None
+        monkeypatch.setitem(sys.modules, f"steps.work.{STEP.name}", types.SimpleNamespace(run=work))
+        with pytest.raises(SystemExit) as exit_:
+            main(STEP, ["--log_dir", str(tmp_path / "logs"), *argv])
+        runs = mlflow.MlflowClient().search_runs([os.environ["MLFLOW_EXPERIMENT_ID"]])
+        return exit_.value.code, runs[0] if runs else None
 
     yield run
     for which, handler in before.items():
@@ -43,15 +46,15 @@ def artifact(run, path) -> Path:
 
 
 def test_a_step_that_works_leaves_settings_logs_and_a_finished_run(run, tmp_path):
-    code, made = run(lambda context: context.log.info("all is well"), "--epochs", "3")
-    assert (code, made.info.status) == (0, "FINISHED")
-    assert "epochs: 3" in artifact(made, "settings.yaml").read_text()
-    kept = [json.loads(line) for line in artifact(made, "logs/info.log").read_text().splitlines()]
+    code, step_run = run(lambda context: context.log.info("all is well"), "--epochs", "3")
+    assert (code, step_run.info.status) == (0, "FINISHED")
+    assert "epochs: 3" in artifact(step_run, "settings.yaml").read_text()
+    records = [json.loads(line) for line in artifact(step_run, "logs/info.log").read_text().splitlines()]
     shared = (tmp_path / "logs/info.log").read_text()
-    assert [line["message"] for line in kept] == ["all is well"]
-    assert kept[0]["run_id"] == made.info.run_id
+    assert [line["message"] for line in records] == ["all is well"]
+    assert records[0]["run_id"] == step_run.info.run_id
     assert "all is well" in shared
-    assert artifact(made, "logs/errors.log").read_text() == ""
+    assert artifact(step_run, "logs/errors.log").read_text() == ""
 
 
 @pytest.mark.parametrize(
@@ -62,85 +65,102 @@ def test_a_failure_is_one_line_exit_1_and_a_failed_run(run, capfd, error, words)
     def work(context):
         raise error
 
-    code, made = run(work)
-    assert (code, made.info.status) == (1, "FAILED")
-    assert words in made.data.tags["cxr.error"]
-    said = capfd.readouterr().err
-    assert words in said
-    assert "Traceback" not in said
+    code, step_run = run(work)
+    assert (code, step_run.info.status) == (1, "FAILED")
+    assert words in step_run.data.tags["cxr.error"]
+    printed = capfd.readouterr().err
+    assert words in printed
+    assert "Traceback" not in printed
+
+
+def test_the_console_shows_our_records_by_module_and_warnings_of_libraries(run, capfd):
+    def work(context):
+        context.log.info("from the step")
+        logging.getLogger("cxr.loading.disk_cache").info("from a module")
+        logging.getLogger("some.library").info("library chatter")
+        logging.getLogger("some.library").warning("library warning")
+
+    code, _ = run(work)
+    printed = capfd.readouterr().err
+    assert code == 0
+    for words in ("main: from the step", "disk_cache: from a module", "some.library: WARNING: library warning"):
+        assert f" {words}" in printed
+    assert "library chatter" not in printed
 
 
 def test_the_trace_of_a_bug_is_kept_in_the_error_log(run):
     def work(context):
         raise ZeroDivisionError("zero")
 
-    _, made = run(work)
-    assert "Traceback" in json.loads(artifact(made, "logs/errors.log").read_text())["exc_info"]
+    _, step_run = run(work)
+    assert "Traceback" in json.loads(artifact(step_run, "logs/errors.log").read_text())["exc_info"]
 
 
 def test_wrong_settings_fail_the_run_before_the_work_begins(run, capfd):
-    begun = []
-    code, made = run(begun.append, "--epochs", "none")
-    assert (code, made.info.status, begun) == (1, "FAILED", [])
+    calls = []
+    code, step_run = run(calls.append, "--epochs", "none")
+    assert (code, step_run.info.status, calls) == (1, "FAILED", [])
     assert "setting train.epochs = 'none'" in capfd.readouterr().err
 
 
-def test_sigterm_ends_a_step_tidily(run):
+def test_sigterm_ends_a_step_with_its_cleanup(run):
     def work(context):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
-    code, made = run(work)
-    assert (code, made.info.status) == (130, "KILLED")
+    code, step_run = run(work)
+    assert (code, step_run.info.status) == (130, "KILLED")
 
 
-def test_artifacts_appear_whole_or_not_at_all(run, monkeypatch):
-    """A full disk while a file is replaced leaves the old one as it was, and nothing beside it."""
+def test_artifacts_are_replaced_atomically(run, monkeypatch):
+    """If the disk is full while a file is replaced, the old file stays as it was, with nothing beside it."""
 
-    def full(source, target):
+    def fill_disk(source, target):
         target.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def work(context):
         context.put_text("old", "checkpoint/last.pt")
         with monkeypatch.context() as patch:
-            patch.setattr(context_module.shutil, "copyfileobj", full)
+            patch.setattr(context_module.shutil, "copyfileobj", fill_disk)
             with pytest.raises(CxrError, match=r"\(No space left on device\); make room"):
                 context.put_text("new", "checkpoint/last.pt")
 
-    code, made = run(work)
+    code, step_run = run(work)
     assert code == 0
-    folder = artifact(made, "checkpoint")
+    folder = artifact(step_run, "checkpoint")
     assert [f.name for f in folder.iterdir()] == ["last.pt"]
     assert (folder / "last.pt").read_text() == "old"
 
 
-def test_what_a_run_has_not_logged_cannot_be_fetched(run):
+def test_a_missing_artifact_cannot_be_fetched(run):
     def work(context):
         context.fetch(context.run_id, "bundle")
 
-    _, made = run(work)
-    assert "has no bundle to fetch" in made.data.tags["cxr.error"]
+    _, step_run = run(work)
+    assert "has no artifact bundle" in step_run.data.tags["cxr.error"]
 
 
-def test_a_log_folder_that_cannot_be_made_is_named(run, tmp_path):
+def test_a_log_folder_that_cannot_be_written_is_named(run, tmp_path):
     (tmp_path / "file").write_text("")
-    code, made = run(lambda context: None, "--log_dir", str(tmp_path / "file" / "logs"))
-    assert (code, made.info.status) == (1, "FAILED")
-    assert "log_dir" in made.data.tags["cxr.error"]
+    code, step_run = run(lambda context: None, "--log_dir", str(tmp_path / "file" / "logs"))
+    assert (code, step_run.info.status) == (1, "FAILED")
+    assert "is not writable" in step_run.data.tags["cxr.error"]
 
 
-def test_a_store_that_cannot_be_used_is_named(tmp_path, monkeypatch, capfd):
+def test_a_store_that_cannot_be_used_is_named(run, tmp_path, monkeypatch, capfd):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/file/mlflow.db")
-    mlflow.set_tracking_uri(None)
-    with pytest.raises(SystemExit) as leave:
-        main(STEP, lambda context: None, [])
-    assert leave.value.code == 1
-    assert "cannot be used" in capfd.readouterr().err
+    uri = f"sqlite:///{tmp_path}/file/mlflow.db"
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        mlflow.set_tracking_uri(uri)
+        with pytest.raises(SystemExit) as exit_:
+            main(STEP, ["--log_dir", str(tmp_path / "logs")])
+    assert exit_.value.code == 1
+    assert f"the MLflow store {uri} cannot be used" in capfd.readouterr().err
 
 
-def test_a_signal_waits_for_a_call_that_must_not_be_broken_off():
+def test_a_signal_waits_for_the_end_of_an_unbroken_call():
     code = """
 import os, signal
 from steps.runtime import process
@@ -151,10 +171,10 @@ class Store:
         os.kill(os.getpid(), signal.SIGTERM)
         print("whole", flush=True)
 try:
-    process.Unbroken(Store()).write()
+    process.with_unbroken_calls(Store()).write()
     print("never here")
 except KeyboardInterrupt:
     print("stopped")
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["whole", "stopped"], done.stderr
+    finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.stdout.split() == ["whole", "stopped"], finished.stderr

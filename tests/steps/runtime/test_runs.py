@@ -1,4 +1,4 @@
-"""Finding the run that a step starts from, and tidying up after a crash."""
+"""Find the run that a step starts from, and mark runs that a crash left behind."""
 
 import mlflow
 import psutil
@@ -23,16 +23,16 @@ def make(client, experiment_id, kind, status="FINISHED", **tags):
 
 def test_the_newest_finished_run_of_the_right_kind_is_found(client, experiment_id):
     make(client, experiment_id, "train")
-    wanted = make(client, experiment_id, "train")
+    newest = make(client, experiment_id, "train")
     make(client, experiment_id, "train", status="FAILED")
     make(client, experiment_id, "prepare_split")
-    assert runs.find(client, experiment_id, ("train",), "", "train_run_id").info.run_id == wanted
+    assert runs.find(client, experiment_id, ("train",), "", "train_run_id").info.run_id == newest
 
 
 def test_the_newest_of_several_kinds_is_found(client, experiment_id):
     make(client, experiment_id, "finetune")
-    wanted = make(client, experiment_id, "train")
-    assert runs.find(client, experiment_id, ("finetune", "train"), "", "run_id").info.run_id == wanted
+    newest = make(client, experiment_id, "train")
+    assert runs.find(client, experiment_id, ("finetune", "train"), "", "run_id").info.run_id == newest
 
 
 def test_nothing_to_start_from_names_the_command(client, experiment_id):
@@ -43,24 +43,24 @@ def test_nothing_to_start_from_names_the_command(client, experiment_id):
 @pytest.mark.parametrize(
     "kind, status, words",
     [
-        ("prepare_split", "FINISHED", "is a run of 'prepare_split'"),
-        ("train", "FAILED", "is FAILED; needed is a finished run"),
-        (None, "FINISHED", "is a run of 'no'"),
+        ("prepare_split", "FINISHED", "expected a run of train, got a run of 'prepare_split'"),
+        ("train", "FAILED", "expected a finished run, got one that is FAILED"),
+        (None, "FINISHED", "expected a run of train, got a run of no step"),
     ],
 )
-def test_a_run_that_cannot_serve_is_refused(client, experiment_id, kind, status, words):
+def test_a_run_of_another_kind_or_status_is_refused(client, experiment_id, kind, status, words):
     run_id = make(client, experiment_id, kind, status)
     with pytest.raises(CxrError, match=words):
         runs.find(client, experiment_id, ("train",), run_id, "train_run_id")
 
 
 def test_a_run_that_does_not_exist_is_refused(client, experiment_id):
-    with pytest.raises(CxrError, match="train_run_id=0123: there is no such run"):
+    with pytest.raises(CxrError, match="train_run_id=0123: no run with this ID in"):
         runs.find(client, experiment_id, ("train",), "0123", "train_run_id")
 
 
 def gone() -> str:
-    """A process of this machine that no longer is: this one, started at another time."""
+    """Identity of a process of this machine that has ended: this one, with another start time."""
     host, pid, _ = process.identity().rsplit(":", 2)
     return f"{host}:{pid}:{psutil.Process().create_time() - 100}"
 
@@ -68,14 +68,14 @@ def gone() -> str:
 def test_runs_of_dead_processes_are_marked_and_others_left_alone(client, experiment_id):
     dead = make(client, experiment_id, "main", "RUNNING", process=gone())
     child = client.create_run(experiment_id, tags={"mlflow.parentRunId": dead}).info.run_id
-    living = make(client, experiment_id, "train", "RUNNING", process=process.identity())
+    alive = make(client, experiment_id, "train", "RUNNING", process=process.identity())
     elsewhere = make(client, experiment_id, "train", "RUNNING", process="another-host:1:1.0")
     unknown = make(client, experiment_id, None, "RUNNING")
     assert set(runs.mark_abandoned(client, experiment_id)) == {dead, child}
-    status = {run_id: client.get_run(run_id).info.status for run_id in (dead, child, living, elsewhere, unknown)}
-    assert status == {dead: "KILLED", child: "KILLED", living: "RUNNING", elsewhere: "RUNNING", unknown: "RUNNING"}
+    status = {run_id: client.get_run(run_id).info.status for run_id in (dead, child, alive, elsewhere, unknown)}
+    assert status == {dead: "KILLED", child: "KILLED", alive: "RUNNING", elsewhere: "RUNNING", unknown: "RUNNING"}
 
 
-def test_a_process_is_told_from_a_later_one_with_its_number():
+def test_a_process_differs_from_a_later_one_with_the_same_pid():
     assert process.alive(process.identity())
     assert not process.alive(gone())

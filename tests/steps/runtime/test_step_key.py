@@ -1,4 +1,4 @@
-"""The key of a step changes with all that decides its result, and with nothing else."""
+"""The key of a step changes with everything that decides its result, and with nothing else."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def key(step, inputs=("a",), **overrides):
         ("prepare_split", {"data__val_size": "0.3"}),
         ("prepare_split", {"seed": "1"}),
         ("train", {"train__optimizer__lr": "1e-3"}),
-        ("train", {"model__fit": "pad"}),
+        ("train", {"model__resize_mode": "pad"}),
         ("train", {"precision": "float32"}),
         ("finetune", {"finetune__unfreeze": "3"}),
         ("evaluate", {"registry__name": "other"}),
@@ -41,7 +41,7 @@ def test_its_own_settings_change_the_key(step, change):
         ("evaluate", {"train__epochs": "3"}),
     ],
 )
-def test_settings_of_others_and_idle_ones_do_not(step, change):
+def test_settings_of_other_steps_and_idle_ones_do_not(step, change):
     assert key(step, **change) == key(step)
 
 
@@ -50,30 +50,40 @@ def test_inputs_and_steps_change_the_key():
     assert key("train") != key("finetune")
 
 
-def test_the_code_of_a_step_is_what_it_can_reach():
-    files = {str(f.relative_to(step_key.PROJECT)) for f in step_key.sources("prepare_split")}
-    assert {
-        "steps/prepare_split.py",
-        "steps/runtime/runner.py",
-        "cxr/imaging/decode.py",
-        "cxr/settings/load.py",
-    } <= files
-    assert "cxr/training/loop.py" not in files
-    assert {"cxr/training/loop.py", "cxr/imaging/decode.py"} <= {
-        str(f.relative_to(step_key.PROJECT)) for f in step_key.sources("train")
+def source_names(step):
+    return {file.relative_to(step_key.PROJECT).as_posix() for file in step_key.sources(step)}
+
+
+def test_the_code_of_a_step_is_what_its_entry_point_and_its_work_import():
+    split, train = source_names("prepare_split"), source_names("train")
+    for step, files in (("prepare_split", split), ("train", train)):
+        assert {f"steps/{step}.py", f"steps/work/{step}.py", "steps/runtime/runner.py"} <= files
+        assert {"cxr/imaging/decode.py", "cxr/settings/load.py"} <= files
+    assert {"steps/work/training.py", "cxr/training/loop.py"} <= train
+    assert not {"steps/work/train.py", "steps/work/training.py", "cxr/training/loop.py"} & split
+
+
+@pytest.mark.parametrize("changed", ["steps/train.py", "steps/work/train.py", "steps/work/shared.py", "cxr/network.py"])
+def test_a_change_in_what_the_work_imports_changes_the_key(monkeypatch, tmp_path, changed):
+    files = {
+        "steps/train.py": "STEP = 1",
+        "steps/work/train.py": "from steps.work import shared",
+        "steps/work/shared.py": "def run():\n    import cxr.network",
+        "cxr/network.py": "x = 1",
+        "cxr/unused.py": "x = 1",
     }
-
-
-def test_code_changes_the_key(monkeypatch, tmp_path):
-    before = key("train")
-    changed = tmp_path / "file.py"
-    changed.write_text("x = 1\n")
+    for name, code in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(code)
     monkeypatch.setattr(step_key, "PROJECT", tmp_path)
-    monkeypatch.setattr(step_key, "sources", lambda step: [changed])
+    before = key("train")
+    (tmp_path / "cxr/unused.py").write_text("x = 2")
+    assert key("train") == before
+    (tmp_path / changed).write_text(files[changed] + "  # changed")
     assert key("train") != before
 
 
-def test_a_folder_is_known_by_names_sizes_and_times(tmp_path):
+def test_the_fingerprint_of_a_folder_covers_names_sizes_and_times(tmp_path):
     def fingerprint():
         return step_key.data_fingerprint(load.load_settings(PARAMS, "", {"data.path": str(tmp_path)}).data)
 
