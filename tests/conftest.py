@@ -1,33 +1,100 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests, and the isolation of the suite from the checkout and the user's store."""
 
 import os
+import tempfile
 from pathlib import Path
 
+import mlflow
 import pytest
 
+from cxr.common.files import sha256_of
 from tests.helpers import Deployed, deployed
 
 ROOT = Path(__file__).resolve().parent.parent
+# What runs and tools leave in a checkout.
+LEFT_BY_RUNS = ("mlflow.db*", "mlruns", "mlartifacts", "logs", ".hypothesis")
+BEFORE = pytest.StashKey[dict[str, str]]()
+# Tests that use one of these run whole steps or export a network to ONNX; `refused` builds on `workflow`.
+SLOW_FIXTURES = {"new_workflow", "workflow", "run_step", "served"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Note the state of the checkout before tests are collected; Hypothesis writes files even then."""
+    config.stash[BEFORE] = checksums()
+    scratch = tempfile.TemporaryDirectory(prefix="cxr-hypothesis-")
+    config.add_cleanup(scratch.cleanup)
+    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = scratch.name
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests with a slow fixture as slow."""
+    for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
+def checksums() -> dict[str, str]:
+    """SHA-256 of each file that runs left in the checkout; folders count as well, with an empty text."""
+    tops = [top for pattern in LEFT_BY_RUNS for top in ROOT.glob(pattern)]
+    paths = [*tops, *(path for top in tops for path in top.rglob("*"))]
+    return {str(path.relative_to(ROOT)): sha256_of(path) if path.is_file() else "" for path in paths}
 
 
 @pytest.fixture(scope="session")
-def real_data() -> Path:
-    """Real X-rays: the folder named by CXR_DATA, or the copy that lies beside the checkout."""
-    folder = Path(os.environ.get("CXR_DATA") or ROOT.parent / "shared/data/chest_xray_224")
-    if not folder.is_dir():
-        pytest.skip(f"no real X-rays at {folder}; name their folder in CXR_DATA")
-    return folder
+def untouched_checkout(pytestconfig):
+    """Fail the suite if it changed the store, the logs or any other file that runs left in the checkout."""
+    yield
+    before, after = pytestconfig.stash[BEFORE], checksums()
+    changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+    if changed:
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        pytest.fail(
+            f"the suite changed files of {ROOT}: {', '.join(changed[:5])}{more}; every test must use a store, logs and "
+            "caches of its own (unless another run was active in this checkout: then run the suite again)",
+            pytrace=False,
+        )
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_store_of_the_user(tmp_path_factory):
-    """The suite may itself run inside an MLflow run: tests must neither see nor touch that store."""
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        del os.environ[name]
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+def session_store(untouched_checkout, tmp_path_factory):
+    """URI of an empty store. It, a working directory and caches of the session replace those of the user.
+
+    The suite may itself run inside an MLflow run (`mlflow run . -e test`), and without a tracking URI MLflow uses
+    `mlflow.db` and `mlruns` of the working directory, so both are set, for this process and those it starts.
+    """
+    folder = tmp_path_factory.mktemp("session")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("MLFLOW_", "_MLFLOW_"))]:
+            patch.delenv(name)
+        patch.setenv("MLFLOW_TRACKING_URI", uri)  # also the registry's, as long as no other is set
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setenv("TORCH_HOME", str(folder / "cache/torch"))
+        patch.setenv("HF_HOME", str(folder / "cache/huggingface"))
+        patch.chdir(folder)
+        mlflow.set_tracking_uri(uri)
+        yield uri
+
+
+@pytest.fixture(autouse=True)
+def _restore_session_store(session_store):
+    """Start each test with the session's store; MLflow keeps the last tracking URI of a process."""
+    mlflow.set_tracking_uri(session_store)
+    os.environ["MLFLOW_TRACKING_URI"] = session_store  # MLflow does not set it if it has this URI already
+
+
+@pytest.fixture(scope="session")
+def real_data(pytestconfig) -> Path:
+    """Folder of real X-rays: the one that CXR_DATA names, or the copy beside the checkout."""
+    default = ROOT.parent / "shared/data/chest_xray_224"
+    folder = pytestconfig.invocation_params.dir / (os.environ.get("CXR_DATA") or default)
+    if not folder.is_dir():
+        pytest.skip(f"no real X-rays at {folder}; set CXR_DATA to their folder")
+    return folder
 
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory) -> Deployed:
-    """What is registered of a small network; making it takes seconds."""
+    """A small network, packaged for serving."""
     return deployed(tmp_path_factory.mktemp("served"))

@@ -88,15 +88,16 @@ def test_a_setting_of_an_earlier_step(refused):
     "step, parameter", [("train", "split_run_id"), ("finetune", "train_run_id"), ("evaluate", "run_id")]
 )
 def test_a_run_that_is_not_there_or_of_the_wrong_kind(refused, workflow, step, parameter):
-    assert "there is no such run" in refused(step, **{parameter: "0" * 32})
+    assert "no run with this ID in" in refused(step, **{parameter: "0" * 32})
     other = workflow.first("evaluate").info.run_id
-    assert f"{parameter}={other} is a run of 'evaluate'; needed is one of" in refused(step, **{parameter: other})
+    assert f"{parameter}={other}: expected a run of " in (line := refused(step, **{parameter: other}))
+    assert "got a run of 'evaluate'" in line
 
 
 def test_a_run_that_failed(refused, workflow, tmp_path):
     refused("prepare_split", data_path=tmp_path)
     failed = workflow.runs("prepare_split", "FAILED")[0].info.run_id
-    assert "is FAILED; needed is a finished run" in refused("train", split_run_id=failed)
+    assert "expected a finished run, got one that is FAILED" in refused("train", split_run_id=failed)
 
 
 def test_nothing_to_start_from(refused, workflow, monkeypatch):

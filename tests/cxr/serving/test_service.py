@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cxr.errors import ImageError
-from cxr.imaging import decode
+from cxr.imaging import reader
 from cxr.serving.service import Service, columns
 from tests.helpers import CLASSES, deployed, png
 
@@ -58,7 +58,7 @@ def test_threads_get_their_own_answers(service, pictures):
 
 
 def test_no_more_pictures_are_decoded_at_once_than_there_are_cores(service, pictures, monkeypatch):
-    busy, most, plain = [], [], decode.decode_image
+    busy, most, plain = [], [], reader.decode_image
 
     def watched(*arguments):
         busy.append(1)
@@ -69,7 +69,7 @@ def test_no_more_pictures_are_decoded_at_once_than_there_are_cores(service, pict
         finally:
             busy.pop()
 
-    monkeypatch.setattr(decode, "decode_image", watched)
+    monkeypatch.setattr(reader, "decode_image", watched)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda one: service.answer([one]), pictures[:16]))
     assert max(most) == 2
@@ -103,7 +103,7 @@ def test_one_bad_picture_fails_the_request_or_its_own_row(service, pictures):
     table = service.answer(mixed, strict=False)
     assert list(table["status"])[1:3] == ["error", "error"]
     assert table["label"][1] is None and table["probability_normal"][1] is None
-    assert "no picture" in table["reasons"][2]
+    assert "no image" in table["reasons"][2]
     for row, own in ((0, pictures[0]), (3, pictures[1])):
         assert table["probability_normal"][row] == pytest.approx(
             service.answer([own])["probability_normal"][0], abs=1e-6
@@ -120,7 +120,7 @@ def test_a_heatmap_is_a_picture_of_the_input_size(service, pictures):
 @pytest.mark.slow
 def test_limits(pictures, tmp_path):
     small = Service(deployed(tmp_path, max_images=3, max_bytes=5000, max_pixels=10_000).folder, threads=1)
-    with pytest.raises(ImageError, match="4 pictures in one request; at most 3"):
+    with pytest.raises(ImageError, match="4 images in one request; at most 3"):
         small.answer(pictures[:4])
     with pytest.raises(ImageError, match="row 0: .* bytes; at most 5,000"):
         small.answer([png(np.random.default_rng(0).integers(0, 256, (90, 90), dtype=np.uint8))])
