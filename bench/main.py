@@ -55,7 +55,7 @@ def run_main(folder: str, *more: str) -> tuple[float, dict[str, tuple[float, flo
     """Wall seconds of one `main`, what was seen of its steps, and what it printed."""
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
     words = [str(Path(sys.executable).parent / "mlflow"), "run", str(ROOT), "-e", "main", "--env-manager", "local"]
-    for setting in (f"data_path={real_data()}", f"log_dir={folder}/logs", f"cache.dir={folder}/stores", *more):
+    for setting in (f"data_path={real_data()}", f"log_dir={folder}/logs", f"cache.dir={folder}/cache", *more):
         words += ["-P", setting]
     watch = Watch()
     watch.start()
@@ -83,7 +83,7 @@ def main() -> None:
         warm, _, _ = run_main(folder, *more, "train.optimizer.lr=0.0008")
         again, _, _ = run_main(folder, *more)
     scores = {name.strip(): float(value) for name, value in re.findall(r"^  ([\w ,-]+?)  +(\d\.\d+)$", printed, re.M)}
-    rows = [("whole workflow, stores cold", f"{cold / 60:.1f} min")]
+    rows = [("whole workflow, cache cold", f"{cold / 60:.1f} min")]
     rows += [(f"- {name}", f"{seconds:.0f} s, peak memory {peak / 1e9:.2f} GB")
              for name, (_, seconds, peak) in steps.items()]  # fmt: skip
     rows += [("again with another learning rate of the head", f"{warm:.0f} s"),

@@ -173,7 +173,7 @@ def main() -> None:
     many = [json.dumps({"dataframe_records": [{"image": texts[i % PICTURES]} for i in range(32)]})]
     rows = [
         ("model", f"{given.model}, {given.size} pixels, weights random"),
-        ("pictures", f"JPEG of 1 to 2 megapixels, {sum(map(len, files)) / len(files) / 1e3:.0f} kB in the mean"),
+        ("images", f"JPEG of 1 to 2 megapixels, {sum(map(len, files)) / len(files) / 1e3:.0f} kB in the mean"),
     ]
     figures: dict = {}
     with tempfile.TemporaryDirectory(prefix="cxr-bench-") as name:

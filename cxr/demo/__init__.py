@@ -1,4 +1,4 @@
-"""A local web page that shows what a registered model says of an X-ray.
+"""A local web page that shows the answer of a registered model for an X-ray.
 
 Imports `serving` and the phantom sample of `datasets`; never torch.
 """

@@ -34,7 +34,26 @@ class Loader(Protocol):
         ...
 
 
-class ImageLoader:
+class EpochOrder:
+    """The order of `count` images in the batches of an epoch: shuffled by `seed` and epoch, or as they are (None)."""
+
+    def __init__(self, count: int, batch_size: int, seed: int | None):
+        self.count, self.batch_size, self.order_seed = count, batch_size, seed
+
+    @property
+    def images(self) -> int:
+        """Images of an epoch."""
+        return sum(len(indices) for indices in self.batches(0))
+
+    def __len__(self) -> int:
+        return len(self.batches(0))
+
+    def batches(self, epoch: int) -> list[Tensor]:
+        """Indices `int64` of each batch of an epoch."""
+        return batch_indices(self.count, self.batch_size, self.order_seed, epoch)
+
+
+class ImageLoader(EpochOrder):
     """Yields batches `(x, y)` on the device: x `float32` of shape (B, 3, S, S), y `int64` of shape (B,).
 
     Args:
@@ -60,23 +79,15 @@ class ImageLoader:
         augment: Augment | None = None,
         workers: int | str = "auto",
     ):
-        self.dataset, self.batch_size, self.device = dataset, batch_size, device
-        self.seed, self.shuffle, self.augment = seed, shuffle, augment
+        super().__init__(len(dataset), batch_size, seed if shuffle else None)
+        self.dataset, self.device, self.seed, self.augment = dataset, device, seed, augment
         self.threads = cores() if workers == "auto" else max(1, int(workers))
         self.normalise = Normalise(spec).to(device)
         self._labels = torch.from_numpy(dataset.labels)
 
-    @property
-    def images(self) -> int:
-        """Images of an epoch."""
-        return sum(len(indices) for indices in self._batches(0))
-
-    def __len__(self) -> int:
-        return len(self._batches(0))
-
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch, decoded ahead of use."""
-        batches = self._batches(epoch)
+        batches = self.batches(epoch)
         rasters = read_batches(self.dataset.rasters, [indices.numpy() for indices in batches], self.threads)
         for number, (indices, batch) in enumerate(zip(batches, rasters, strict=True)):
             yield self.view(torch.from_numpy(batch), epoch, number), self._labels[indices].to(self.device)
@@ -89,9 +100,6 @@ class ImageLoader:
         if self.augment is None:
             return self.normalise(rasters)
         return self.normalise(self.augment(rasters, seeded(self.seed, *numbers)))
-
-    def _batches(self, epoch: int) -> list[Tensor]:
-        return batch_indices(len(self.dataset), self.batch_size, self.seed if self.shuffle else None, epoch)
 
 
 def batch_indices(count: int, batch_size: int, seed: int | None, epoch: int) -> list[Tensor]:

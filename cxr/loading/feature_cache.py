@@ -20,7 +20,7 @@ from cxr.common.files import code_digest
 from cxr.datasets.manifest import Manifest
 from cxr.imaging import decode, preprocess
 from cxr.loading import augment, batches
-from cxr.loading.batches import ImageLoader, batch_indices, seeded
+from cxr.loading.batches import EpochOrder, ImageLoader, seeded
 from cxr.loading.disk_cache import CachedArray, DiskCache, Plan, Write
 from cxr.models import build, efficientnet_lite, freezing, normalise
 from cxr.models.build import Network
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _VIEWS, _DRAWS = 1_000_000, 2_000_000  # first numbers of seeds, apart from those of epochs
 
 
-class FeatureLoader:
+class FeatureLoader(EpochOrder):
     """Yields batches `(features, y)` on the device from an array whose row `view * images + i` belongs to image `i`.
 
     `seed=None` reads the images in order and shows the first view of each.
@@ -48,24 +48,17 @@ class FeatureLoader:
         seed: int | None,
         views: int = 1,
     ):
+        super().__init__(len(labels), batch_size, seed)
         self.array, self.labels, self.views = array, torch.from_numpy(labels), views
-        self.batch_size, self.device, self.seed = batch_size, device, seed
-
-    @property
-    def images(self) -> int:
-        """Images of an epoch."""
-        return sum(len(indices) for indices in self._batches(0))
-
-    def __len__(self) -> int:
-        return len(self._batches(0))
+        self.device, self.seed = device, seed
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch; every image shows one of its views."""
-        count = len(self.labels)
+        count = self.count
         view = torch.zeros(count, dtype=torch.int64)
         if self.views > 1 and self.seed is not None:
             view = torch.randint(self.views, (count,), generator=seeded(self.seed, _DRAWS + epoch))
-        for indices in self._batches(epoch):
+        for indices in self.batches(epoch):
             rows = (view[indices] * count + indices).numpy()
             yield self._features(self.array.take(rows)), self.labels[indices].to(self.device.device)
 
@@ -77,9 +70,6 @@ class FeatureLoader:
             features = features.pin_memory()
         features = features.to(self.device.device, non_blocking=True)
         return features.contiguous(memory_format=torch.channels_last) if features.dim() == 4 else features
-
-    def _batches(self, epoch: int) -> list[Tensor]:
-        return batch_indices(len(self.labels), self.batch_size, self.seed, epoch)
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def _resumable(context: Context, run_id: str) -> "Run":
     try:
         run = context.client.get_run(run_id)
     except MlflowException:
-        raise CxrError(f"resume={run_id}: there is no such run; give the ID of an interrupted training") from None
+        raise CxrError(f"resume={run_id}: no run with this ID; give the ID of an interrupted training") from None
     kind = run.data.tags.get("cxr.step")
     if kind != context.step.name:
         raise CxrError(f"resume={run_id}: expected a run of {context.step.name}, got one of {kind}")

@@ -59,7 +59,7 @@ def answer(browser) -> str:
 
 def test_upload_result_and_rejection(page, browser, tmp_path):
     browser.get(page)
-    assert "no medical device" in browser.find_element("css selector", ".notice").text
+    assert "not a medical device" in browser.find_element("css selector", ".notice").text
     assert browser.find_element("id", "model").text == "cxr-pneumonia, version 1"
     (tmp_path / "xray.jpeg").write_bytes(phantom.example("bacteria", 9))
     browser.find_element("id", "file").send_keys(str(tmp_path / "xray.jpeg"))
