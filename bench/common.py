@@ -49,7 +49,7 @@ def real_images(train: int, val: int, seed: int = 0) -> Manifest:
     """A manifest of `train` + `val` real images, split by patient, class shares kept."""
     root = real_data()
     found = pd.DataFrame([vars(item) for item in layouts.scan(root)])
-    found["patient"] = found["part"].fillna("all") + "/" + found["patient"]
+    found["patient"] = found["official_split"].fillna("all") + "/" + found["patient"]
     share = val / (train + val)
     rows = split.assign(found, classes=3, val_size=share, test_size=0.15, subset_size=None, seed=seed)
     chosen = pd.concat([_stratified(rows[rows["split"] == name], count) for name, count in
@@ -62,7 +62,7 @@ def real_images(train: int, val: int, seed: int = 0) -> Manifest:
 def _stratified(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     """`count` rows with the class shares of all, spread over the whole table."""
     if count > len(rows):
-        sys.exit(f"{count} images of one part are asked for, the real set has {len(rows)}")
+        sys.exit(f"{count} images of one split are asked for, the real set has {len(rows)}")
     shuffled = rows.sample(frac=1, random_state=0)
     place = shuffled.groupby("label").cumcount() / shuffled["label"].map(shuffled["label"].value_counts())
     return shuffled.iloc[place.argsort(kind="stable").to_numpy()[:count]]

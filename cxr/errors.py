@@ -1,11 +1,11 @@
-"""The one exception for what a user can cause and can mend."""
+"""Exceptions for errors that a user can cause and correct."""
 
 
 class CxrError(Exception):
-    """A mistake in settings, data or files that the user can put right.
+    """An error in settings, data or files that the user can correct.
 
-    The message is one line that says what was seen, what is allowed and what to do. Steps print it as it
-    stands, mark their run FAILED and exit with status 1; anything else that is raised is a bug of ours.
+    The message is one line: what was seen, what is allowed and what to do. A step prints it without a traceback, marks
+    its run FAILED and exits with status 1. Any other exception is a bug.
     """
 
     def __init__(self, message: str):
@@ -13,9 +13,9 @@ class CxrError(Exception):
 
 
 class ImageError(CxrError):
-    """One picture that cannot be read, or must not be read as a grey X-ray."""
+    """An image that cannot be read, or cannot be read as a grey X-ray without guessing."""
 
 
 def in_short(error: Exception) -> str:
-    """What another library says of a damaged file, as a few words to put in brackets."""
+    """Shorten another library's error message to one line of at most 120 characters."""
     return " ".join(str(error).split())[:120] or type(error).__name__

@@ -1,4 +1,4 @@
-"""What every room may use: atomic file writing, what the hardware offers, one style for all figures.
+"""Helpers for all packages: atomic file writing, checksums, the number of cores, the style of figures.
 
-Imports `cxr.errors` alone; no torch, and nothing that knows what an X-ray is.
+Imports only `cxr.errors`; no torch, and nothing specific to X-rays.
 """

@@ -1,6 +1,7 @@
-"""Files that must be whole or absent: atomic writing and checksums."""
+"""Atomic file writing and checksums."""
 
 import hashlib
+import inspect
 import os
 import tempfile
 from collections.abc import Callable
@@ -12,9 +13,14 @@ from cxr.errors import CxrError
 
 
 def write_atomic(path: str | Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """Write `content` (bytes, or what a function writes into the open file) so that `path` is old or new, never half.
+    """Write a file completely or not at all; on failure, an existing file is left unchanged.
 
-    Raises `CxrError` where the file cannot be written (full disk, no permission); an older file is then untouched.
+    Args:
+        path: the file; missing parent folders are created.
+        content: bytes, or a function that writes into the open file.
+
+    Raises:
+        CxrError: the file cannot be written, for example because the disk is full.
     """
     path = Path(path)
     temporary = None
@@ -32,7 +38,7 @@ def write_atomic(path: str | Path, content: bytes | Callable[[BinaryIO], object]
         Path(temporary).replace(path)
     except OSError as error:
         raise CxrError(
-            f"{path}: cannot be written ({error.strerror or error}); make room or use another place"
+            f"{path}: cannot be written ({error.strerror or error}); make room or use another folder"
         ) from None
     finally:
         if temporary is not None:
@@ -40,14 +46,14 @@ def write_atomic(path: str | Path, content: bytes | Callable[[BinaryIO], object]
 
 
 def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """Return the SHA-256 of a file in hex."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def code_digest(*modules: ModuleType) -> str:
-    """SHA-256 over the sources of some modules: what they compute is known to be the same while it is."""
-    return hashlib.sha256(b"\0".join(Path(module.__file__).read_bytes() for module in modules)).hexdigest()
+    """Return the SHA-256 of the source code of some modules, as a key for cached results of theirs."""
+    return hashlib.sha256(b"\0".join(Path(inspect.getfile(module)).read_bytes() for module in modules)).hexdigest()
 
 
 def _umask() -> int:

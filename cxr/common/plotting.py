@@ -1,13 +1,15 @@
-"""One look for all figures: colours safe for colour-blind readers, light grids, no decoration."""
+"""Common style of all figures: colours that colour-blind readers can tell apart, light grids, no decoration."""
+
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-# Okabe and Ito, "Color universal design" (2008): told apart with every common kind of colour blindness.
+# Okabe and Ito, "Color universal design" (2008): distinguishable with every common kind of colour blindness.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
 CLASS_COLOURS = {"normal": BLUE, "bacteria": VERMILION, "virus": ORANGE, "pneumonia": VERMILION}
 SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
@@ -24,8 +26,19 @@ _STYLE = {
 }
 
 
-def figure(width: float, height: float, rows: int = 1, columns: int = 1, **options):
-    """A figure of `width` x `height` inches and its axes, in the common style; no global state is touched."""
+def figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """Create a figure in the common style, without changing global state.
+
+    Args:
+        width: width in inches.
+        height: height in inches.
+        rows: rows of axes.
+        columns: columns of axes.
+        options: passed to `Figure.subplots`.
+
+    Returns:
+        The figure and its axes, as `Figure.subplots` returns them.
+    """
     with rc_context(_STYLE):
-        drawn = Figure(figsize=(width, height), layout="constrained")
-        return drawn, drawn.subplots(rows, columns, **options)
+        fig = Figure(figsize=(width, height), layout="constrained")
+        return fig, fig.subplots(rows, columns, **options)

@@ -1,5 +1,5 @@
-"""From a source of X-rays to a manifest of leak-free splits.
+"""From a source of X-rays to a manifest of splits without leakage.
 
-Sources and archives, folder layouts, inspection of every file, splitting by patient, leakage checks, and the phantom
-sample. Imports `imaging` and `settings`; never torch.
+Sources and archives, folder layouts, inspection of every file, splits by patient, leakage checks and drawn phantoms.
+Imports `imaging`, `settings`, `common` and `errors`; never torch.
 """

@@ -1,4 +1,4 @@
-"""Unpacking archives that nobody vouches for: no path escapes, no bombs, whole or not at all."""
+"""Unpacking of untrusted zip archives: no path traversal, no zip bombs, all of the images or none."""
 
 import logging
 import shutil
@@ -14,23 +14,29 @@ from cxr.common.files import sha256_of, write_atomic
 from cxr.errors import CxrError
 from cxr.imaging.decode import SUFFIXES
 
-log = logging.getLogger("cxr.datasets.archive")
+log = logging.getLogger(__name__)
 
-MAX_BYTES = 20 * 2**30  # unpacked, in all; the original set is 1.2 GB
-MAX_RATIO = 200  # unpacked to packed; pictures hardly shrink
+MAX_BYTES = 20 * 2**30  # of all unpacked images; the original dataset has 1.2 GB
+MAX_RATIO = 200  # unpacked to packed size; images are compressed already
 MAX_MEMBERS = 200_000
-DONE = ".complete"
+DONE = ".complete"  # file that marks a folder as completely unpacked
+_REMEDY = "do not trust this archive, get another copy"
 
 
 def unpack(archive: Path, cache: Path) -> tuple[Path, str]:
-    """Unpack the images of a `.zip` into `cache`, once per content; returns the folder and the archive's SHA-256.
+    """Unpack the images of a zip archive into a folder of `cache`, once per content.
 
-    Raises `CxrError` for what is no zip, cut off, encrypted, too large unpacked, or tries to leave its folder.
+    Returns:
+        The folder and the SHA-256 of the archive.
+
+    Raises:
+        CxrError: the archive is damaged, encrypted, too large or holds no images, a member is unsafe, or `cache` cannot
+            be written.
     """
     digest = sha256_of(archive)
     target = cache / f"{archive.stem[:40]}-{digest[:12]}"
     if (target / DONE).is_file():
-        log.info("unpacked before: %s", target)
+        log.info("using the unpacked images in %s", target)
         return target, digest
     scratch = None
     try:
@@ -42,13 +48,17 @@ def unpack(archive: Path, cache: Path) -> tuple[Path, str]:
                 packed.extract(member, scratch)
         write_atomic(scratch / DONE, digest.encode())
         if target.exists():
-            shutil.rmtree(target)  # left over from an attempt that was cut off
+            shutil.rmtree(target)  # left by an interrupted attempt
         scratch.rename(target)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise CxrError(f"{archive} is no zip archive, or cut off or damaged ({error}); fetch it again") from None
+        raise CxrError(
+            f"{archive} is not a zip archive, or is truncated or damaged ({error}); download it again"
+        ) from None
     except OSError as error:
         reason = error.strerror or error
-        raise CxrError(f"{archive} cannot be unpacked into {cache}: {reason}; make room there") from None
+        raise CxrError(
+            f"{archive} cannot be unpacked into {cache}: {reason}; make room there or set data.cache_dir"
+        ) from None
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -57,28 +67,31 @@ def unpack(archive: Path, cache: Path) -> tuple[Path, str]:
 
 
 def _checked(packed: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
-    """The members to unpack, after a look at every one of them."""
+    """Check all members and list the images among them."""
     members = packed.infolist()
     if len(members) > MAX_MEMBERS:
-        raise CxrError(f"{archive} has {len(members):,} members; at most {MAX_MEMBERS:,} are unpacked")
+        raise CxrError(f"{archive} has {len(members):,} members; expected at most {MAX_MEMBERS:,}")
     for member in members:
         path = PurePosixPath(member.filename.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in member.filename:
-            raise CxrError(f"{archive}: member {member.filename!r} would leave the folder; this archive is not trusted")
+            raise CxrError(f"{archive}: member {member.filename!r} lies outside the target folder; {_REMEDY}")
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise CxrError(f"{archive}: member {member.filename!r} is a link; this archive is not trusted")
+            raise CxrError(f"{archive}: member {member.filename!r} is a link; {_REMEDY}")
         if member.flag_bits & 1:
-            raise CxrError(f"{archive} is encrypted; unpack it and give the folder")
-    images = [m for m in members if _is_image(m)]
-    size = sum(m.file_size for m in images)
-    if size > MAX_BYTES or size > MAX_RATIO * max(1, sum(m.compress_size for m in images)):
-        raise CxrError(f"{archive} would unpack to {size:,} bytes, out of proportion; this archive is not trusted")
+            raise CxrError(f"{archive} is encrypted; unpack it yourself and give the folder")
+    images = [member for member in members if _is_image(member)]
+    size = sum(member.file_size for member in images)
+    if size > MAX_BYTES or size > MAX_RATIO * max(1, sum(member.compress_size for member in images)):
+        raise CxrError(
+            f"{archive} would unpack to {size:,} bytes; expected at most {MAX_BYTES:,}, and at most {MAX_RATIO} times "
+            f"the packed size; {_REMEDY}"
+        )
     if not images:
-        raise CxrError(f"{archive} holds no images ({', '.join(SUFFIXES)})")
+        raise CxrError(f"{archive} holds no images; expected {', '.join(SUFFIXES)} files")
     return images
 
 
 def _is_image(member: zipfile.ZipInfo) -> bool:
     path = PurePosixPath(member.filename.replace("\\", "/"))
-    junk = "__MACOSX" in path.parts or path.name.startswith(".")
-    return not member.is_dir() and not junk and path.suffix.lower() in SUFFIXES
+    hidden = "__MACOSX" in path.parts or path.name.startswith(".")
+    return not member.is_dir() and not hidden and path.suffix.lower() in SUFFIXES

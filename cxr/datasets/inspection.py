@@ -1,4 +1,4 @@
-"""Decode every image once: what can be read, how large it is, and two fingerprints of its pixels."""
+"""Inspection of every image of a dataset: readability, size, checksum, and fingerprints of the pixels."""
 
 import hashlib
 import logging
@@ -17,17 +17,17 @@ from scipy.fft import dctn
 from tqdm import tqdm
 
 from cxr.common import hardware
-from cxr.datasets.layouts import Found
+from cxr.datasets.layouts import ListedImage
 from cxr.errors import CxrError, ImageError
 from cxr.imaging import decode
 
-log = logging.getLogger("cxr.datasets.inspection")
+log = logging.getLogger(__name__)
 
 COLUMNS = [
     "path",
     "label",
     "patient",
-    "part",
+    "official_split",
     "sha256",
     "width",
     "height",
@@ -37,45 +37,58 @@ COLUMNS = [
     "thumbnail",
     "mean_grey",
 ]
-_HASH_SIDE, _THUMBNAIL_SIDE = 8, 32
-_SHOWN = 5  # unreadable files named in an error
+_HASH_SIDE = 8  # of the block of lowest frequencies, 64 bits
+_THUMBNAIL_SIDE = 32  # pixels
+_POOL_FROM = 200  # images; for fewer, starting processes takes longer than decoding
+_LISTED = 5  # unreadable files that an error names
 _LOG_EVERY_S = 15
 
 
 def survey(
-    root: Path, found: list[Found], *, workers: int | str = "auto", max_unreadable: float = 0.01
+    root: Path, listing: list[ListedImage], *, workers: int | str = "auto", max_unreadable: float = 0.01
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """Decode all of `found` in parallel processes; returns the readable ones as a table, the others with the reason.
+    """Decode and fingerprint all images of a listing in parallel processes.
 
-    Patients become unique over the official parts (`train/person12`). More than a share of `max_unreadable` that
-    cannot be read raises `CxrError`.
+    Args:
+        root: folder that the paths are relative to.
+        listing: images, as `layouts.scan` lists them.
+        workers: number of processes; "auto" for one per core.
+        max_unreadable: largest share of unreadable images that is accepted.
+
+    Returns:
+        A table of `COLUMNS` with the readable images, and (path, reason) of each unreadable one. Patients in the table
+        are unique across official splits, such as `train/person12`.
+
+    Raises:
+        CxrError: more than `max_unreadable` of the images cannot be read.
     """
     processes = hardware.cores() if workers == "auto" else max(1, int(workers))
-    if processes == 1 or len(found) < 200:
-        results = list(_watched(map(partial(_look, root), found), len(found)))
+    inspect_image = partial(_inspect, root)
+    if processes == 1 or len(listing) < _POOL_FROM:
+        results = list(_with_progress(map(inspect_image, listing), len(listing)))
     else:
-        # Not forked: the parent has threads (MLflow, system metrics) that a fork would copy half.
+        # Spawned, since forking a process with threads (MLflow, system metrics) can deadlock.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            results = list(_watched(pool.map(partial(_look, root), found, chunksize=32), len(found)))
-    rows = [row for row in results if isinstance(row, dict)]
-    unreadable = [row for row in results if not isinstance(row, dict)]
+            results = list(_with_progress(pool.map(inspect_image, listing, chunksize=32), len(listing)))
+    rows = [result for result in results if isinstance(result, dict)]
+    unreadable = [result for result in results if not isinstance(result, dict)]
     for path, reason in unreadable:
-        log.warning("left out: %s: %s", path, reason)
-    if len(unreadable) > max_unreadable * len(found):
-        named = "; ".join(f"{path}: {reason}" for path, reason in unreadable[:_SHOWN])
+        log.warning("skipping an unreadable image: %s: %s", path, reason)
+    if len(unreadable) > max_unreadable * len(listing):
+        details = "; ".join(f"{path}: {reason}" for path, reason in unreadable[:_LISTED])
         raise CxrError(
-            f"{len(unreadable)} of {len(found)} images cannot be read, allowed is a share of {max_unreadable:g} "
-            f"(data.max_unreadable): {named}"
+            f"{len(unreadable)} of {len(listing)} images cannot be read, more than data.max_unreadable="
+            f"{max_unreadable:g} allows; replace them or raise the limit: {details}"
         )
     return pd.DataFrame(rows, columns=COLUMNS), unreadable
 
 
 def perceptual_hash(grey: np.ndarray) -> int:
-    """64 bits that change little when a picture is scaled, recompressed or brightened.
+    """Compute 64 bits that change little when an image is scaled, recompressed or brightened.
 
-    The signs of the lowest 8 x 8 cosine frequencies against their median: C. Zauner, "Implementation and benchmarking
-    of perceptual image hash functions" (2010).
+    Each bit says whether one of the lowest 8 x 8 cosine frequencies is above their median: C. Zauner, "Implementation
+    and benchmarking of perceptual image hash functions" (2010).
     """
     low = dctn(thumbnail(grey).astype(np.float32), norm="ortho")[:_HASH_SIDE, :_HASH_SIDE]
     bits = (low > np.median(low)).ravel()
@@ -83,40 +96,41 @@ def perceptual_hash(grey: np.ndarray) -> int:
 
 
 def thumbnail(grey: np.ndarray) -> np.ndarray:
-    """A small version, `uint8` of shape (32, 32), that near duplicates are compared by."""
+    """Scale an image to `uint8` of shape (32, 32), for the comparison of near duplicates."""
     side = (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE)
     return np.asarray(Image.fromarray(grey).resize(side, Image.Resampling.LANCZOS))
 
 
-def _look(root: Path, item: Found) -> dict | tuple[str, str]:
+def _inspect(root: Path, item: ListedImage) -> dict | tuple[str, str]:
+    """A row of the table, or (path, reason) of an unreadable image."""
     try:
         data = (root / item.path).read_bytes()
-        picture = decode.decode_image(data)
+        image = decode.decode_image(data)
     except OSError as error:
         return item.path, error.strerror or str(error)
     except ImageError as error:
         return item.path, str(error)
-    grey = picture.grey
-    pixels = hashlib.sha256(np.array(grey.shape, dtype="<i8").tobytes() + grey.tobytes()).hexdigest()
+    grey = image.grey
+    pixel_hash = hashlib.sha256(np.array(grey.shape, dtype="<i8").tobytes() + grey.tobytes()).hexdigest()
     return {
         "path": item.path,
         "label": item.label,
-        # A DICOM file knows its patient, in every part the same; a name is one patient's inside its own part only.
-        "patient": f"dicom/{picture.patient}" if picture.patient else f"{item.part or 'all'}/{item.patient}",
-        "part": item.part,
+        # The patient ID of a DICOM file is valid in all official splits, a number in a file name only within its own.
+        "patient": f"dicom/{image.patient}" if image.patient else f"{item.official_split or 'all'}/{item.patient}",
+        "official_split": item.official_split,
         "sha256": hashlib.sha256(data).hexdigest(),
         "width": grey.shape[1],
         "height": grey.shape[0],
-        "mode": picture.mode,
-        "pixel_hash": pixels,
+        "mode": image.mode,
+        "pixel_hash": pixel_hash,
         "phash": perceptual_hash(grey),
         "thumbnail": thumbnail(grey).tobytes(),
         "mean_grey": float(grey.mean()),
     }
 
 
-def _watched(results: Iterable, total: int) -> Iterable:
-    """Progress: a bar for a person, a line now and then for a log."""
+def _with_progress(results: Iterable, total: int) -> Iterable:
+    """Show a progress bar on a terminal, and log a line every 15 seconds."""
     last = time.monotonic()
     bar = tqdm(results, total=total, desc="decoding", unit="image", leave=False, disable=not sys.stderr.isatty())
     for number, result in enumerate(bar, start=1):

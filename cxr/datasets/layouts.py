@@ -1,9 +1,11 @@
-"""Which images a folder holds, and what their folders and names say: class, patient, official part.
+"""Listing of the images of a folder, with class, patient and official split from folder and file names.
 
-The layouts in which the Kermany set is found: Mendeley version 2 (`train|test` / `NORMAL|PNEUMONIA`, names such as
-`person12_bacteria_34.jpeg`, `IM-0115-0001.jpeg`, `NORMAL2-IM-0587-0001.jpeg`), later versions (names such as
-`BACTERIA-1083680-0012.jpeg`: class, patient, image), the Kaggle copy (a `val` folder, everything once more in a nested
-`chest_xray/`, `__MACOSX`), each with or without wrapper folders and official parts.
+Reads all layouts in which the Kermany dataset is distributed, with or without wrapper folders and official splits:
+
+- Mendeley version 2: `train|test` / `NORMAL|PNEUMONIA`, with names such as `person12_bacteria_34.jpeg`,
+  `IM-0115-0001.jpeg` and `NORMAL2-IM-0587-0001.jpeg`;
+- later versions: names such as `BACTERIA-1083680-0012.jpeg` (class, patient, image);
+- the Kaggle copy: an additional `val` folder, a second copy of all images in a nested `chest_xray/`, and `__MACOSX`.
 """
 
 import logging
@@ -18,114 +20,133 @@ from cxr.errors import CxrError
 from cxr.imaging.decode import SUFFIXES
 from cxr.settings.schema import CLASS_NAMES
 
-log = logging.getLogger("cxr.datasets.layouts")
+log = logging.getLogger(__name__)
 
-# Kaggle's `val` is 16 images taken from the training part, whose patients are in `train` as well.
-PARTS = {"train": "train", "val": "train", "test": "test"}
+# Folder name -> official split. Kaggle's `val` holds 16 images of the training split, with patients that are in `train`
+# as well.
+OFFICIAL_SPLITS = {"train": "train", "val": "train", "test": "test"}
+_CLASS_FOLDERS = ("normal", "pneumonia")
 _PERSON = re.compile(r"person(\d+)_(?:(bacteria|virus)_)?", re.IGNORECASE)
 _NORMAL = re.compile(r"(?:NORMAL2-)?IM-(\d+)", re.IGNORECASE)
 _LATER = re.compile(r"(NORMAL|BACTERIA|VIRUS)-(\d+)-", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Found:
-    """One image: `path` relative to the root (POSIX), its class, its patient within the part, its official part."""
+class ListedImage:
+    """An image of a dataset.
+
+    Attributes:
+        path: path relative to the root folder, POSIX.
+        label: class name.
+        patient: identifier of the patient, unique within the official split.
+        official_split: "train" or "test"; None if the dataset has none.
+    """
 
     path: str
     label: str
     patient: str
-    part: str | None
+    official_split: str | None
 
 
-def scan(root: Path, classes: int = 3) -> list[Found]:
-    """Every image below `root` with what its place and name say of it, sorted by path.
+def scan(root: Path, classes: int = 3) -> list[ListedImage]:
+    """List all images below `root`, sorted by path.
 
-    `classes` is 3 (normal, bacteria, virus) or 2 (normal, pneumonia). Raises `CxrError` for folders without images,
-    images whose class nobody can tell, and classes without images.
+    Args:
+        root: folder of the dataset.
+        classes: 3 (normal, bacteria, virus) or 2 (normal, pneumonia).
+
+    Raises:
+        CxrError: there are no images, the class of an image is unknown, or a class has no images.
     """
     if not root.is_dir():
-        raise CxrError(f"data path {root} is no folder; give a folder, a .zip, an address, `mendeley` or `sample`")
+        raise CxrError(f"data path {root} is not a folder; expected a folder, a .zip, a URL, `mendeley` or `sample`")
     paths = [p for p in _image_paths(root) if _class_folder(p) is not None or _LATER.match(p.name)]
     if not paths:
         raise CxrError(
-            f"{root} holds no X-rays in a known layout: {', '.join(SUFFIXES)} files in folders NORMAL and PNEUMONIA "
-            "(below train and test, or not)"
+            f"{root} holds no X-rays in a known layout; expected {', '.join(SUFFIXES)} files in folders NORMAL and "
+            "PNEUMONIA, with or without train and test above them"
         )
-    found = [_describe(path, classes) for path in _without_copies(paths)]
-    counts = Counter(item.label for item in found)
+    images = [_describe(path, classes) for path in _without_copies(paths)]
+    counts = Counter(image.label for image in images)
     empty = [name for name in CLASS_NAMES[classes] if not counts[name]]
     if empty:
         seen = ", ".join(f"{count} {name}" for name, count in counts.items())
-        raise CxrError(f"{root} has no images of {' and '.join(empty)} (seen: {seen}); every class needs some")
-    return sorted(found, key=lambda item: item.path)
+        raise CxrError(f"{root} has no images of {' and '.join(empty)} (seen: {seen}); add images of every class")
+    return sorted(images, key=lambda image: image.path)
 
 
 def _image_paths(root: Path) -> list[PurePosixPath]:
-    paths, passed = [], Counter()
+    paths = []
+    skipped: Counter[str] = Counter()  # by suffix, or by name if there is none
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(f for f in folders if f != "__MACOSX" and not f.startswith("."))
         for name in names:
             path = Path(folder, name)
             if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
-                passed[path.suffix.lower() or name] += 1
+                skipped[path.suffix.lower() or name] += 1
             else:
                 paths.append(PurePosixPath(path.relative_to(root).as_posix()))
-    if passed:
-        log.info("passed over %d other files (%s)", passed.total(), ", ".join(sorted(passed)[:5]))
+    if skipped:
+        log.info("skipped %d files that are not images (%s)", skipped.total(), ", ".join(sorted(skipped)[:5]))
     return paths
 
 
 def _class_folder(path: PurePosixPath) -> str | None:
-    return next((p.lower() for p in reversed(path.parts[:-1]) if p.lower() in ("normal", "pneumonia")), None)
+    """Name of the innermost class folder, in lower case."""
+    return next((name for name in reversed(_folders(path)) if name in _CLASS_FOLDERS), None)
 
 
-def _part(path: PurePosixPath) -> str | None:
-    return next((PARTS[p.lower()] for p in reversed(path.parts[:-1]) if p.lower() in PARTS), None)
+def _official_split(path: PurePosixPath) -> str | None:
+    return next((OFFICIAL_SPLITS[name] for name in reversed(_folders(path)) if name in OFFICIAL_SPLITS), None)
+
+
+def _folders(path: PurePosixPath) -> list[str]:
+    return [name.lower() for name in path.parts[:-1]]
 
 
 def _without_copies(paths: list[PurePosixPath]) -> Iterator[PurePosixPath]:
-    """Of images with the same place below their part (a nested second copy of all), the one highest up."""
+    """Drop nested second copies: of paths that are equal from their split or class folder on, keep the shortest."""
     seen = set()
-    for path in sorted(paths, key=lambda p: (len(p.parts), p)):
-        low = [part.lower() for part in path.parts]
-        tops = [i for i, part in enumerate(low[:-1]) if part in PARTS or part in ("normal", "pneumonia")]
-        place = tuple(low[min(tops) :] if tops else low)
-        if place not in seen:
-            seen.add(place)
+    for path in sorted(paths, key=lambda path: (len(path.parts), path)):
+        names = [*_folders(path), path.name.lower()]
+        known = [i for i, name in enumerate(names[:-1]) if name in OFFICIAL_SPLITS or name in _CLASS_FOLDERS]
+        relative = tuple(names[min(known) :] if known else names)
+        if relative not in seen:
+            seen.add(relative)
             yield path
 
 
-def _describe(path: PurePosixPath, classes: int) -> Found:
-    label, patient = _named(path)
+def _describe(path: PurePosixPath, classes: int) -> ListedImage:
+    label, patient = _class_and_patient(path)
     if label is None:
         if classes == 3:
             raise CxrError(
-                f"{path}: neither folder nor name tells bacteria from virus; name it person1_bacteria_1.jpeg or "
-                "VIRUS-1-1.jpeg, or use data.classes=2"
+                f"{path}: neither folder nor name says bacteria or virus; name it like person1_bacteria_1.jpeg or "
+                "VIRUS-1-1.jpeg, or set data.classes=2"
             )
         label = "pneumonia"
     if classes == 2 and label != "normal":
         label = "pneumonia"
-    return Found(str(path), label, patient, _part(path))
+    return ListedImage(str(path), label, patient, _official_split(path))
 
 
-def _named(path: PurePosixPath) -> tuple[str | None, str]:
-    """Class (None: pneumonia of a kind that is not told) and patient of one image."""
+def _class_and_patient(path: PurePosixPath) -> tuple[str | None, str]:
+    """Class (None: pneumonia of unknown kind) and patient of an image."""
     folder = _class_folder(path)
     if later := _LATER.match(path.name):
         label = later[1].lower()
-        _agree(path, folder, label)
+        _check_agreement(path, folder, label)
         return label, f"{'normal' if label == 'normal' else 'person'}-{int(later[2])}"
     if folder == "normal":
         number = _NORMAL.match(path.name)
-        # A name of another kind is a patient of its own: nothing says that two of them are the same child.
+        # Any other name counts as a separate patient, since nothing says that two of them are the same child.
         return "normal", f"normal-{int(number[1]):04d}" if number else f"normal-{path.stem}"
     person = _PERSON.match(path.name)
-    word = re.search(r"bacteria|virus", path.name, re.IGNORECASE)
-    label = word[0].lower() if word else None
+    kind = re.search(r"bacteria|virus", path.name, re.IGNORECASE)
+    label = kind[0].lower() if kind else None
     return label, f"person{int(person[1])}" if person else f"pneumonia-{path.stem}"
 
 
-def _agree(path: PurePosixPath, folder: str | None, label: str) -> None:
+def _check_agreement(path: PurePosixPath, folder: str | None, label: str) -> None:
     if folder is not None and (folder == "normal") != (label == "normal"):
-        raise CxrError(f"{path}: the folder says {folder}, the name says {label}; put the image where it belongs")
+        raise CxrError(f"{path}: the folder says {folder}, the name says {label}; move or rename the image")

@@ -1,11 +1,12 @@
-"""Phantom chest X-rays: drawn pictures in the Kermany layout, so that the workflow runs where no data are.
+"""Phantom chest X-rays: drawn images in the layout of the Kermany dataset, so that the workflow runs without data.
 
-They are schematic (outline, lungs, ribs, spine, heart, diaphragm) and show nothing of any patient: bacterial pneumonia
-is drawn as focal consolidation, viral as diffuse perihilar streaks. Scores on them say nothing about X-rays.
+Phantoms are schematic (outline, lungs, ribs, spine, heart, diaphragm) and show no patient. Bacterial pneumonia is drawn
+as focal consolidation, viral pneumonia as diffuse perihilar streaks. Scores on phantoms say nothing about X-rays.
 """
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
@@ -13,36 +14,36 @@ from numpy.random import Generator
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-VERSION = 1  # raised when the pictures change, so that drawn ones in a cache are not taken for new ones
-SHARES = {"normal": 0.26, "bacteria": 0.49, "virus": 0.25}  # as in the real set
+VERSION = 1  # raised when the drawings change, so that older ones in a cache are not used
+SHARES = {"normal": 0.26, "bacteria": 0.49, "virus": 0.25}  # of the classes, as in the Kermany dataset
 TEST_SHARE = 0.15
-IMAGES_PER_PATIENT = (1, 1, 2, 3)
-SIDES = (250, 340)  # pixels
+IMAGES_PER_PATIENT = (1, 1, 2, 3)  # equally likely
+HEIGHTS = (250, 340)  # pixels, upper bound excluded
 
 
 def draw(folder: Path, count: int, seed: int) -> None:
-    """Draw `count` pictures into `folder` / `train|test` / `NORMAL|PNEUMONIA`; the bytes depend on count and seed."""
+    """Draw `count` phantoms into `folder` / `train|test` / `NORMAL|PNEUMONIA`; reproducible from `count` and `seed`."""
     rng = np.random.default_rng([seed, count])
     patient = 0
     for label, share in SHARES.items():
-        left, test_left = round(count * share), max(2, round(count * share * TEST_SHARE))
-        while left > 0:
+        remaining, test_remaining = round(count * share), max(2, round(count * share * TEST_SHARE))
+        while remaining > 0:
             patient += 1
-            images = min(left, int(rng.choice(IMAGES_PER_PATIENT)))
-            part = "test" if test_left > 0 else "train"
+            images = min(remaining, int(rng.choice(IMAGES_PER_PATIENT)))
+            split = "test" if test_remaining > 0 else "train"
             body = _body(rng)
             for number in range(1, images + 1):
-                path = folder / part / _name(label, patient, number)
+                path = folder / split / _name(label, patient, number)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(picture(label, body, rng)).save(path, quality=90)
-            left, test_left = left - images, test_left - images
+                Image.fromarray(phantom(label, body, rng)).save(path, quality=90)
+            remaining, test_remaining = remaining - images, test_remaining - images
 
 
 def example(label: str, seed: int = 0) -> bytes:
-    """One picture as the bytes of a JPEG file, to show how a request looks."""
+    """Return a phantom as the bytes of a JPEG file, as an example of a request."""
     rng = np.random.default_rng([seed, 1])
     buffer = io.BytesIO()
-    Image.fromarray(picture(label, _body(rng), rng)).save(buffer, "JPEG", quality=90)
+    Image.fromarray(phantom(label, _body(rng), rng)).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
@@ -52,8 +53,8 @@ def _name(label: str, patient: int, number: int) -> str:
     return f"PNEUMONIA/person{patient}_{label}_{patient * 10 + number}.jpeg"
 
 
-def _body(rng: Generator) -> dict[str, float]:
-    """Anatomy that the pictures of one child share."""
+def _body(rng: Generator) -> dict[str, Any]:
+    """Anatomy that all images of a patient share."""
     return {
         "width": rng.uniform(0.9, 1.1),
         "lung": rng.uniform(0.85, 1.1),
@@ -63,9 +64,9 @@ def _body(rng: Generator) -> dict[str, float]:
     }
 
 
-def picture(label: str, body: dict[str, float], rng: Generator) -> ndarray:
-    """One picture, `uint8` of shape (H, W)."""
-    height = int(rng.integers(*SIDES))
+def phantom(label: str, body: dict[str, Any], rng: Generator) -> ndarray:
+    """Draw a phantom of a class and a body, `uint8` of shape (H, W)."""
+    height = int(rng.integers(*HEIGHTS))
     width = int(height * rng.uniform(1.0, 1.35))
     x, y = _coordinates(height, width, rng)
     film = 0.12 + 0.62 * _ellipse(x, y, 0, 0.15, body["width"], 1.15, 0.04)
@@ -85,7 +86,7 @@ def picture(label: str, body: dict[str, float], rng: Generator) -> ndarray:
 
 
 def _coordinates(height: int, width: int, rng: Generator) -> tuple[ndarray, ndarray]:
-    """Body coordinates (-1..1 over the height, turned, shifted and scaled a little) of every pixel."""
+    """Body coordinates of every pixel: -1..1 over the height, slightly rotated, shifted and scaled."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     y, x = (2 * y - height) / height, (2 * x - width) / height
     angle, scale = rng.normal(0, 0.04), rng.uniform(0.9, 1.12)
@@ -101,14 +102,14 @@ def _ellipse(x: ndarray, y: ndarray, cx: float, cy: float, rx: float, ry: float,
     return _smooth(1 - np.sqrt(((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2), soft)
 
 
-def _lungs(x: ndarray, y: ndarray, body: dict[str, float]) -> tuple[ndarray, ndarray]:
+def _lungs(x: ndarray, y: ndarray, body: dict[str, Any]) -> tuple[ndarray, ndarray]:
     base = _smooth(0.62 - 0.15 * x**2 - y, 0.03)
     size = body["lung"]
     return tuple(_ellipse(x, y, side * 0.42, 0.05, 0.33 * size, 0.80 * size, 0.06) * base for side in (-1, 1))
 
 
-def _ribs(x: ndarray, y: ndarray, body: dict[str, float]) -> ndarray:
-    """Arches that fall to both sides of the spine."""
+def _ribs(x: ndarray, y: ndarray, body: dict[str, Any]) -> ndarray:
+    """Arches that descend on both sides of the spine."""
     phase = (y - 0.45 * x**2 + 0.30 * np.abs(x)) * body["ribs"] * np.pi / 1.4
     return np.maximum(0, np.sin(phase)) ** 3 * (np.abs(x) > 0.08) * (np.abs(x) < body["width"]) * (y < 0.75)
 

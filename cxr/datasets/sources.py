@@ -1,6 +1,6 @@
-"""Where X-rays come from: a folder, a zip, an address, the Mendeley archive, or drawn phantoms.
+"""Sources of X-rays: a folder, a zip archive, a URL, the Mendeley dataset, or drawn phantoms.
 
-`fetch` turns any of them into a folder of images. Downloads and unpacked archives stay in the cache folder.
+`fetch` turns any source into a folder of images. Downloads and unpacked archives are kept in the cache folder.
 """
 
 import logging
@@ -20,7 +20,7 @@ from cxr.datasets import archive, phantom
 from cxr.errors import CxrError
 from cxr.settings.schema import DataSettings
 
-log = logging.getLogger("cxr.datasets.sources")
+log = logging.getLogger(__name__)
 
 MENDELEY = (
     "https://data.mendeley.com/public-files/datasets/rscbjbr9sj/files/f12eaf6d-6023-432f-acc9-80c9d7393433/"
@@ -32,62 +32,77 @@ CITATION = (
     "D. Kermany, K. Zhang, M. Goldbaum, Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images for "
     "Classification, Mendeley Data, V2 (2018), doi:10.17632/rscbjbr9sj.2, CC BY 4.0"
 )
-TIMEOUT_S = (10, 60)  # to connect, and between two pieces of a download
-CHUNK = 1 << 14  # bytes; what is lost of a connection that breaks
-ATTEMPTS = 3  # connections to one download; each goes on where the last was cut
+TIMEOUT_S = (10, 60)  # to connect, and between two chunks of a download
+CHUNK = 1 << 14  # bytes; at most this much is lost when a connection breaks
+ATTEMPTS = 3  # connections per download; each resumes where the last one broke
 
 
 @dataclass(frozen=True)
 class Source:
-    """A folder of images and where it comes from (`kind`, `address`, `sha256`, `synthetic`, `citation`)."""
+    """A folder of images and its origin.
+
+    Attributes:
+        root: folder of the images.
+        description: `kind`, `address`, `sha256` of the archive, `synthetic` and `citation`.
+    """
 
     root: Path
     description: dict[str, str | bool | None]
 
 
 def fetch(data: DataSettings, seed: int) -> Source:
-    """Make `data.path` a folder of images; raises `CxrError` where it cannot be had."""
+    """Turn `data.path` into a folder of images, by download, unpacking or drawing if necessary.
+
+    Args:
+        data: the settings.
+        seed: seed of drawn phantoms.
+
+    Raises:
+        CxrError: the source does not exist, has another checksum than expected, or cannot be downloaded or unpacked.
+    """
     cache = cache_folder(data)
     if data.path == "sample":
-        return Source(_phantoms(cache, data.sample_images, seed), _described("sample", "sample", synthetic=True))
+        return Source(_phantoms(cache, data.sample_images, seed), _description("sample", "sample", synthetic=True))
     if data.path == "mendeley":
         file = _download(MENDELEY, cache, data.sha256 or MENDELEY_SHA256, MENDELEY_NAME)
         root, digest = archive.unpack(file, cache)
-        return Source(root, _described("mendeley", MENDELEY, digest, citation=CITATION))
+        return Source(root, _description("mendeley", MENDELEY, digest, citation=CITATION))
     if re.match(r"https?://", data.path):
         file = _download(data.path, cache, data.sha256, None)
         root, digest = archive.unpack(file, cache)
-        return Source(root, _described("http", _public(data.path), digest))
+        return Source(root, _description("http", _without_credentials(data.path), digest))
     path = Path(data.path).expanduser().resolve()
     if path.is_dir():
-        return Source(path, _described("folder", str(path)))
+        return Source(path, _description("folder", str(path)))
     if path.is_file() and path.suffix.lower() == ".zip":
-        if data.sha256 and archive.sha256_of(path) != data.sha256:
-            raise CxrError(f"{path} has SHA-256 {archive.sha256_of(path)}, data.sha256 is {data.sha256}")
+        actual = archive.sha256_of(path) if data.sha256 else None
+        if actual != data.sha256:
+            raise CxrError(f"{path} has SHA-256 {actual}, expected data.sha256={data.sha256}; correct one of them")
         root, digest = archive.unpack(path, cache)
-        return Source(root, _described("zip", str(path), digest))
-    seen = "is neither a folder nor a .zip" if path.exists() else "does not exist"
-    raise CxrError(f"data path {path} {seen}; give a folder, a .zip, an address, `mendeley` or `sample`")
+        return Source(root, _description("zip", str(path), digest))
+    problem = "is neither a folder nor a .zip" if path.exists() else "does not exist"
+    raise CxrError(f"data path {path} {problem}; expected a folder, a .zip, a URL, `mendeley` or `sample`")
 
 
 def cache_folder(data: DataSettings) -> Path:
-    """Where downloads, unpacked archives and drawn phantoms are kept."""
+    """Return the folder in which downloads, unpacked archives and drawn phantoms are kept."""
     return Path(data.cache_dir).expanduser() if data.cache_dir else Path(pooch.os_cache("cxr"))
 
 
 def clear(data: DataSettings) -> int:
-    """Remove what this module keeps; returns the bytes that were freed. Other folders in the cache stay."""
+    """Remove downloads, unpacked archives and phantoms from the cache folder; returns the number of bytes freed."""
     freed = 0
     cache = cache_folder(data)
-    kept = [*cache.glob("downloads"), *cache.glob("phantoms-v*"), *(f.parent for f in cache.glob(f"*/{archive.DONE}"))]
-    kept += [folder for pattern in (".unpack-*", ".phantoms-*") for folder in cache.glob(pattern)]
-    for folder in kept:
+    patterns = ("downloads", "phantoms-v*", ".unpack-*", ".phantoms-*")
+    folders = [folder for pattern in patterns for folder in cache.glob(pattern)]
+    folders += [marker.parent for marker in cache.glob(f"*/{archive.DONE}")]
+    for folder in folders:
         freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         shutil.rmtree(folder, ignore_errors=True)
     return freed
 
 
-def _described(
+def _description(
     kind: str, address: str, sha256: str | None = None, synthetic: bool = False, citation: str | None = None
 ) -> dict[str, str | bool | None]:
     return {"kind": kind, "address": address, "sha256": sha256, "synthetic": synthetic, "citation": citation}
@@ -106,33 +121,37 @@ def _phantoms(cache: Path, count: int, seed: int) -> Path:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
-        if not target.is_dir():  # else another process was quicker
+        if not target.is_dir():  # otherwise another process was faster
             raise CxrError(f"cache folder {cache}: {error.strerror or error}; set data.cache_dir") from None
     return target
 
 
 def _download(address: str, cache: Path, sha256: str | None, name: str | None) -> Path:
-    """The file at `address`, downloaded once; a partial download is gone on with."""
+    """Download a file unless it is in the cache; a partial download is resumed."""
     name = name or re.sub(r"[^\w.-]", "_", Path(urlsplit(address).path).name) or "download.zip"
-    known = f"sha256:{sha256}" if sha256 else None
-    fetcher = pooch.create(path=cache / "downloads", base_url="", registry={name: known}, urls={name: address})
+    checksum = f"sha256:{sha256}" if sha256 else None
+    fetcher = pooch.create(path=cache / "downloads", base_url="", registry={name: checksum}, urls={name: address})
     pooch.get_logger().setLevel(logging.WARNING)
     try:
-        return Path(fetcher.fetch(name, downloader=_resuming))
-    except ValueError as error:  # pooch's word for a wrong checksum; it keeps nothing of such a file
-        seen = re.search(r"but got ([0-9a-f]{64})", str(error))
-        found = f"SHA-256 {seen[1]}" if seen else "another SHA-256"
-        raise CxrError(f"{_public(address)} has {found}, wanted is {sha256}; the file changed or was damaged") from None
+        return Path(fetcher.fetch(name, downloader=_resume))
+    except ValueError as error:  # raised by pooch for a wrong checksum, after it has removed the file
+        match = re.search(r"but got ([0-9a-f]{64})", str(error))
+        actual = f"SHA-256 {match[1]}" if match else "another SHA-256"
+        raise CxrError(
+            f"{_without_credentials(address)} has {actual}, expected {sha256}; the file has changed or was damaged: "
+            "try again, or correct data.sha256"
+        ) from None
     except requests.RequestException as error:
-        reason = _reason(error)
-        raise CxrError(f"{_public(address)} could not be downloaded ({reason}); try again: it goes on") from None
+        raise CxrError(
+            f"{_without_credentials(address)} could not be downloaded ({_reason(error)}); try again to resume"
+        ) from None
     except OSError as error:
         raise CxrError(f"cache folder {cache}: {error.strerror or error}; make room or set data.cache_dir") from None
 
 
-def _resuming(url: str, output_file: str, _pooch) -> None:
-    """A downloader for pooch that keeps what it has beside the target and asks for the rest."""
-    partial = Path(_pooch.path) / f"{Path(urlsplit(url).path).name or 'download'}.partial"
+def _resume(url: str, output_file: str, fetcher: pooch.Pooch) -> None:
+    """Download for pooch: keep a partial file beside the target and request only the rest."""
+    partial = Path(fetcher.path) / f"{Path(urlsplit(url).path).name or 'download'}.partial"
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _append(url, partial)
@@ -140,37 +159,44 @@ def _resuming(url: str, output_file: str, _pooch) -> None:
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
             if attempt == ATTEMPTS:
                 raise
-            log.warning("the connection was cut; going on (attempt %d of %d)", attempt + 1, ATTEMPTS)
+            log.warning("the connection broke; resuming the download (attempt %d of %d)", attempt + 1, ATTEMPTS)
     partial.replace(output_file)
 
 
 def _append(url: str, partial: Path) -> None:
-    have = partial.stat().st_size if partial.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    """Request the bytes that `partial` lacks and append them; start again if the server does not support ranges."""
+    size = partial.stat().st_size if partial.exists() else 0
+    headers = {"Range": f"bytes={size}-"} if size else {}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # all of it was there already; the checksum tells
+            return  # the file is complete already; the checksum is verified later
         response.raise_for_status()
         resumed = response.status_code == requests.codes.partial_content
-        total = int(response.headers.get("Content-Length", 0)) + (have if resumed else 0)
-        with (
-            partial.open("ab" if resumed else "wb") as file,
-            tqdm(total=total or None, initial=have if resumed else 0, unit="B", unit_scale=True,
-                 desc="downloading", disable=not sys.stderr.isatty(), leave=False) as bar,
-        ):  # fmt: skip
+        start = size if resumed else 0
+        total = int(response.headers.get("Content-Length", 0)) + start
+        progress = tqdm(
+            total=total or None,
+            initial=start,
+            unit="B",
+            unit_scale=True,
+            desc="downloading",
+            disable=not sys.stderr.isatty(),
+            leave=False,
+        )
+        with progress, partial.open("ab" if resumed else "wb") as file:
             for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
-                bar.update(len(chunk))
+                progress.update(len(chunk))
     if total and partial.stat().st_size < total:
-        raise requests.ConnectionError(f"{partial.stat().st_size:,} of {total:,} bytes came")
+        raise requests.ConnectionError(f"{partial.stat().st_size:,} of {total:,} bytes were received")
 
 
-def _public(address: str) -> str:
-    """An address without user name and password."""
+def _without_credentials(address: str) -> str:
+    """Remove user name and password from a URL."""
     return re.sub(r"//[^/@]*@", "//", address)
 
 
 def _reason(error: requests.RequestException) -> str:
     if error.response is not None:
         return f"the server answered {error.response.status_code} {error.response.reason}"
-    return "no connection, or it was cut" if isinstance(error, requests.ConnectionError) else type(error).__name__
+    return "no connection, or it broke" if isinstance(error, requests.ConnectionError) else type(error).__name__

@@ -1,4 +1,4 @@
-"""Training, validation and test parts: whole patients, class shares kept, the same for every run of a seed."""
+"""Training, validation and test splits by patient, with the same share of each class, reproducible from a seed."""
 
 import numpy as np
 import pandas as pd
@@ -10,69 +10,85 @@ from cxr.settings.schema import CLASS_NAMES
 def assign(
     table: pd.DataFrame, *, classes: int, val_size: float, test_size: float, subset_size: int | None, seed: int
 ) -> pd.DataFrame:
-    """Add a column `split` (`train`, `val`, `test`) to the survey's table; a subset keeps class shares.
+    """Assign images to splits, with all images of a patient in the same split.
 
-    The official test part stays the test part. Where there is none, `test_size` of the images is cut out; then
-    `val_size` of what is left. No patient is in two splits, but for one whom the official parts themselves share
-    (DICOM files tell); `cxr.datasets.leakage` drops those images from training. A class that some split would lack
-    raises `CxrError`.
+    The official test split is kept. Only if the source has none, `test_size` of the images become the test split.
+    `val_size` of the remaining images become the validation split. Patients that are in both official splits, as DICOM
+    files can show, stay in both; `cxr.datasets.leakage` drops their other images.
+
+    Args:
+        table: images with `path`, `label`, `patient` and `official_split`, as from `inspection.survey`.
+        classes: number of classes, 2 or 3.
+        val_size: share of the validation split.
+        test_size: share of the test split.
+        subset_size: number of images to keep, with the same class shares; None for all.
+        seed: seed of the random choice.
+
+    Returns:
+        The table sorted by path, with the additional column `split` ("train", "val" or "test").
+
+    Raises:
+        CxrError: a split would have no images of some class.
     """
     names = CLASS_NAMES[classes]
     table = table.sort_values("path", ignore_index=True)
     if subset_size is not None:
         table = _subset(table, subset_size, seed)
     split = pd.Series("train", index=table.index)
-    if (table["part"] == "test").any():
-        split[table["part"] == "test"] = "test"
+    if (table["official_split"] == "test").any():
+        split[table["official_split"] == "test"] = "test"
     else:
-        split[_cut(table, test_size, names, seed, 1)] = "test"
+        split[_choose_patients(table, test_size, names, [seed, 1])] = "test"
     rest = table[split == "train"]
-    split[rest.index[_cut(rest, val_size, names, seed, 2)]] = "val"
+    split[rest.index[_choose_patients(rest, val_size, names, [seed, 2])]] = "val"
     table = table.assign(split=split)
-    _check(table, names)
+    _check_splits(table, names)
     return table
 
 
-def _cut(table: pd.DataFrame, share: float, names: tuple[str, ...], seed: int, salt: int) -> np.ndarray:
-    """A mask of whole patients that come to `share` of the images of every class, as nearly as patients allow.
+def _choose_patients(table: pd.DataFrame, share: float, names: tuple[str, ...], seed: list[int]) -> np.ndarray:
+    """Mask of the images of patients that together have about `share` of the images of every class.
 
-    Greedy: patients in random order, those with most images first, each taken if that brings the counts nearer.
+    Greedy: each patient in turn is chosen if that brings the number of images per class closer to the target.
     """
     counts = pd.crosstab(table["patient"], table["label"]).reindex(columns=list(names), fill_value=0)
-    wanted = counts.to_numpy().sum(0) * share
-    rng = np.random.default_rng([seed, salt])
+    images = counts.to_numpy()
+    target = images.sum(0) * share
+    rng = np.random.default_rng(seed)
     order = rng.permutation(len(counts))
-    order = order[np.argsort(-counts.to_numpy().sum(1)[order], kind="stable")]
-    taken, chosen = np.zeros(len(names)), np.zeros(len(counts), dtype=bool)
-    # Most patients have one image; leaving room for luck keeps patients with many from always landing in the cut.
-    lucky = rng.random(len(counts)) < share
-    for number in [*(i for i in order if lucky[i]), *(i for i in order[::-1] if not lucky[i])]:
-        more = taken + counts.to_numpy()[number]
-        if np.abs(wanted - more).sum() < np.abs(wanted - taken).sum() and (more <= wanted + 1).all():
-            taken, chosen[number] = more, True
+    order = order[np.argsort(-images.sum(1)[order], kind="stable")]  # most images first
+    total, chosen = np.zeros(len(names)), np.zeros(len(counts), dtype=bool)
+    # A random `share` of the patients comes first. In order of their images alone, patients with many images would
+    # always be chosen, since most patients have a single image.
+    preferred = rng.random(len(counts)) < share
+    for patient in [*(i for i in order if preferred[i]), *(i for i in order[::-1] if not preferred[i])]:
+        new_total = total + images[patient]
+        closer = np.abs(target - new_total).sum() < np.abs(target - total).sum()
+        if closer and (new_total <= target + 1).all():
+            total, chosen[patient] = new_total, True
     return table["patient"].isin(counts.index[chosen]).to_numpy()
 
 
 def _subset(table: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
-    """About `size` images in all, with the shares that each class has in each official part."""
+    """Choose about `size` images, with the same share of each class in each official split."""
     if size >= len(table):
         return table
-    part = table["part"].fillna("")
-    sizes = table.groupby(["label", part]).size()
+    official = table["official_split"].fillna("")
+    sizes = table.groupby(["label", official]).size()
     exact = sizes * size / len(table)
-    keep = np.floor(exact).astype(int).clip(lower=1)
+    quota = np.floor(exact).astype(int).clip(lower=1)
     for group in (exact - np.floor(exact)).sort_values(ascending=False, kind="stable").index:
-        if keep.sum() >= size:
+        if quota.sum() >= size:
             break
-        keep[group] += 1
+        quota[group] += 1
     rng = np.random.default_rng([seed, 0])
     shuffled = table.iloc[rng.permutation(len(table))]
-    place = shuffled.groupby(["label", part[shuffled.index]]).cumcount()
-    limit = pd.MultiIndex.from_arrays([shuffled["label"], part[shuffled.index]]).map(keep)
-    return shuffled[place.to_numpy() < np.asarray(limit)].sort_values("path", ignore_index=True)
+    rank = shuffled.groupby(["label", official[shuffled.index]]).cumcount()
+    quotas = pd.MultiIndex.from_arrays([shuffled["label"], official[shuffled.index]]).map(quota)
+    return shuffled[rank.to_numpy() < np.asarray(quotas)].sort_values("path", ignore_index=True)
 
 
-def _check(table: pd.DataFrame, names: tuple[str, ...]) -> None:
+def _check_splits(table: pd.DataFrame, names: tuple[str, ...]) -> None:
     counts = pd.crosstab(table["split"], table["label"]).reindex(
         index=["train", "val", "test"], columns=list(names), fill_value=0
     )
@@ -80,12 +96,12 @@ def _check(table: pd.DataFrame, names: tuple[str, ...]) -> None:
         empty = [name for name in names if row[name] == 0]
         if empty:
             raise CxrError(
-                f"the {split} part would have no images of {' and '.join(empty)} "
+                f"the {split} split would have no images of {' and '.join(empty)} "
                 f"({', '.join(f'{row[name]} {name}' for name in names)}); change data.val_size, data.test_size or "
                 "data.subset_size, or add patients"
             )
-    # Patients of an official test part that its training part has as well are for `cxr.datasets.leakage` to drop.
-    ours = table[table["split"] != "test"] if (table["part"] == "test").any() else table
-    shared = ours.groupby("patient")["split"].nunique()
-    if (shared > 1).any():
-        raise AssertionError(f"patients in two splits: {list(shared[shared > 1].index[:5])}")
+    # Patients in both official splits are left to `cxr.datasets.leakage`.
+    assigned = table[table["split"] != "test"] if (table["official_split"] == "test").any() else table
+    splits = assigned.groupby("patient")["split"].nunique()
+    if (splits > 1).any():
+        raise AssertionError(f"patients in two splits: {list(splits[splits > 1].index[:5])}")

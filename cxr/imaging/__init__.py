@@ -1,4 +1,4 @@
-"""Pixels: files to grey levels, grey levels to the raster a network sees. Nothing else in the project touches them.
+"""Image decoding and preprocessing: from the bytes of a file to the raster that a network sees.
 
-Ships with every registered model, so it imports numpy, Pillow and pydicom, `common` and `errors`; never torch.
+Ships with every registered model. Imports only numpy, Pillow, pydicom, `common` and `errors`; never torch.
 """

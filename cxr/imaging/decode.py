@@ -1,8 +1,7 @@
-"""Pixels: bytes to grey `uint8`, grey to the network's input. Nothing else in the project touches them.
+"""Decoding of JPEG, PNG, TIFF, BMP and DICOM files to grey `uint8`.
 
-Training, evaluation and serving all go through `picture` (or `decode`, its grey levels alone), `InputSpec.to_raster`
-and `InputSpec.normalise`, in that order. Only numpy, Pillow and, for DICOM files, pydicom are needed, so that a served
-model can do without torch.
+Training, evaluation and serving all use `cxr.imaging.reader`, which decodes with `decode_image`. Needs only numpy,
+Pillow and, for DICOM files, pydicom, so that a served model runs without torch.
 """
 
 import io
@@ -20,21 +19,21 @@ from cxr.imaging.preprocess import MIN_SIDE
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp", *dicom.SUFFIXES)
 MAX_PIXELS = 100_000_000  # 100 megapixels: far above any radiograph, far below what exhausts memory
-# Not around each call: pictures are decoded in threads, and filters of warnings belong to all of them. `max_pixels` is
-# the limit here that a warning of Pillow's would speak of.
+# Pillow warns of decompression bombs, which `max_pixels` already refuses. Set once and not around each call, since
+# images are decoded in threads, which share the warning filters.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-_COLOUR_SIDE = 64  # pixels of the small version whose colours are looked at
+_COLOUR_SIDE = 64  # pixels; side of the thumbnail that colour is measured on
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """A decoded file.
+    """A decoded image.
 
     Attributes:
         grey: `uint8` of shape (H, W).
-        mode: colour mode of the file, in Pillow's words, or of a DICOM file in its own.
-        patient: digest of the patient's ID where the file knows one (DICOM), else None.
-        colour: mean difference between the largest and the smallest channel, 0..1; 0 where the file is grey.
+        mode: colour mode of the file as Pillow names it; for DICOM, photometric interpretation and bits.
+        patient: digest of the patient ID of a DICOM file; None if there is none.
+        colour: mean difference between the largest and the smallest channel, 0..1; 0 for grey files.
     """
 
     grey: np.ndarray
@@ -44,58 +43,62 @@ class DecodedImage:
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
-    """Decode the bytes of one picture, upright by its EXIF orientation.
+    """Decode an image and turn it upright by its EXIF orientation.
 
-    Colour becomes ITU-R 601 luma, 16-bit grey is scaled linearly (65535 -> 255), DICOM is windowed as it says itself
-    (see `cxr.imaging.dicom`). What could only be guessed (CMYK inks, floating point, partly transparent pixels) is
-    refused with an `ImageError`, and so are truncated files.
+    Colour becomes ITU-R 601 luma, 16-bit grey is scaled linearly (65535 -> 255), and DICOM files are windowed by their
+    own header (see `cxr.imaging.dicom`).
+
+    Raises:
+        ImageError: the file is damaged, truncated, larger than `max_pixels`, or cannot be converted to grey without
+            guessing (CMYK, floating point, transparent pixels).
     """
     if dicom.is_dicom(data):
-        found = dicom.read(data, max_pixels, MIN_SIDE)
-        return DecodedImage(found.grey, found.mode, found.patient)
+        radiograph = dicom.read(data, max_pixels, MIN_SIDE)
+        return DecodedImage(radiograph.grey, radiograph.mode, radiograph.patient)
     image = open_image(data, max_pixels)
     mode = image.mode
     try:
         image.load()
         image = ImageOps.exif_transpose(image)
-    except Exception as error:  # as above
-        raise ImageError(f"the picture is damaged ({in_short(error)})") from None
+    except Exception as error:  # decoders raise many types on damaged files
+        raise ImageError(f"the image is damaged ({in_short(error)})") from None
     return DecodedImage(_to_grey(image), mode, colour=_colour(image))
 
 
 def decode_grey(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The grey levels of a picture alone, `uint8` of shape (H, W); see `decode_image`."""
+    """Decode an image to its grey levels, `uint8` of shape (H, W); see `decode_image`."""
     return decode_image(data, max_pixels).grey
 
 
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open an image by its header and check that it may be read; its pixels are not decoded yet.
+    """Open an image and check its header; pixels are not decoded yet.
 
-    Raises `ImageError` for empty, unknown, animated or oversized files.
+    Raises:
+        ImageError: the file is empty, of an unknown format, too large, too small, or has several frames.
     """
     if not data:
         raise ImageError("the file is empty (0 bytes)")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise ImageError(f"not a picture in a known format; {', '.join(FORMATS)} and DICOM can be read") from None
-    except Exception as error:  # readers of damaged files fail in as many ways as files can be damaged
+        raise ImageError(f"not an image in a known format; expected {', '.join(FORMATS)} or DICOM") from None
+    except Exception as error:  # parsers raise many types on damaged files
         raise ImageError(f"the header cannot be read ({in_short(error)})") from None
     width, height = image.size
     if width * height > max_pixels:
-        raise ImageError(f"{width} x {height} pixels; at most {max_pixels:,} in all are read")
+        raise ImageError(f"{width} x {height} pixels; at most {max_pixels:,} in all are accepted")
     if min(width, height) < MIN_SIDE:
-        raise ImageError(f"{width} x {height} pixels; each side needs at least {MIN_SIDE}")
+        raise ImageError(f"{width} x {height} pixels; each side must have at least {MIN_SIDE}")
     frames = _frames(image)
     if frames > 1:
-        raise ImageError(f"{frames} frames; a single picture is needed")
+        raise ImageError(f"{frames} frames; expected a single image")
     return image
 
 
 def _frames(image: Image.Image) -> int:
     try:
         return getattr(image, "n_frames", 1)
-    except Exception as error:  # counting them reads on in the file
+    except Exception as error:  # counting frames reads further into the file
         raise ImageError(f"the header cannot be read ({in_short(error)})") from None
 
 
@@ -103,18 +106,18 @@ def _to_grey(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16") or image.mode == "I":
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
-            raise ImageError(f"grey levels from {values.min()} to {values.max()}; 0 to 65535 can be read")
+            raise ImageError(f"grey levels from {values.min()} to {values.max()}; expected 0 to 65535")
         return ((values * 255 + 32767) // 65535).astype(np.uint8)
     if image.mode == "P":
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     if image.mode in ("LA", "RGBA"):
         if np.asarray(image.getchannel("A")).min() < 255:
-            raise ImageError("transparent pixels; flatten the picture to grey or RGB first")
+            raise ImageError("transparent pixels; flatten the image to grey or RGB first")
         image = image.convert(image.mode[:-1])
     if image.mode in ("1", "RGB", "YCbCr"):
         image = image.convert("L")
     if image.mode != "L":
-        raise ImageError(f"colour mode {image.mode}; grey, RGB and palette pictures can be read: convert it first")
+        raise ImageError(f"unsupported colour mode {image.mode}; convert the image to grey, RGB or a palette first")
     return np.array(image, dtype=np.uint8)
 
 
@@ -126,7 +129,7 @@ def _colour(image: Image.Image) -> float:
 
 
 def read_grey(path: str | Path) -> np.ndarray:
-    """Decode the picture at `path` to grey `uint8` (H, W); an `ImageError` names the path."""
+    """Decode the image at `path` to grey `uint8` of shape (H, W); an `ImageError` names the path."""
     try:
         return decode_grey(Path(path).read_bytes())
     except OSError as error:

@@ -1,7 +1,7 @@
-"""DICOM: bytes of one radiograph to grey `uint8`, as a workstation would show it first, and whose it is.
+"""Decoding of DICOM files: grey levels as a workstation would first display them, and a digest of the patient ID.
 
-The way of the grey levels is that of DICOM PS3.4 N.2: modality (rescale) and VOI (window or table) transformations,
-MONOCHROME1 turned so that air is black. Needs pydicom, and python-gdcm for the JPEG kinds that Pillow does not know.
+Grey levels follow DICOM PS3.4 N.2: modality transformation (rescale), then VOI transformation (window or table).
+MONOCHROME1 is inverted so that air is black. Needs pydicom, and python-gdcm for the JPEG variants that Pillow lacks.
 """
 
 import hashlib
@@ -17,18 +17,25 @@ from cxr.errors import ImageError, in_short
 from cxr.imaging.dicom_worker import DECODER
 
 SUFFIXES = (".dcm", ".dicom")
-_PREAMBLE = 128  # bytes before the letters DICM
-_SHADES = ("MONOCHROME1", "MONOCHROME2")
+_PREAMBLE = 128  # bytes before `DICM`
+_GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-# What pydicom finds odd in a file is no news to a caller; set once, since filters belong to all threads.
+# Files with oddities that pydicom can handle are common. Set once, since threads share the warning filters.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
-_DEFLATED, _META = b"1.2.840.10008.1.2.1.99", 4096  # a transfer syntax, and the bytes that name it
-_FAR = 1e9  # beyond any stored value: what a window makes of it is the end of its output range
+_DEFLATED = b"1.2.840.10008.1.2.1.99"  # UID of a transfer syntax
+_META_BYTES = 4096  # bytes that are searched for the transfer syntax
+_FAR = 1e9  # beyond any stored value, so that a window maps it to an end of its output range
 
 
 @dataclass(frozen=True)
 class Dicom:
-    """One radiograph: `grey` is `uint8` of shape (H, W); `patient` a digest of the patient's ID, or None."""
+    """A decoded radiograph.
+
+    Attributes:
+        grey: `uint8` of shape (H, W).
+        mode: photometric interpretation and bits stored, such as `DICOM MONOCHROME2 12`.
+        patient: digest of the patient ID; None if the file has none.
+    """
 
     grey: np.ndarray
     mode: str
@@ -36,13 +43,21 @@ class Dicom:
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether `data` begins as a DICOM file (PS3.10): 128 bytes of preamble, then DICM."""
+    """Whether `data` begins like a DICOM file (PS3.10): 128 bytes of preamble, then `DICM`."""
     return data[_PREAMBLE : _PREAMBLE + 4] == b"DICM"
 
 
 def read(data: bytes, max_pixels: int, min_side: int) -> Dicom:
-    """Decode a DICOM file; raises `ImageError` for what is damaged, not a single picture, or could only be guessed."""
-    # Parsers of a format this wide fail in many ways on damaged files; each of them means the same to the caller.
+    """Decode a DICOM file.
+
+    Args:
+        data: bytes of the file.
+        max_pixels: largest width x height that is accepted.
+        min_side: smallest width and height that are accepted, pixels.
+
+    Raises:
+        ImageError: the file is damaged, not a single image, out of limits or of an unsupported kind.
+    """
     try:
         with np.errstate(all="ignore"):
             dataset = _header(data, max_pixels, min_side)
@@ -51,37 +66,37 @@ def read(data: bytes, max_pixels: int, min_side: int) -> Dicom:
     except ImageError:
         raise
     except MemoryError:
-        raise ImageError("the DICOM file asks for more memory than there is") from None
-    except Exception as error:
-        raise ImageError(f"the DICOM file is damaged or of a kind that cannot be read ({in_short(error)})") from None
+        raise ImageError("not enough memory to decode the DICOM file") from None
+    except Exception as error:  # parsers of so wide a format raise many types on damaged files
+        raise ImageError(f"the DICOM file is damaged or of an unsupported kind ({in_short(error)})") from None
 
 
 def _header(data: bytes, max_pixels: int, min_side: int) -> Any:
-    from pydicom import dcmread  # here, not above: most pictures are no DICOM files
+    from pydicom import dcmread  # here, since most images are not DICOM files
 
-    if _DEFLATED in data[:_META]:
-        raise ImageError("a deflated DICOM file, whose size nobody knows before it is read; save it uncompressed")
+    if _DEFLATED in data[:_META_BYTES]:
+        raise ImageError("a deflated DICOM file, whose size is unknown until it is decompressed; save it uncompressed")
     dataset = dcmread(io.BytesIO(data))
     if "PixelData" not in dataset:
-        raise ImageError("a DICOM file without pixels; a radiograph is needed")
+        raise ImageError("a DICOM file without pixels; expected a radiograph")
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames != 1:
-        raise ImageError(f"{frames} frames; a single picture is needed")
+        raise ImageError(f"{frames} frames; expected a single image")
     height, width = int(dataset.Rows), int(dataset.Columns)
     if width * height > max_pixels:
-        raise ImageError(f"{width} x {height} pixels; at most {max_pixels:,} in all are read")
+        raise ImageError(f"{width} x {height} pixels; at most {max_pixels:,} in all are accepted")
     if min(width, height) < min_side:
-        raise ImageError(f"{width} x {height} pixels; each side needs at least {min_side}")
-    kind = str(dataset.PhotometricInterpretation)
-    if kind not in _SHADES + _COLOUR:
-        raise ImageError(f"photometric interpretation {kind}; allowed: {', '.join(_SHADES + _COLOUR)}")
+        raise ImageError(f"{width} x {height} pixels; each side must have at least {min_side}")
+    interpretation, supported = str(dataset.PhotometricInterpretation), _GREY + _COLOUR
+    if interpretation not in supported:
+        raise ImageError(f"photometric interpretation {interpretation}; expected one of {', '.join(supported)}")
     if not 1 <= int(dataset.BitsStored) <= int(dataset.BitsAllocated) <= 16:
-        raise ImageError(f"{dataset.BitsStored} of {dataset.BitsAllocated} bits a pixel; up to 16 can be read")
+        raise ImageError(f"{dataset.BitsStored} of {dataset.BitsAllocated} bits per pixel; at most 16 are supported")
     return dataset
 
 
 def _stored(dataset: Any, data: bytes) -> np.ndarray:
-    """Stored values, of shape (H, W), or RGB of shape (H, W, 3)."""
+    """Stored values of shape (H, W), or RGB of shape (H, W, 3)."""
     from pydicom.pixels import pixel_array
     from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
@@ -96,19 +111,19 @@ def _stored(dataset: Any, data: bytes) -> np.ndarray:
 def _grey(dataset: Any, stored: np.ndarray) -> np.ndarray:
     if dataset.PhotometricInterpretation in _COLOUR:
         if stored.dtype != np.uint8 or stored.ndim != 3:
-            raise ImageError("colour of more than 8 bits; grey pictures can have 16")
+            raise ImageError("colour with more than 8 bits per channel; only grey images can have up to 16")
         return np.array(Image.fromarray(stored).convert("L"))
     if stored.shape != (dataset.Rows, dataset.Columns):
-        raise ImageError(f"pixels of shape {stored.shape}; a single grey picture is needed")
-    shown = _displayed(stored, dataset)
+        raise ImageError(f"pixels of shape {stored.shape}; expected a single grey image")
+    displayed = _displayed(stored, dataset)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
-        shown = 1 - shown
-    shown[_padding(stored, dataset)] = 0
-    return (shown * 255 + 0.5).astype(np.uint8)
+        displayed = 1 - displayed
+    displayed[_padding(stored, dataset)] = 0
+    return (displayed * 255 + 0.5).astype(np.uint8)
 
 
 def _displayed(stored: np.ndarray, dataset: Any) -> np.ndarray:
-    """Stored values to 0..1, by the first VOI transformation there is; without one, their own range is the window."""
+    """Map stored values to 0..1 with the first VOI transformation; without one, the window is their range."""
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
     values = np.asarray(apply_modality_lut(stored, dataset), dtype=np.float64)
@@ -120,23 +135,22 @@ def _displayed(stored: np.ndarray, dataset: Any) -> np.ndarray:
         low, high = (float(v) for v in apply_voi_lut(np.array([-_FAR, _FAR]), dataset, prefer_lut=False))
         values = apply_voi_lut(values, dataset, prefer_lut=False)
     else:
-        inside = values[~_padding(stored, dataset)]
-        low, high = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 0.0)
+        image_values = values[~_padding(stored, dataset)]
+        low, high = (float(image_values.min()), float(image_values.max())) if image_values.size else (0.0, 0.0)
     if not np.isfinite([low, high]).all():
-        raise ImageError("a window of grey levels that is not finite")
+        raise ImageError("the window of grey levels is not finite; expected two finite numbers")
     if high <= low:
         return np.zeros(stored.shape)
     return np.clip((np.asarray(values, dtype=np.float64) - low) / (high - low), 0, 1)
 
 
 def _padding(stored: np.ndarray, dataset: Any) -> np.ndarray:
-    """Where the file says that there is no picture (PS3.3 C.7.5.1.1.2): shown black, never part of a range."""
+    """Mask of the padding around the image (PS3.3 C.7.5.1.1.2): shown black and excluded from the range."""
     if "PixelPaddingValue" not in dataset:
         return np.zeros(stored.shape, bool)
-    ends = sorted(
-        (int(dataset.PixelPaddingValue), int(dataset.get("PixelPaddingRangeLimit", dataset.PixelPaddingValue)))
-    )
-    return (stored >= ends[0]) & (stored <= ends[1])
+    value = int(dataset.PixelPaddingValue)
+    limit = int(dataset.get("PixelPaddingRangeLimit", value))
+    return (stored >= min(value, limit)) & (stored <= max(value, limit))
 
 
 def _mode(dataset: Any) -> str:
@@ -144,9 +158,9 @@ def _mode(dataset: Any) -> str:
 
 
 def _patient(dataset: Any) -> str | None:
-    """A digest that is the same for all files of one patient of one issuer, and does not show the ID itself."""
-    patient = str(dataset.get("PatientID") or "").strip()
-    if not patient:
+    """Digest of patient ID and issuer: the same in all files of a patient, without revealing the ID."""
+    patient_id = str(dataset.get("PatientID") or "").strip()
+    if not patient_id:
         return None
     issuer = str(dataset.get("IssuerOfPatientID") or "").strip()
-    return hashlib.sha256(f"{issuer}\0{patient}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{issuer}\0{patient_id}".encode()).hexdigest()[:16]

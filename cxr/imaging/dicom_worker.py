@@ -1,72 +1,80 @@
-"""Decodes in a process of its own what only GDCM decodes: lossless JPEG, JPEG-LS and 12-bit JPEG in DICOM files.
+"""Decoding in a separate process of DICOM files that need GDCM: lossless JPEG, JPEG-LS and 12-bit JPEG.
 
-GDCM aborts its whole process on some damaged files. Here that costs one file; the next one gets a new process. A
-process is started with the first such file and ends with the one that started it.
+GDCM aborts its process on some damaged files. In a separate process this costs only that file; the next one starts a
+new process. The process starts with the first such file and ends with its parent.
 """
 
 import atexit
+import contextlib
 import io
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy import ndarray
 
 from cxr.errors import ImageError, in_short
 
-SECONDS = 20  # for one file, then its process is ended
+SECONDS = 20  # for one file; then the process is killed
 _ROOT = Path(__file__).resolve().parents[2]
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from cxr.imaging.dicom_worker import serve; serve()"
-_HEAD = 8  # bytes of a length
-_PIXELS, _REFUSED = b"p", b"r"
+_LENGTH_BYTES = 8  # of the length before each message
+_PIXELS, _REFUSED = b"p", b"r"  # first byte of a reply
 
 
 class Decoder:
-    """A process that decodes; safe to ask from several threads, which wait for each other."""
+    """A process that decodes DICOM files. Thread-safe: concurrent calls wait for each other."""
 
     def __init__(self):
-        self._lock, self._process = threading.Lock(), None
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
         atexit.register(self.close)
 
     def pixels(self, data: bytes) -> ndarray:
-        """Stored values of a DICOM file, as pydicom's `pixel_array`.
+        """Return the stored values of a DICOM file, like pydicom's `pixel_array`.
 
-        Raises `ImageError` where the process gave up, and `ValueError` with GDCM's words where it refused.
+        Raises:
+            ImageError: the process crashed or took too long.
+            ValueError: GDCM refused the file; the message is GDCM's.
         """
         with self._lock:
             process = self._running()
-            watch = threading.Timer(SECONDS, process.kill)
-            watch.start()
+            requests, replies = _pipes(process)
+            watchdog = threading.Timer(SECONDS, process.kill)
+            watchdog.start()
             try:
-                process.stdin.write(len(data).to_bytes(_HEAD, "big") + data)
-                process.stdin.flush()
-                reply = _read(process.stdout)
+                requests.write(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
+                requests.flush()
+                reply = _read(replies)
             except OSError:
                 reply = b""
             finally:
-                watch.cancel()
+                watchdog.cancel()
             if not reply:
                 self._end()
-                raise ImageError("the DICOM file is damaged (its decoder gave up)")
+                raise ImageError(f"the DICOM file is damaged (its decoder crashed or ran for more than {SECONDS} s)")
         if reply[:1] == _REFUSED:
             raise ValueError(reply[1:].decode())
         return np.load(io.BytesIO(reply[1:]), allow_pickle=False)
 
     def close(self) -> None:
-        """End the process, where there is one."""
+        """End the process if it is running."""
         with self._lock:
             self._end()
 
-    def _running(self) -> subprocess.Popen:
+    def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._end()
-            self._process = subprocess.Popen(  # noqa: S603 - our own words, and the place of this file
+            self._process = subprocess.Popen(  # noqa: S603 (a constant program, and the folder of this package)
                 [sys.executable, "-c", _START, str(_ROOT)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
         return self._process
 
     def _end(self) -> None:
@@ -75,36 +83,40 @@ class Decoder:
             return
         process.kill()
         process.wait()
-        for pipe in (process.stdin, process.stdout):
-            try:
+        for pipe in _pipes(process):
+            with contextlib.suppress(OSError):  # buffered bytes cannot be flushed, since the reader is gone
                 pipe.close()
-            except OSError:  # what was left to be written has no reader any more
-                continue
 
 
 def serve() -> None:
-    """The work of that process: files from standard input, pixels to standard output, until the input ends."""
+    """Run the decoder process: files from standard input, pixels to standard output, until the input ends."""
     from pydicom import dcmread
     from pydicom.pixels import pixel_array
 
-    # Libraries in C may print; only replies may reach the other side.
+    # C libraries may print to standard output, which must carry replies only.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    source = sys.stdin.buffer
-    while data := _read(source):
+    while data := _read(sys.stdin.buffer):
         try:
             buffer = io.BytesIO()
             np.save(buffer, pixel_array(dcmread(io.BytesIO(data)), decoding_plugin="gdcm"), allow_pickle=False)
             reply = _PIXELS + buffer.getvalue()
-        except Exception as error:  # as in cxr.imaging.dicom
+        except Exception as error:  # parsers raise many types on damaged files
             reply = _REFUSED + in_short(error).encode()
-        out.write(len(reply).to_bytes(_HEAD, "big") + reply)
+        out.write(len(reply).to_bytes(_LENGTH_BYTES, "big") + reply)
         out.flush()
 
 
-def _read(pipe: io.BufferedIOBase) -> bytes:
-    """One message, or nothing where the other side has gone."""
-    size = int.from_bytes(pipe.read(_HEAD), "big")
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    """Standard input and standard output of the process."""
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("the decoder process was started without pipes")
+    return process.stdin, process.stdout
+
+
+def _read(pipe: IO[bytes]) -> bytes:
+    """Read one message; empty if the other side has closed the pipe."""
+    size = int.from_bytes(pipe.read(_LENGTH_BYTES), "big")
     data = pipe.read(size) if size else b""
     return data if len(data) == size else b""
 

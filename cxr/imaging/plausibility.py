@@ -1,27 +1,28 @@
-"""Whether an image is a plausible chest X-ray at first sight: its colour, size, shape, blankness and whiteness."""
+"""Plausibility of an image as a chest X-ray, by its size, shape, colour, contrast and whiteness."""
 
 import numpy as np
 
 from cxr.imaging.decode import DecodedImage
 
 MIN_SIDE = 64  # pixels; anything smaller is a thumbnail
-MAX_ASPECT = 4.0  # longer side / shorter side; the widest of the 5,856 X-rays of the Kermany set has 3.4
-MAX_COLOUR = 0.10  # mean difference between channels; scans of bluish film stay below
+MAX_ASPECT = 4.0  # longer side / shorter side; the maximum of the 5,856 X-rays of the Kermany dataset is 3.4
+MAX_COLOUR = 0.10  # mean difference between channels, 0..1; scans of bluish film stay below
 MIN_SPREAD = 8.0  # grey levels between the 5th and the 95th percentile
-PAGE_WHITE, PAGE_SHARE = 235, 0.55  # a page is white over more than half of its area
+PAGE_WHITE = 235  # grey level from which a pixel counts as white
+PAGE_SHARE = 0.55  # share of white pixels above which an image looks like a printed page
 
 
 def implausible(image: DecodedImage) -> list[str]:
-    """Reasons why an image is not a plausible chest X-ray; empty if it may be one."""
+    """List the reasons why an image is not a plausible chest X-ray; empty if it may be one."""
     grey, reasons = image.grey, []
     height, width = grey.shape
     short, long = sorted(grey.shape)
     if short < MIN_SIDE:
-        reasons.append(f"too small ({width} x {height} pixels, each side needs {MIN_SIDE})")
+        reasons.append(f"too small ({width} x {height} pixels, at least {MIN_SIDE} x {MIN_SIDE} expected)")
     if long > MAX_ASPECT * short:
-        reasons.append(f"extreme shape ({width} x {height} pixels)")
+        reasons.append(f"extreme aspect ratio ({width} x {height} pixels)")
     if image.colour > MAX_COLOUR:
-        reasons.append("a colour picture")
+        reasons.append("a colour image")
     sample = grey[:: max(1, height // 256), :: max(1, width // 256)]
     low, high = np.percentile(sample, (5, 95))
     if high - low < MIN_SPREAD:

@@ -1,6 +1,6 @@
-"""Preprocessing: decoded grey levels to the raster that a network sees, and the raster to its normalised input.
+"""Preprocessing: from decoded grey levels to the raster that a network sees and to its normalised input.
 
-Training, evaluation and serving all go through `InputSpec.to_raster` and `InputSpec.normalise`, in that order.
+Training, evaluation and serving all use `InputSpec.to_raster` and the affine map of `InputSpec.normalise`.
 """
 
 from dataclasses import asdict, dataclass
@@ -19,15 +19,16 @@ _RESAMPLING = {name: Image.Resampling[name.upper()] for name in get_args(Interpo
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """What a backbone wants to see; it travels with the weights.
+    """The input that a backbone expects; saved with its weights.
 
     Attributes:
         size: side of the square input, pixels.
         resize: length of the shorter side before a centre crop to `size`, pixels (`resize_mode="crop"` only).
-        interpolation: resampling filter, always antialiased.
-        resize_mode: `crop` scales the shorter side to `resize` and takes the centre, as ImageNet weights were tested;
+        interpolation: resampling filter, always with antialiasing.
+        resize_mode: `crop` scales the shorter side to `resize` and crops the centre, as ImageNet weights were tested;
             `squash` scales both sides to `size`; `pad` scales the longer side to `size` and adds black bars.
-        mean, std: per channel, in units of pixel values scaled to 0..1.
+        mean: of each channel, in units of pixel values scaled to 0..1.
+        std: standard deviation of each channel, in the same units.
     """
 
     size: int
@@ -39,57 +40,57 @@ class InputSpec:
 
     def __post_init__(self):
         if self.interpolation not in _RESAMPLING:
-            raise CxrError(f"interpolation {self.interpolation!r}; allowed: {', '.join(_RESAMPLING)}")
+            raise CxrError(f"interpolation: expected one of {', '.join(_RESAMPLING)}, got {self.interpolation!r}")
         if self.resize_mode not in get_args(ResizeMode):
-            raise CxrError(f"resize_mode {self.resize_mode!r}; allowed: {', '.join(get_args(ResizeMode))}")
+            raise CxrError(f"resize_mode: expected one of {', '.join(get_args(ResizeMode))}, got {self.resize_mode!r}")
         if self.size < MIN_SIDE or self.resize < self.size:
-            raise CxrError(f"input size {self.size}, resize {self.resize}; needed: {MIN_SIDE} <= size <= resize")
+            raise CxrError(f"input size {self.size}, resize {self.resize}: expected {MIN_SIDE} <= size <= resize")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise CxrError(f"mean {self.mean}, std {self.std}; needed: three numbers each, std above 0")
+            raise CxrError(f"mean {self.mean}, std {self.std}: expected three numbers each, std above 0")
 
     @classmethod
     def from_dict(cls, values: dict) -> "InputSpec":
-        """The inverse of `to_dict`; raises `CxrError` for missing or unknown keys."""
+        """Build a spec from the output of `to_dict`; missing or unknown keys raise `CxrError`."""
         try:
             return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
         except (KeyError, TypeError) as error:
             raise CxrError(f"input spec is incomplete or has unknown keys ({error})") from None
 
     def to_dict(self) -> dict:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
     def scaled(self, size: int) -> "InputSpec":
-        """The same view of the picture on a raster of `size` x `size` pixels."""
+        """Return the spec of the same view of an image with `size` x `size` pixels."""
         resize = max(size, round(self.resize * size / self.size))
         return InputSpec(**{**asdict(self), "size": size, "resize": resize})
 
     def to_raster(self, grey: np.ndarray) -> np.ndarray:
-        """Grey `uint8` of shape (H, W) to `uint8` of shape (size, size)."""
+        """Resize grey `uint8` of shape (H, W) to `uint8` of shape (size, size), by `resize_mode`."""
         image, size = Image.fromarray(grey), self.size
         width, height = image.size
-        filter_ = _RESAMPLING[self.interpolation]
+        resampling = _RESAMPLING[self.interpolation]
         if self.resize_mode == "squash":
-            return np.array(_resized(image, (size, size), filter_))
+            return np.array(_resized(image, (size, size), resampling))
         if self.resize_mode == "pad":
             scale = size / max(width, height)
-            image = _resized(image, (max(1, round(width * scale)), max(1, round(height * scale))), filter_)
+            image = _resized(image, (max(1, round(width * scale)), max(1, round(height * scale))), resampling)
             canvas = Image.new("L", (size, size))
             canvas.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
             return np.array(canvas)
-        # As torchvision's Resize and CenterCrop: the longer side is cut to whole pixels, the offset rounded.
+        # Like torchvision's Resize and CenterCrop: the longer side is truncated to whole pixels, the offset is rounded.
         short = min(width, height)
-        image = _resized(image, (int(self.resize * width / short), int(self.resize * height / short)), filter_)
+        image = _resized(image, (int(self.resize * width / short), int(self.resize * height / short)), resampling)
         left, top = round((image.width - size) / 2), round((image.height - size) / 2)
         return np.array(image.crop((left, top, left + size, top + size)))
 
     def normalise(self, grey: np.ndarray) -> np.ndarray:
-        """`uint8` of shape (B, S, S) to `float32` of shape (B, 3, S, S): 0..1, then (x - mean) / std."""
+        """Normalise `uint8` (B, S, S) to `float32` (B, 3, S, S): scale x to 0..1, then (x - mean) / std."""
         scale, shift = self.affine()
         return grey[:, None].astype(np.float32) * scale[:, None, None] + shift[:, None, None]
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
-        """`scale` and `shift` of shape (3,), `float32`, with `input = grey * scale + shift` for grey in 0..255."""
+        """Return `scale` and `shift`, `float32` (3,): the normalised input is `grey * scale + shift`, grey 0..255."""
         std = np.asarray(self.std, dtype=np.float64)
         scale = 1.0 / (255.0 * std)
         shift = -np.asarray(self.mean, dtype=np.float64) / std

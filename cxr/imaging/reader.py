@@ -1,4 +1,4 @@
-"""The one way from the bytes of an image to the raster a network sees: training, evaluation and serving use it."""
+"""Reading of images for training, evaluation and serving: from bytes to the raster that a network sees."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ class ReadImage:
 
 @dataclass(frozen=True)
 class ImageReader:
-    """Decodes images and fits them to the input of a network. Thread-safe: Pillow decodes outside Python's lock.
+    """Decodes images and resizes them to the input of a network. Thread-safe; Pillow releases the GIL while decoding.
 
     Attributes:
         spec: the input of the network.
@@ -35,7 +35,7 @@ class ImageReader:
     max_pixels: int = MAX_PIXELS
 
     def read(self, data: bytes) -> ReadImage:
-        """Decode an image and judge its plausibility; raises `ImageError` if it cannot be decoded."""
+        """Decode an image and check its plausibility; raises `ImageError` if it cannot be decoded."""
         image = decode_image(data, self.max_pixels)
         return ReadImage(self.spec.to_raster(image.grey), tuple(implausible(image)))
 

@@ -1,5 +1,5 @@
-"""The schema of `params.yaml`, its loading, and the classes it names.
+"""The schema of `params.yaml`, the loader, and construction of the classes that settings name.
 
-`schema` says what is allowed, `load` merges file, profile and overrides, `instantiate` builds `_target_` objects from
-an allowed list of packages. Imports `common` and `errors`; torch only inside `instantiate`, where an object is built.
+`schema` defines types and ranges, `load` merges file, profile and overrides, `instantiate` builds `_target_` objects
+from an allowlist of packages. Imports only `errors`; torch is imported inside `instantiate`, when an object is built.
 """

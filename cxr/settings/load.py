@@ -1,23 +1,25 @@
-"""Settings: `params.yaml`, a profile and overrides, merged, typed and checked before any data is read.
+"""Loading of settings: `params.yaml`, a profile and overrides, merged and checked before any data is read.
 
-`load` is the one way in. Unknown keys, wrong types and impossible values are refused with a `CxrError` that
-names the key and, where there is one, the nearest valid name.
+Unknown keys, wrong types and values out of range raise `CxrError`, which names the key and, if there is one, the
+closest valid name.
 """
 
 import difflib
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from cxr.errors import CxrError
 from cxr.settings.schema import RENAMED, Section, Settings, Target
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but with `1e-4` a number, as in YAML 1.2."""
+    """PyYAML's YAML 1.1, except that `1e-4` is a number, as in YAML 1.2."""
 
 
 _Loader.add_implicit_resolver(
@@ -28,7 +30,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """Parse YAML; a `CxrError` names `where` the text came from and the line that is wrong."""
+    """Parse YAML; errors name the line and `where` the text comes from."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
@@ -38,7 +40,7 @@ def read_yaml(text: str, where: str) -> Any:
 
 
 def read_file(path: str | Path) -> dict:
-    """Read a settings file, which must be a mapping."""
+    """Read a settings file, which must hold a mapping."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -47,112 +49,108 @@ def read_file(path: str | Path) -> dict:
         raise CxrError(f"settings file {path}: not UTF-8 text; give a YAML file as -P params=FILE") from None
     values = read_yaml(text, str(path))
     if not isinstance(values, dict):
-        raise CxrError(f"settings file {path}: holds {type(values).__name__}, needed is a mapping of settings")
+        raise CxrError(f"settings file {path}: expected a mapping of settings, got {type(values).__name__}")
     return values
 
 
 def load_settings(params: str | Path, profile: str = "", overrides: dict[str, str] | None = None) -> Settings:
-    """Read `params`, lay the profile over it, then the overrides (`{"train.epochs": "10"}`), and check all."""
+    """Load the file `params`, apply a profile, then overrides (`{"train.epochs": "10"}`), and check the result."""
     values = read_file(params)
     profiles = values.pop("profiles", None) or {}
     if profile:
         if profile not in profiles:
-            raise CxrError(f"profile {profile!r} is not in {params}; {_allowed(profile, profiles)}")
+            raise CxrError(f"unknown profile {profile!r} of {params}; {_suggestion(profile, profiles)}")
         values = merge(values, profiles[profile] or {})
     return resolve(values, overrides)
 
 
 def resolve(values: dict, overrides: dict[str, str] | None = None) -> Settings:
-    """Lay overrides over a whole set of values (as `Settings.to_dict` gives it) and check all."""
+    """Apply overrides to a complete set of values (see `Settings.to_dict`) and check the result."""
     for key, text in (overrides or {}).items():
         values = merge(values, _nested(key, text))
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise CxrError("; ".join(_explain(e) for e in error.errors())) from None
+        raise CxrError("; ".join(_explain(details) for details in error.errors())) from None
 
 
 def merge(base: dict, over: dict) -> dict:
-    """`base` with the values of `over` in their places, mapping by mapping; neither is changed."""
+    """Return `base` with the values of `over`, merged recursively; neither argument is changed."""
     merged = dict(base)
     for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else value
+        both_mappings = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both_mappings else value
     return merged
 
 
 def known_keys(section: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
-    """Every dotted key there is, sections and `_target_` arguments left out."""
-    found = []
+    """List the dotted keys of all settings, without sections and the arguments of `_target_` classes."""
+    keys = []
     for name, field in section.model_fields.items():
-        dotted = prefix + (field.alias or name)
+        key = prefix + (field.alias or name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            found += known_keys(field.annotation, dotted + ".")
+            keys += known_keys(field.annotation, key + ".")
         else:
-            found.append(dotted)
-    return found
+            keys.append(key)
+    return keys
 
 
 def _nested(key: str, text: str) -> dict:
-    """`train.epochs`, `10` to `{"train": {"epochs": 10}}`; the key must exist."""
-    known = known_keys()
-    parts = key.split(".")
-    owner = next((k for k in known if key == k or key.startswith(k + ".")), None)
-    if owner is None or (owner != key and not _holds_target(owner)):
+    """Turn `train.epochs` and `10` into `{"train": {"epochs": 10}}`; the key must exist."""
+    setting = next((known for known in known_keys() if key == known or key.startswith(known + ".")), None)
+    if setting is None or (setting != key and not _is_target(setting)):
         raise CxrError(_unknown(key))
-    value: Any = text if _is_text(owner) and owner == key else read_yaml(text, f"setting {key}")
-    if owner == key and text.strip().lower() in ("", "null"):
+    value: Any = text if setting == key and _is_text(setting) else read_yaml(text, f"setting {key}")
+    if setting == key and text.strip().lower() in ("", "null"):
         value = None
-    for part in reversed(parts):
-        value = {part: value}
+    for name in reversed(key.split(".")):
+        value = {name: value}
     return value
 
 
 def _annotation(key: str) -> Any:
-    section: type[BaseModel] = Settings
-    *path, last = key.split(".")
-    for part in path:
-        section = section.model_fields[part].annotation
-    return next(f for name, f in section.model_fields.items() if (f.alias or name) == last).annotation
+    """Type of the setting with this dotted key."""
+    annotation: Any = Settings
+    for name in key.split("."):
+        fields = {field.alias or attribute: field for attribute, field in annotation.model_fields.items()}
+        annotation = fields[name].annotation
+    return annotation
 
 
-def _holds_target(key: str) -> bool:
+def _is_target(key: str) -> bool:
     return _annotation(key) in (Target, Target | None)
 
 
 def _is_text(key: str) -> bool:
-    """True where the setting is any text, so that `-P data.path=2024` stays a name."""
+    """Whether the setting is free text, so that overrides are not parsed as YAML: `-P data.path=2024` is a name."""
     annotation = _annotation(key)
-    return annotation is str or (getattr(annotation, "__args__", None) and str in _bare(annotation))
-
-
-def _bare(annotation: Any) -> list:
-    return [getattr(a, "__origin__", a) for a in annotation.__args__]
+    alternatives = [getattr(kind, "__origin__", kind) for kind in getattr(annotation, "__args__", ())]
+    return annotation is str or str in alternatives
 
 
 def _unknown(key: str) -> str:
     if key in RENAMED:
-        return f"setting {key!r} is now called {RENAMED[key]!r}"
-    return f"unknown setting {key!r}; {_allowed(key, known_keys())}"
+        return f"setting {key!r} was renamed; use {RENAMED[key]!r}"
+    return f"unknown setting {key!r}; {_suggestion(key, known_keys())}"
 
 
-def _allowed(name: str, known) -> str:
+def _suggestion(name: str, known: Collection[str]) -> str:
+    """Name the closest of the known names, or all of them."""
+    last = name.rsplit(".", maxsplit=1)[-1]
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    last = [k for k in known if k.split(".")[-1] == name.split(".")[-1]]
-    if near or last:
-        return f"did you mean {(near or last)[0]!r}?"
-    return f"known: {', '.join(sorted(known))}"
+    near = near or [other for other in known if other.split(".")[-1] == last]
+    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(known))}"
 
 
-def _explain(error: dict) -> str:
-    """One of pydantic's findings as one line."""
-    path = [str(part) for part in error["loc"] if not str(part).startswith(("literal", "constrained", "function"))]
-    key = ".".join(p for p in path if p not in ("int", "float", "str", "Target", "list"))
-    seen = error["input"]
+def _explain(error: ErrorDetails) -> str:
+    """Turn a validation error of pydantic into one line."""
+    path = [str(step) for step in error["loc"] if not str(step).startswith(("literal", "constrained", "function"))]
+    key = ".".join(step for step in path if step not in ("int", "float", "str", "Target", "list"))
+    value = error["input"]
     if error["type"] == "extra_forbidden":
         return _unknown(key)
     if error["type"] == "missing":
         return f"setting {key!r} is missing; add it, or start from the params.yaml of this project"
     message = error["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-    shown = "" if isinstance(seen, dict) else f" = {seen!r}"
+    shown = "" if isinstance(value, dict) else f" = {value!r}"
     return f"setting {key}{shown}: {message}"

@@ -1,17 +1,17 @@
-"""The schema of `params.yaml`: every section with the type and range of its keys.
+"""The schema of `params.yaml`: types and ranges of all keys. Units and reasons are in the comments of that file.
 
 `cxr.settings.load` reads the file and checks it against this schema.
 """
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 ALLOWED_PACKAGES = ("torch.", "torchvision.", "torchmetrics.")
-TARGET_KEY = "_target_"
-# Settings that changed their name, by the old one: they are refused with the new one.
+TARGET_KEY: Final = "_target_"
+# Old names of renamed settings and their new names, for the error message.
 RENAMED = {
     "model.fit": "model.resize_mode",
     "serving.far_share": "serving.ood_share",
@@ -26,30 +26,33 @@ Workers = Literal["auto"] | Annotated[int, Field(ge=0)]
 
 
 class Section(BaseModel):
-    """A mapping of settings: strict types, no keys but its own."""
+    """A mapping of settings with strict types and no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Target(BaseModel):
-    """A class by its full name (`_target_`) and the keyword arguments to build it with."""
+    """A class, given by its full name (`_target_`), and the keyword arguments to build it with."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, populate_by_name=True)
     target: str = Field(alias=TARGET_KEY)
 
     @field_validator("target")
     @classmethod
-    def _allowed(cls, name: str) -> str:
+    def _check_package(cls, name: str) -> str:
         if not name.startswith(ALLOWED_PACKAGES) or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", name):
-            raise ValueError(f"only classes under {', '.join(p + '*' for p in ALLOWED_PACKAGES)} can be named")
+            raise ValueError(f"expected a class of {', '.join(package + '*' for package in ALLOWED_PACKAGES)}")
         return name
 
     @property
     def arguments(self) -> dict[str, Any]:
+        """The keyword arguments."""
         return dict(self.model_extra or {})
 
 
 class DataSettings(Section):
+    """Section `data`: the dataset, its splits and its checks."""
+
     path: str = Field(min_length=1)
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
     cache_dir: str | None
@@ -63,13 +66,15 @@ class DataSettings(Section):
     sample_images: int = Field(ge=30, le=5000)
 
     @model_validator(mode="after")
-    def _something_left(self):
+    def _check_training_share(self):
         if self.val_size + self.test_size >= 0.9:
             raise ValueError("val_size and test_size together must leave at least 0.1 for training")
         return self
 
 
 class ModelSettings(Section):
+    """Section `model`: the backbone, its pretrained weights and its input."""
+
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     weights: str = Field(min_length=1)
     input_size: Annotated[int, Field(ge=16, le=2048)] | None
@@ -77,6 +82,8 @@ class ModelSettings(Section):
 
 
 class AugmentSettings(Section):
+    """Section `augment`: random changes of training images."""
+
     flip: bool
     crop_scale: list[Annotated[float, Field(ge=0.05, le=1)]] = Field(min_length=2, max_length=2)
     rotate: float = Field(ge=0, le=180)
@@ -86,19 +93,21 @@ class AugmentSettings(Section):
     gamma: float = Field(ge=0, le=2)
 
     @model_validator(mode="after")
-    def _ordered(self):
+    def _check_order(self):
         if self.crop_scale[0] > self.crop_scale[1]:
-            raise ValueError(f"crop_scale {self.crop_scale}: the smaller share comes first")
+            raise ValueError(f"crop_scale {self.crop_scale}: expected the smaller share first")
         return self
 
     @property
     def off(self) -> bool:
-        """True where nothing is drawn and training sees exactly what evaluation sees."""
+        """Whether training sees the images exactly as evaluation does."""
         strengths = (self.rotate, self.translate, self.brightness, self.contrast, self.gamma)
         return not self.flip and self.crop_scale[0] == 1.0 and not any(strengths)
 
 
 class TrainingSettings(Section):
+    """Section `train`: a new head on the frozen backbone."""
+
     epochs: Positive
     batch_size: Positive
     patience: Positive
@@ -116,15 +125,21 @@ class TrainingSettings(Section):
 
 
 class FinetuneSettings(TrainingSettings):
+    """Section `finetune`: further training of the head and of the last feature blocks."""
+
     unfreeze: Literal["all"] | Annotated[int, Field(ge=0)]
 
 
 class CalibrationSettings(Section):
+    """Section `calibration`: temperature and operating points, from validation."""
+
     temperature: Literal["fitted", "none"]
     min_sensitivity: Share
 
 
 class EvaluateSettings(Section):
+    """Section `evaluate`: scores and figures on the test split."""
+
     batch_size: Positive
     metric: Target
     prevalences: list[Share]
@@ -134,6 +149,8 @@ class EvaluateSettings(Section):
 
 
 class MinimumSettings(Section):
+    """Section `registry.gate.minimum`: lowest scores with which a version can become champion; None: no limit."""
+
     accuracy: Unit | None
     balanced_accuracy: Unit | None
     macro_f1: Unit | None
@@ -143,34 +160,42 @@ class MinimumSettings(Section):
 
 
 class GateSettings(Section):
+    """Section `registry.gate`: conditions under which a version becomes champion."""
+
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "auc_pneumonia", "sensitivity", "specificity"]
     margin: Unit
     minimum: MinimumSettings
 
 
 class RegistrySettings(Section):
+    """Section `registry`: the registered model."""
+
     name: str = Field(pattern=r"^[\w .-]+$")
     register_model: bool = Field(alias="register")
     gate: GateSettings
 
 
 class ServingSettings(Section):
+    """Section `serving`: decisions, abstention and limits of a served model."""
+
     operating_point: Literal["argmax", "youden", "sensitive"]
     abstain: list[Unit] = Field(min_length=2, max_length=2)
     ood_share: float = Field(gt=0, lt=0.5)
     ood_images: int = Field(ge=10)
     max_bytes: int = Field(ge=1000)
-    max_pixels: int = Field(ge=10_000, le=178_956_970)  # above, Pillow refuses by itself
+    max_pixels: int = Field(ge=10_000, le=178_956_970)  # Pillow refuses larger images itself
     max_images: Positive
 
     @model_validator(mode="after")
-    def _ordered(self):
+    def _check_order(self):
         if self.abstain[0] > self.abstain[1]:
-            raise ValueError(f"abstain {self.abstain}: the smaller probability comes first")
+            raise ValueError(f"abstain {self.abstain}: expected the smaller probability first")
         return self
 
 
 class CacheSettings(Section):
+    """Section `cache`: the disk cache of rasters and features."""
+
     dir: str | None
     max_gb: float = Field(ge=0)
     decoded: bool
@@ -179,7 +204,7 @@ class CacheSettings(Section):
 
 
 class Settings(Section):
-    """All settings of a run. Attribute names are the keys of `params.yaml`."""
+    """All settings of a run. Attributes are named like the keys of `params.yaml`."""
 
     seed: int = Field(ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda", "mps"]
@@ -197,8 +222,9 @@ class Settings(Section):
     serving: ServingSettings
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values under the keys of `params.yaml`."""
+        """Return plain values under the keys of `params.yaml`."""
         return self.model_dump(by_alias=True)
 
     def to_yaml(self) -> str:
+        """Return the settings as YAML, which `cxr.settings.load` reads back."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)

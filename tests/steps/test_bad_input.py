@@ -1,4 +1,4 @@
-"""What users get wrong: one clear line, exit status 1, a run marked FAILED, and nothing lost."""
+"""Errors of users end in one clear line, exit status 1 and a run marked FAILED; nothing is lost."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from PIL import Image
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """A small set in the official layout: six patients of each class."""
+    """A small dataset in the official layout: six patients of each class."""
     root = tmp_path / "set"
     for number in range(18):
         label = ("normal", "bacteria", "virus")[number % 3]
@@ -23,43 +23,43 @@ def folder(tmp_path) -> Path:
     return root
 
 
-def test_no_such_folder(refused, tmp_path):
-    assert "does not exist; give a folder, a .zip" in refused("prepare_split", data_path=tmp_path / "none")
+def test_a_missing_folder_is_refused(refused, tmp_path):
+    assert "does not exist; expected a folder, a .zip" in refused("prepare_split", data_path=tmp_path / "none")
 
 
-def test_a_folder_without_images(refused, tmp_path):
+def test_a_folder_without_images_is_refused(refused, tmp_path):
     assert "holds no X-rays in a known layout" in refused("prepare_split", data_path=tmp_path)
 
 
-def test_a_class_without_images(refused, folder):
+def test_a_class_without_images_is_refused(refused, folder):
     shutil.rmtree(folder / "train/NORMAL")
     assert "has no images of normal (seen: 6 bacteria, 6 virus)" in refused("prepare_split", data_path=folder)
 
 
-def test_a_class_without_patients_in_a_part(refused, folder):
+def test_a_split_without_a_class_is_refused(refused, folder):
     line = refused("prepare_split", data_path=folder, data__val_size=0.01)
-    assert "the val part would have no images of" in line
+    assert "the val split would have no images of" in line
 
 
-def test_too_many_unreadable_images(refused, folder):
+def test_too_many_unreadable_images_are_refused(refused, folder):
     (folder / "train/NORMAL/IM-90-1.jpeg").write_text("text")
     (folder / "train/NORMAL/IM-91-1.jpeg").write_bytes(b"")
     line = refused("prepare_split", data_path=folder)
-    assert "2 of 20 images cannot be read, allowed is a share of 0.01" in line
+    assert "2 of 20 images cannot be read, more than data.max_unreadable=0.01 allows" in line
     assert "IM-91-1.jpeg: the file is empty (0 bytes)" in line
 
 
-def test_a_zip_that_would_leave_its_folder(refused, tmp_path):
+def test_a_zip_with_members_outside_its_folder_is_refused(refused, tmp_path):
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as packed:
         packed.writestr("../evil.jpeg", b"")
     line = refused("prepare_split", data_path=tmp_path / "evil.zip", data__cache_dir=tmp_path / "cache")
-    assert "would leave the folder; this archive is not trusted" in line
+    assert "lies outside the target folder; do not trust this archive" in line
 
 
-def test_a_zip_that_is_cut_off(refused, tmp_path):
+def test_a_truncated_zip_is_refused(refused, tmp_path):
     (tmp_path / "cut.zip").write_bytes(b"PK\x03\x04 and no end")
     line = refused("prepare_split", data_path=tmp_path / "cut.zip", data__cache_dir=tmp_path / "cache")
-    assert "is no zip archive, or cut off or damaged" in line
+    assert "is not a zip archive, or is truncated or damaged" in line
 
 
 @pytest.mark.parametrize(
@@ -68,39 +68,39 @@ def test_a_zip_that_is_cut_off(refused, tmp_path):
         ({"train__epoch": 3}, "unknown setting 'train.epoch'; did you mean 'train.epochs'"),
         ({"train__epochs": "many"}, "setting train.epochs = 'many'"),
         ({"train__epochs": 0}, "setting train.epochs = 0"),
-        ({"train__optimizer___target_": "os.system"}, "only classes under torch."),
+        ({"train__optimizer___target_": "os.system"}, "expected a class of torch."),
         ({"train__optimizer___target_": "torch.optim.Adamm"}, "did you mean torch.optim.Adam"),
         ({"profile": "gpu"}, "gpu"),
         ({"params": "none.yaml"}, "none.yaml"),
         ({"epoch": 3}, "unknown parameter 'epoch'; did you mean 'epochs'"),
     ],
 )
-def test_settings(refused, given, words):
+def test_invalid_settings_are_refused(refused, given, words):
     given = {name.replace("optimizer___target_", "optimizer._target_"): value for name, value in given.items()}
     assert words in refused("train", **given)
 
 
-def test_a_setting_of_an_earlier_step(refused):
+def test_a_setting_of_an_earlier_step_is_refused(refused):
     assert "setting data.val_size belongs to prepare_split" in refused("train", data__val_size=0.3)
 
 
 @pytest.mark.parametrize(
     "step, parameter", [("train", "split_run_id"), ("finetune", "train_run_id"), ("evaluate", "run_id")]
 )
-def test_a_run_that_is_not_there_or_of_the_wrong_kind(refused, workflow, step, parameter):
+def test_a_missing_run_or_one_of_another_step_is_refused(refused, workflow, step, parameter):
     assert "no run with this ID in" in refused(step, **{parameter: "0" * 32})
     other = workflow.first("evaluate").info.run_id
     assert f"{parameter}={other}: expected a run of " in (line := refused(step, **{parameter: other}))
     assert "got a run of 'evaluate'" in line
 
 
-def test_a_run_that_failed(refused, workflow, tmp_path):
+def test_a_failed_run_is_refused(refused, workflow, tmp_path):
     refused("prepare_split", data_path=tmp_path)
     failed = workflow.runs("prepare_split", "FAILED")[0].info.run_id
     assert "expected a finished run, got one that is FAILED" in refused("train", split_run_id=failed)
 
 
-def test_nothing_to_start_from(refused, workflow, monkeypatch):
+def test_a_step_without_an_earlier_run_is_refused(refused, workflow, monkeypatch):
     empty = workflow.client.get_experiment_by_name("empty")
     other = empty.experiment_id if empty else workflow.client.create_experiment("empty")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", other)
@@ -113,26 +113,27 @@ def bundle_of(workflow, tmp_path) -> Path:
     return Path(shutil.copytree(workflow.artifact(workflow.first("train"), "bundle"), tmp_path / "bundle"))
 
 
-def test_a_bundle_with_other_classes(refused, workflow, tmp_path):
-    made = bundle_of(workflow, tmp_path)
-    values = json.loads((made / "config.json").read_text())
-    (made / "config.json").write_text(json.dumps({**values, "classes": ["normal", "virus", "bacteria"]}))
-    line = refused("evaluate", bundle=made)
-    assert "the bundle knows the classes normal, virus, bacteria, the split has normal, bacteria, virus" in line
+def test_a_bundle_with_other_classes_is_refused(refused, workflow, tmp_path):
+    bundle = bundle_of(workflow, tmp_path)
+    values = json.loads((bundle / "config.json").read_text())
+    (bundle / "config.json").write_text(json.dumps({**values, "classes": ["normal", "virus", "bacteria"]}))
+    line = refused("evaluate", bundle=bundle)
+    assert "the bundle has the classes normal, virus, bacteria, the split has normal, bacteria, virus" in line
 
 
-def test_a_bundle_that_is_cut_in_half(refused, workflow, tmp_path):
-    made = bundle_of(workflow, tmp_path)
-    (made / "model.pt").write_bytes((made / "model.pt").read_bytes()[:1000])
-    assert "model.pt is not the one that config.json names (cut off or exchanged)" in refused("evaluate", bundle=made)
+def test_a_truncated_bundle_is_refused(refused, workflow, tmp_path):
+    bundle = bundle_of(workflow, tmp_path)
+    (bundle / "model.pt").write_bytes((bundle / "model.pt").read_bytes()[:1000])
+    line = refused("evaluate", bundle=bundle)
+    assert "model.pt is not the one that config.json names (truncated or replaced)" in line
 
 
-def test_a_bundle_and_a_run(refused, workflow, tmp_path):
+def test_a_bundle_and_a_run_together_are_refused(refused, workflow, tmp_path):
     line = refused("evaluate", bundle=tmp_path, run_id=workflow.first("train").info.run_id)
     assert "run_id and bundle are both given; give one of them" in line
 
 
-def test_a_checkpoint_that_is_cut_in_half(refused, workflow):
+def test_a_truncated_checkpoint_is_refused_and_its_run_unchanged(refused, workflow):
     train = workflow.first("train")
     file = workflow.folder / "artifacts" / train.info.run_id / "artifacts/checkpoint/last.pt"
     whole = file.read_bytes()
@@ -142,26 +143,26 @@ def test_a_checkpoint_that_is_cut_in_half(refused, workflow):
     finally:
         file.write_bytes(whole)
     assert "is damaged" in line
-    assert "train anew, without resume" in line
+    assert "train from scratch, without resume" in line
     assert workflow.client.get_run(train.info.run_id).info.status == "FINISHED"
 
 
-def test_a_training_with_other_settings_is_not_resumed(refused, workflow):
+def test_training_is_not_resumed_with_other_settings(refused, workflow):
     line = refused("train", resume=workflow.first("train").info.run_id, train__epochs=9, model__input_size=64)
-    assert "its settings are not those of this command" in line
+    assert "its settings differ from those of this command" in line
 
 
-def test_an_architecture_without_a_head(refused):
+def test_an_architecture_without_a_known_head_is_refused(refused):
     assert "its head was not found" in refused("train", model__name="squeezenet1_0", model__weights="none")
 
 
-def test_an_output_folder_that_cannot_be_written(refused, tmp_path):
+def test_an_output_folder_that_cannot_be_written_is_refused(refused, tmp_path):
     (tmp_path / "file").write_text("")
     line = refused("evaluate", out=tmp_path / "file/out", registry__register="false")
-    assert "name a folder that can be written" in line
+    assert "give a folder that can be written to" in line
 
 
-def test_a_store_that_cannot_be_used(refused, monkeypatch):
+def test_an_unusable_store_is_refused(refused, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/none/mlflow.db")
     mlflow.set_tracking_uri("sqlite:////proc/none/mlflow.db")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")

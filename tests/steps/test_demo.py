@@ -75,7 +75,7 @@ def test_upload_result_and_rejection(page, browser, tmp_path):
     assert browser.find_element("css selector", ".seen img").get_attribute("src") != hot
 
     browser.find_element("id", "sample-no-xray").click()
-    wait_for(lambda: "a colour picture" in answer(browser), 20)
+    wait_for(lambda: "a colour image" in answer(browser), 20)
     assert answer(browser).startswith("For a person to decide")
 
     (tmp_path / "text.jpeg").write_text("no picture")

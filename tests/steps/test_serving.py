@@ -78,7 +78,7 @@ JSON = "application/json"
 @pytest.mark.parametrize(
     ("body", "kind", "words"),
     [
-        (json.dumps({"dataframe_split": {"columns": ["image"], "data": [[BAD]]}}), JSON, "row 0: not a picture in"),
+        (json.dumps({"dataframe_split": {"columns": ["image"], "data": [[BAD]]}}), JSON, "row 0: not an image in"),
         (json.dumps({"dataframe_records": [{"image": ""}]}), JSON, "row 0: the file is empty"),
         (json.dumps({"dataframe_records": [{"image": None}]}), JSON, "row 0: no image"),
         (json.dumps({"dataframe_records": [{"image": BAD}] * 65}), JSON, "65 images in one request; at most 64"),
@@ -96,7 +96,7 @@ JSON = "application/json"
         ('{"dataframe_split": {"columns": ["' + PATIENT, JSON, "no table of images"),
         (b"\xff\xfe" + PATIENT.encode(), JSON, "no table of images"),
         ("[" * 100_000, JSON, "no table of images"),
-        (f"image\n{BAD}\n", "text/csv", "row 0: not a picture"),
+        (f"image\n{BAD}\n", "text/csv", "row 0: not an image"),
         (f"{PATIENT}\n1\n", "text/csv", "expected a column 'image' with"),
         (b"\xff\xfe" + PATIENT.encode(), "text/csv", "no table of images"),
     ],

@@ -1,4 +1,4 @@
-"""Archives that nobody vouches for: unpacked once and whole, or refused and nothing left."""
+"""Untrusted archives are unpacked once and completely, or refused without leaving files."""
 
 import stat
 import zipfile
@@ -22,11 +22,11 @@ def test_images_are_unpacked_once(tmp_path, monkeypatch):
     assert [f.relative_to(folder).as_posix() for f in folder.rglob("*.jpeg")] == ["train/NORMAL/x.jpeg"]
     assert not list(folder.rglob("readme.txt"))
     assert digest == archive.sha256_of(file)
-    monkeypatch.setattr(zipfile, "ZipFile", None)  # a second time, the archive is not even opened
+    monkeypatch.setattr(zipfile, "ZipFile", None)  # the second time, the archive is not opened
     assert archive.unpack(file, tmp_path / "cache") == (folder, digest)
 
 
-def test_an_unpacking_that_was_cut_off_is_done_again(tmp_path):
+def test_interrupted_unpacking_is_repeated(tmp_path):
     file = zipped(tmp_path / "a.zip", {"NORMAL/x.jpeg": b"1"})
     folder, _ = archive.unpack(file, tmp_path / "cache")
     (folder / archive.DONE).unlink()
@@ -36,9 +36,9 @@ def test_an_unpacking_that_was_cut_off_is_done_again(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../x.jpeg", "/x.jpeg", "a/../../x.jpeg", "..\\x.jpeg", "C:\\x.jpeg"])
-def test_no_member_leaves_the_folder(tmp_path, name):
+def test_members_outside_the_target_folder_are_refused(tmp_path, name):
     file = zipped(tmp_path / "a.zip", {"NORMAL/ok.jpeg": b"1", name: b"evil"})
-    with pytest.raises(CxrError, match="would leave the folder; this archive is not trusted"):
+    with pytest.raises(CxrError, match="lies outside the target folder; do not trust this archive"):
         archive.unpack(file, tmp_path / "deep/cache")
     assert not list(tmp_path.rglob("x.jpeg"))
     assert not list((tmp_path / "deep/cache").iterdir())
@@ -53,21 +53,21 @@ def test_links_are_refused(tmp_path):
         archive.unpack(tmp_path / "a.zip", tmp_path / "cache")
 
 
-def test_a_bomb_is_refused(tmp_path):
+def test_a_zip_bomb_is_refused(tmp_path):
     file = zipped(tmp_path / "a.zip", {"NORMAL/x.jpeg": bytes(5_000_000)})
-    with pytest.raises(CxrError, match="out of proportion"):
+    with pytest.raises(CxrError, match="would unpack to 5,000,000 bytes; expected at most"):
         archive.unpack(file, tmp_path / "cache")
 
 
-def test_an_archive_that_is_cut_off_leaves_nothing(tmp_path):
+def test_a_truncated_archive_leaves_no_files(tmp_path):
     file = zipped(tmp_path / "a.zip", {f"NORMAL/{i}.jpeg": bytes(range(256)) for i in range(20)})
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(CxrError, match=r"cut off or damaged .*fetch it again"):
+    with pytest.raises(CxrError, match=r"is truncated or damaged .*download it again"):
         archive.unpack(file, tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_a_damaged_member_leaves_nothing(tmp_path):
+def test_a_damaged_member_leaves_no_files(tmp_path):
     file = zipped(tmp_path / "a.zip", {"NORMAL/x.jpeg": bytes(range(256)) * 9})
     content = bytearray(file.read_bytes())
     content[60:70] = bytes(10)
@@ -77,6 +77,6 @@ def test_a_damaged_member_leaves_nothing(tmp_path):
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_a_zip_without_images(tmp_path):
+def test_a_zip_without_images_is_refused(tmp_path):
     with pytest.raises(CxrError, match="holds no images"):
         archive.unpack(zipped(tmp_path / "a.zip", {"readme.txt": b"3"}), tmp_path / "cache")

@@ -1,8 +1,8 @@
-"""What folders and names say, in every layout in which the set is found."""
+"""Class, patient and official split are read from folder and file names in every known layout."""
 
 import pytest
 
-from cxr.datasets.layouts import Found, scan
+from cxr.datasets.layouts import ListedImage, scan
 from cxr.errors import CxrError
 
 OFFICIAL = [
@@ -22,48 +22,48 @@ def touch(root, paths):
     return root
 
 
-def by_path(found: list[Found]) -> dict[str, Found]:
-    return {item.path: item for item in found}
+def by_path(images: list[ListedImage]) -> dict[str, ListedImage]:
+    return {image.path: image for image in images}
 
 
-def test_the_official_layout(tmp_path):
-    found = by_path(scan(touch(tmp_path, OFFICIAL)))
-    assert set(found) == set(OFFICIAL)
-    assert [found[p].label for p in OFFICIAL] == ["normal", "normal", "bacteria", "virus", "virus", "virus"]
-    assert [found[p].part for p in OFFICIAL] == ["train"] * 4 + ["test"] * 2
-    # One number space for bacteria and virus: this is one child.
-    assert found[OFFICIAL[2]].patient == found[OFFICIAL[3]].patient == "person12"
-    assert found[OFFICIAL[5]].patient == "person1180"
+def test_the_official_layout_is_read(tmp_path):
+    images = by_path(scan(touch(tmp_path, OFFICIAL)))
+    assert set(images) == set(OFFICIAL)
+    assert [images[path].label for path in OFFICIAL] == ["normal", "normal", "bacteria", "virus", "virus", "virus"]
+    assert [images[path].official_split for path in OFFICIAL] == ["train"] * 4 + ["test"] * 2
+    # Bacteria and virus share the numbers of patients, so this is one child.
+    assert images[OFFICIAL[2]].patient == images[OFFICIAL[3]].patient == "person12"
+    assert images[OFFICIAL[5]].patient == "person1180"
 
 
-def test_the_same_normal_number_is_one_child(tmp_path):
+def test_normal_images_with_the_same_number_are_of_one_patient(tmp_path):
     names = ["NORMAL/IM-0115-0001.jpeg", "NORMAL/NORMAL2-IM-0115-0001.jpeg"]
-    found = scan(touch(tmp_path, [*names, "PNEUMONIA/person1_bacteria_1.jpeg", "PNEUMONIA/person2_virus_1.jpeg"]))
-    assert len({item.patient for item in found if item.label == "normal"}) == 1
+    images = scan(touch(tmp_path, [*names, "PNEUMONIA/person1_bacteria_1.jpeg", "PNEUMONIA/person2_virus_1.jpeg"]))
+    assert len({image.patient for image in images if image.label == "normal"}) == 1
 
 
-def test_later_versions_name_class_patient_and_image(tmp_path):
+def test_names_of_later_versions_are_read(tmp_path):
     names = ["BACTERIA-1083680-0012.jpeg", "NORMAL-28501-0001.jpeg", "VIRUS-99-0001.jpeg", "VIRUS-99-0002.jpeg"]
-    found = scan(touch(tmp_path, [f"train/x/{name}" for name in names]))
-    assert [item.label for item in found] == ["bacteria", "normal", "virus", "virus"]
-    assert found[2].patient == found[3].patient
-    assert found[0].patient != found[1].patient
+    images = scan(touch(tmp_path, [f"train/x/{name}" for name in names]))
+    assert [image.label for image in images] == ["bacteria", "normal", "virus", "virus"]
+    assert images[2].patient == images[3].patient
+    assert images[0].patient != images[1].patient
 
 
-def test_the_kaggle_copy_counts_once(tmp_path):
-    extra = [f"chest_xray/{p}" for p in OFFICIAL] + [f"chest_xray/chest_xray/{p}" for p in OFFICIAL]
-    extra += ["chest_xray/val/NORMAL/NORMAL2-IM-1427-0001.jpeg", "chest_xray/__MACOSX/train/NORMAL/._IM-0115-0001.jpeg"]
-    found = scan(touch(tmp_path, [*extra, "chest_xray/.DS_Store", "chest_xray/train/NORMAL/.DS_Store"]))
-    assert len(found) == len(OFFICIAL) + 1
-    assert not any("chest_xray/chest_xray" in item.path for item in found)
-    # Kaggle cut its `val` out of the training part; their children are in `train` as well.
-    assert next(item for item in found if "1427" in item.path).part == "train"
+def test_the_nested_copy_of_kaggle_is_ignored(tmp_path):
+    paths = [f"{folder}/{path}" for folder in ("chest_xray", "chest_xray/chest_xray") for path in OFFICIAL]
+    paths += ["chest_xray/val/NORMAL/NORMAL2-IM-1427-0001.jpeg", "chest_xray/__MACOSX/train/NORMAL/._IM-0115-0001.jpeg"]
+    images = scan(touch(tmp_path, [*paths, "chest_xray/.DS_Store", "chest_xray/train/NORMAL/.DS_Store"]))
+    assert len(images) == len(OFFICIAL) + 1
+    assert not any("chest_xray/chest_xray" in image.path for image in images)
+    # Kaggle took its `val` from the training split, where other images of the same children remain.
+    assert next(image for image in images if "1427" in image.path).official_split == "train"
 
 
-def test_two_classes_need_no_kind(tmp_path):
+def test_two_classes_do_not_need_the_kind_of_pneumonia(tmp_path):
     root = touch(tmp_path, ["NORMAL/a.png", "PNEUMONIA/b.png"])
-    assert [item.label for item in scan(root, 2)] == ["normal", "pneumonia"]
-    with pytest.raises(CxrError, match=r"neither folder nor name tells bacteria from virus.*data\.classes=2"):
+    assert [image.label for image in scan(root, 2)] == ["normal", "pneumonia"]
+    with pytest.raises(CxrError, match=r"neither folder nor name says bacteria or virus.*data\.classes=2"):
         scan(root, 3)
 
 
@@ -76,17 +76,17 @@ def test_two_classes_need_no_kind(tmp_path):
         (["NORMAL/VIRUS-1-1.jpeg"], "the folder says normal, the name says virus"),
     ],
 )
-def test_folders_that_are_no_data_set(tmp_path, paths, words):
+def test_incomplete_or_inconsistent_folders_are_refused(tmp_path, paths, words):
     with pytest.raises(CxrError, match=words):
         scan(touch(tmp_path, paths))
 
 
-def test_no_such_folder(tmp_path):
-    with pytest.raises(CxrError, match="is no folder; give a folder"):
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(CxrError, match="is not a folder; expected a folder"):
         scan(tmp_path / "none")
 
 
-def test_the_real_set(real_data):
-    found = scan(real_data)
-    assert len(found) == 5216
-    assert len({(item.part, item.patient) for item in found}) == 2635
+def test_the_kermany_dataset_is_read(real_data):
+    images = scan(real_data)
+    assert len(images) == 5216
+    assert len({(image.official_split, image.patient) for image in images}) == 2635

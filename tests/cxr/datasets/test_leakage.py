@@ -1,4 +1,4 @@
-"""What stands in two splits is found and dropped, from training first and from the test part never."""
+"""Duplicates and patients in two splits are found and dropped, from training first and never from the test split."""
 
 import numpy as np
 import pandas as pd
@@ -10,16 +10,20 @@ from cxr.datasets import inspection, leakage
 RNG = np.random.default_rng(0)
 
 
-def picture(number: int) -> np.ndarray:
+def smooth_image(number: int) -> np.ndarray:
     smooth = gaussian_filter(np.random.default_rng(number).standard_normal((64, 64)), 5)
     return np.interp(smooth, (smooth.min(), smooth.max()), (20, 230)).astype(np.uint8)
 
 
 def row(path, split, patient, grey) -> dict:
     return {
-        "path": path, "split": split, "patient": patient, "pixel_hash": str(hash(grey.tobytes())),
-        "phash": inspection.perceptual_hash(grey), "thumbnail": inspection.thumbnail(grey).tobytes(),
-    }  # fmt: skip
+        "path": path,
+        "split": split,
+        "patient": patient,
+        "pixel_hash": str(hash(grey.tobytes())),
+        "phash": inspection.perceptual_hash(grey),
+        "thumbnail": inspection.thumbnail(grey).tobytes(),
+    }
 
 
 def noisy(grey):
@@ -28,27 +32,33 @@ def noisy(grey):
 
 @pytest.fixture
 def table() -> pd.DataFrame:
-    a, b, c, d = (picture(n) for n in range(4))
-    return pd.DataFrame([
-        row("a-train", "train", "p1", a), row("a-test", "test", "p2", a),
-        row("b-val", "val", "p3", b), row("b-test", "test", "p4", noisy(b)),
-        row("c-train", "train", "p5", c), row("c-val", "val", "p6", noisy(c)),
-        row("d-train", "train", "p7", d), row("d-again", "train", "p7", d),
-        *(row(f"{n}", "train", f"q{n}", picture(10 + n)) for n in range(30)),
-    ])  # fmt: skip
+    a, b, c, d = (smooth_image(n) for n in range(4))
+    rows = [
+        row("a-train", "train", "p1", a),
+        row("a-test", "test", "p2", a),
+        row("b-val", "val", "p3", b),
+        row("b-test", "test", "p4", noisy(b)),
+        row("c-train", "train", "p5", c),
+        row("c-val", "val", "p6", noisy(c)),
+        row("d-train", "train", "p7", d),
+        row("d-again", "train", "p7", d),
+    ]
+    return pd.DataFrame(rows + [row(f"{n}", "train", f"q{n}", smooth_image(10 + n)) for n in range(30)])
 
 
-def test_what_crosses_is_dropped_from_training_and_never_from_test(table):
+def test_duplicates_are_dropped_from_training_first_and_never_from_the_test_split(table):
     kept, report = leakage.resolve(table, bits=6)
-    assert {d["path"]: d["why"] for d in report["dropped"]} == {
-        "a-train": "exact duplicate", "b-val": "near duplicate", "c-train": "near duplicate",
-    }  # fmt: skip
+    assert {image["path"]: image["why"] for image in report["dropped"]} == {
+        "a-train": "exact duplicate",
+        "b-val": "near duplicate",
+        "c-train": "near duplicate",
+    }
     assert len(kept) == len(table) - 3
-    again = leakage.resolve(kept, bits=6)[1]
-    assert again["exact"]["across_splits"] == again["near"]["across_splits"] == 0
+    second = leakage.resolve(kept, bits=6)[1]
+    assert second["exact"]["across_splits"] == second["near"]["across_splits"] == 0
 
 
-def test_the_report_counts_inside_and_across(table):
+def test_the_report_counts_duplicates_within_and_across_splits(table):
     report = leakage.resolve(table, bits=6)[1]
     assert report["exact"]["groups"] == 2
     assert report["exact"]["by_split"] == {"inside train": 1, "train-test": 1}
@@ -62,31 +72,31 @@ def test_a_patient_in_two_splits_is_reported(table):
     assert leakage.resolve(table, bits=6)[1]["patients_in_two_splits"] == ["p6"]
 
 
-def test_a_patient_of_the_test_part_is_dropped_from_training(table):
-    """Official parts can share a patient, and DICOM files tell."""
+def test_patients_of_the_test_split_are_dropped_from_training(table):
+    """Official splits can share patients, as patient IDs of DICOM files show."""
     table.loc[table["path"] == "5", "patient"] = "p2"
     kept, report = leakage.resolve(table, bits=6)
     assert "5" not in set(kept["path"]) and "a-test" in set(kept["path"])
-    assert {"path": "5", "split": "train", "why": "patient of the test part"} in report["dropped"]
+    assert {"path": "5", "split": "train", "why": "patient of the test split"} in report["dropped"]
     assert report["patients_in_two_splits"] == []
 
 
-def test_near_hashes_alone_are_not_enough():
-    """Chest X-rays look alike: hashes that agree by chance must not cost an image."""
-    one, other = picture(1), picture(2)
-    rows = pd.DataFrame([row("one", "train", "p1", one), row("other", "test", "p2", other)])
+def test_different_images_with_equal_hashes_are_kept():
+    """Chest X-rays look alike, so that hashes can agree by chance."""
+    a, b = smooth_image(1), smooth_image(2)
+    rows = pd.DataFrame([row("a", "train", "p1", a), row("b", "test", "p2", b)])
     rows["phash"] = 12345
     kept, report = leakage.resolve(rows, bits=6)
     assert len(kept) == 2
     assert report["near"]["groups"] == 0
 
 
-def test_near_pairs_are_those_of_the_plain_definition():
+def test_near_pairs_equal_those_of_a_pairwise_search():
     hashes = RNG.integers(0, 2**63, 200, dtype=np.uint64)
     hashes[50] = hashes[3] ^ np.uint64(0b111)
     hashes[60] = hashes[3]
-    plain = [
+    expected = [
         (i, j) for i in range(200) for j in range(i + 1, 200) if (int(hashes[i]) ^ int(hashes[j])).bit_count() <= 3
     ]
-    assert leakage.near_pairs(hashes, 3) == plain
-    assert (3, 50) in plain
+    assert leakage.near_pairs(hashes, 3) == expected
+    assert (3, 50) in expected

@@ -1,4 +1,4 @@
-"""The manifest is whole, is what was written, and knows its images by their content."""
+"""A manifest is loaded as it was saved, or refused; changed images are detected."""
 
 import json
 
@@ -20,14 +20,14 @@ def manifest(tmp_path) -> Manifest:
     return Manifest(pd.DataFrame(rows, columns=COLUMNS), tmp_path, ("normal", "bacteria", "virus"), {"kind": "folder"})
 
 
-def test_it_comes_back_as_it_was(manifest, tmp_path):
+def test_a_saved_manifest_loads_unchanged(manifest, tmp_path):
     manifest.save(tmp_path / "split")
     loaded = Manifest.load(tmp_path / "split")
     pd.testing.assert_frame_equal(loaded.rows, manifest.rows, check_dtype=False)
     assert (loaded.digest, loaded.classes, loaded.root) == (manifest.digest, manifest.classes, tmp_path)
 
 
-def test_the_digest_sees_content_and_not_order_or_place(manifest):
+def test_the_digest_depends_on_content_and_not_on_order_or_root(manifest):
     moved = Manifest(manifest.rows.sample(frac=1, random_state=1), manifest.root / "x", manifest.classes)
     assert moved.digest == manifest.digest
     for column in ("sha256", "label", "patient", "split"):
@@ -41,21 +41,21 @@ def test_an_edited_table_is_refused(manifest, tmp_path):
     manifest.save(tmp_path / "split")
     table = tmp_path / "split/manifest.csv"
     table.write_text(table.read_text().replace("virus", "normal", 1))
-    with pytest.raises(CxrError, match="not as prepare_split wrote it; run prepare_split again"):
+    with pytest.raises(CxrError, match="was changed after prepare_split wrote it; run prepare_split again"):
         Manifest.load(tmp_path / "split")
 
 
-def test_a_missing_or_older_split_is_refused(manifest, tmp_path):
+def test_a_missing_split_or_one_of_another_format_is_refused(manifest, tmp_path):
     with pytest.raises(CxrError, match="cannot be read"):
         Manifest.load(tmp_path / "none")
     manifest.save(tmp_path / "split")
     facts = json.loads((tmp_path / "split/split.json").read_text())
     (tmp_path / "split/split.json").write_text(json.dumps({**facts, "format": 0}))
-    with pytest.raises(CxrError, match="has format 0"):
+    with pytest.raises(CxrError, match="has format 0, expected 1"):
         Manifest.load(tmp_path / "split")
 
 
-def test_parts_labels_and_counts(manifest):
+def test_splits_have_labels_and_counts(manifest):
     test = manifest.split("test")
     assert list(test.labels()) == [1, 1]
     assert manifest.counts().loc[("val", "virus"), "images"] == 2
@@ -63,7 +63,7 @@ def test_parts_labels_and_counts(manifest):
     assert "6 images, 6 patients" in repr(manifest)
 
 
-def test_a_changed_or_missing_image_is_named(manifest, tmp_path):
+def test_a_changed_or_missing_image_is_refused_with_its_name(manifest, tmp_path):
     assert read_verified(manifest, 1) == b"image 1"
     (tmp_path / "1.jpeg").write_bytes(b"image 2")
     with pytest.raises(CxrError, match=r"1\.jpeg has changed since the split was made"):

@@ -1,4 +1,4 @@
-"""The sample: the same bytes for the same seed, in the layout of the real set, and told apart by what is drawn."""
+"""Phantoms are reproducible, in the layout of the Kermany dataset, and show disease inside the lungs only."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,8 @@ def drawn(tmp_path_factory):
     return folder
 
 
-def test_the_seed_decides_the_bytes(drawn, tmp_path):
+@pytest.mark.slow
+def test_the_seed_determines_all_bytes(drawn, tmp_path):
     phantom.draw(tmp_path / "same", 60, seed=1)
     phantom.draw(tmp_path / "other", 60, seed=2)
     files = sorted(f.relative_to(drawn) for f in drawn.rglob("*.jpeg"))
@@ -25,16 +26,16 @@ def test_the_seed_decides_the_bytes(drawn, tmp_path):
     )
 
 
-def test_the_sample_takes_the_way_of_real_data(drawn):
-    found = layouts.scan(drawn)
-    assert len(found) == 60
-    assert {item.part for item in found} == {"train", "test"}
-    patients = {(item.part, item.patient) for item in found}
-    assert len(patients) < len(found)  # several images of some
+def test_phantoms_are_listed_like_real_data(drawn):
+    images = layouts.scan(drawn)
+    assert len(images) == 60
+    assert {image.official_split for image in images} == {"train", "test"}
+    patients = {(image.official_split, image.patient) for image in images}
+    assert len(patients) < len(images)  # some patients have several images
     assert len({patient for _, patient in patients}) == len(patients)
 
 
-def test_the_pictures_are_grey_and_use_the_range(drawn):
+def test_phantoms_use_the_range_of_grey_levels(drawn):
     for file in drawn.rglob("*.jpeg"):
         grey = decode.decode_grey(file.read_bytes())
         assert min(grey.shape) >= 224
@@ -47,13 +48,13 @@ def test_disease_is_drawn_inside_the_lungs(label):
     rng = np.random.default_rng(3)
     x, y = phantom._coordinates(300, 320, rng)
     left, right = phantom._lungs(x, y, phantom._body(rng))
-    drawn = np.abs(phantom._disease(label, x, y, left, right, rng))
+    opacity = np.abs(phantom._disease(label, x, y, left, right, rng))
     inside = np.maximum(left, right) > 0.05
-    assert drawn[inside].max() > 0.1
-    assert drawn[~inside].max() < 0.05
+    assert opacity[inside].max() > 0.1
+    assert opacity[~inside].max() < 0.05
     assert not phantom._disease("normal", x, y, left, right, rng).any()
 
 
-def test_an_example_is_a_picture_and_always_the_same():
+def test_an_example_is_an_image_and_reproducible():
     assert phantom.example("virus") == phantom.example("virus") != phantom.example("normal")
     assert min(decode.decode_grey(phantom.example("virus")).shape) >= 250

@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from cxr.datasets import figures, inspection
-from cxr.datasets.layouts import Found
+from cxr.datasets.layouts import ListedImage
 from cxr.evaluation import plots
 from cxr.training import curves
 from cxr.training.loop import Epoch
@@ -33,7 +33,7 @@ def test_evaluation(labels):
 
 def test_split(tmp_path):
     manifest = small_set(tmp_path)
-    files = [Found(row.path, row.label, row.patient, "train") for row in manifest.rows.itertuples()]
+    files = [ListedImage(row.path, row.label, row.patient, "train") for row in manifest.rows.itertuples()]
     table, _ = inspection.survey(tmp_path, files, workers=1)
     table = table.assign(split=list(manifest.rows.set_index("path").loc[table["path"], "split"]))
     for figure in figures.figures(manifest, table, 0).values():

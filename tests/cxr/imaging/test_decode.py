@@ -1,4 +1,4 @@
-"""Every kind of file is read right or refused, never read wrong."""
+"""Every kind of file is read correctly or refused, never read wrongly."""
 
 import io
 
@@ -25,30 +25,30 @@ def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])
-def test_grey_comes_back_as_it_was(kind):
+def test_grey_levels_are_read_unchanged(kind):
     decoded = decode.decode_grey(encoded(Image.fromarray(GREY), kind))
     assert decoded.dtype == np.uint8
     assert (decoded == GREY).all()
 
 
-def test_colour_becomes_luma():
+def test_colour_is_converted_to_luma():
     rgb = Image.fromarray(RNG.integers(0, 256, (40, 56, 3), dtype=np.uint8))
     weights = np.array([0.299, 0.587, 0.114])
     assert np.abs(decode.decode_grey(encoded(rgb)) - np.asarray(rgb) @ weights).max() <= 1
 
 
-def test_sixteen_bits_are_scaled_not_cut():
+def test_sixteen_bits_are_scaled_and_not_clipped():
     deep = (GREY.astype(np.uint16) << 8) | GREY  # 257 x grey: 65535 is white
     assert (decode.decode_grey(encoded(Image.fromarray(deep))) == GREY).all()
 
 
-def test_a_palette_is_looked_up():
+def test_palette_indices_are_looked_up():
     palette = Image.fromarray(GREY).convert("P")
     palette.putpalette([255 - i // 3 for i in range(768)])  # index 0 is white
     assert (decode.decode_grey(encoded(palette)) == 255 - GREY).all()
 
 
-def test_one_bit_pictures_are_black_and_white():
+def test_one_bit_images_are_black_and_white():
     bits = Image.fromarray(np.where(GREY > 127, 255, 0).astype(np.uint8)).convert("1")
     assert (decode.decode_grey(encoded(bits)) == np.where(GREY > 127, 255, 0)).all()
 
@@ -61,9 +61,9 @@ def test_opaque_alpha_is_dropped_and_transparency_refused():
         decode.decode_grey(encoded(opaque))
 
 
-def test_exif_orientation_is_honoured():
+def test_exif_orientation_is_applied():
     exif = Image.Exif()
-    exif[0x0112] = 6  # lies on its side
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     upright = decode.decode_grey(encoded(Image.fromarray(GREY), "JPEG", quality=95))
     turned = decode.decode_grey(encoded(Image.fromarray(GREY), "JPEG", quality=95, exif=exif))
     assert (turned == np.rot90(upright, -1)).all()
@@ -73,37 +73,40 @@ def test_exif_orientation_is_honoured():
     ("data", "words"),
     [
         (b"", "empty"),
-        (b"hello, this is text", "not a picture"),
-        (encoded(Image.fromarray(GREY), "GIF"), "not a picture in a known format"),
+        (b"hello, this is text", "not an image"),
+        (encoded(Image.fromarray(GREY), "GIF"), "not an image in a known format"),
         (encoded(Image.new("CMYK", (40, 40)), "JPEG"), "colour mode CMYK"),
         (encoded(Image.fromarray(GREY), "JPEG")[:-200], "damaged"),
         (encoded(Image.fromarray(GREY))[:-60], "damaged"),
         (encoded(Image.fromarray(GREY.astype(np.float32)), "TIFF"), "colour mode F"),
-        (encoded(Image.fromarray(GREY[:8, :8])), "at least 16"),
-        (encoded(Image.fromarray(GREY), "TIFF", save_all=True, append_images=[Image.fromarray(GREY)]), "2 frames"),
+        (encoded(Image.fromarray(GREY[:8, :8])), "must have at least 16"),
+        (
+            encoded(Image.fromarray(GREY), "TIFF", save_all=True, append_images=[Image.fromarray(GREY)]),
+            "2 frames; expected a single image",
+        ),
     ],
-    ids=["0-byte", "text", "gif", "cmyk", "cut jpeg", "cut png", "float", "icon", "frames"],
-)  # fmt: skip
-def test_what_cannot_be_read_right_is_refused(data, words):
+    ids=["0-byte", "text", "gif", "cmyk", "truncated jpeg", "truncated png", "float", "icon", "frames"],
+)
+def test_what_cannot_be_read_correctly_is_refused(data, words):
     with pytest.raises(ImageError, match=words) as caught:
         decode.decode_grey(data)
     assert "\n" not in str(caught.value)
 
 
-def test_a_bomb_is_refused_by_its_header():
+def test_a_decompression_bomb_is_refused_by_its_header():
     with pytest.raises(ImageError, match="at most 1,000 in all"):
         decode.decode_grey(encoded(Image.fromarray(GREY)), max_pixels=1000)
 
 
-def test_crop_shows_what_torchvision_shows():
-    """The weights were tested behind torchvision's Resize and CenterCrop; ours must show the same view."""
+def test_crop_equals_that_of_torchvision():
+    """Pretrained weights were tested with torchvision's Resize and CenterCrop."""
     for shape in ((40, 56), (57, 41), (300, 201)):
         grey = RNG.integers(0, 256, shape, dtype=np.uint8)
-        theirs = v2.CenterCrop(32)(v2.Resize(36)(Image.fromarray(grey)))
-        assert (SPEC.to_raster(grey) == np.asarray(theirs)).all()
+        expected = v2.CenterCrop(32)(v2.Resize(36)(Image.fromarray(grey)))
+        assert (SPEC.to_raster(grey) == np.asarray(expected)).all()
 
 
-def test_squash_keeps_everything_and_pad_keeps_the_shape():
+def test_squash_fills_the_raster_and_pad_keeps_the_aspect_ratio():
     wide = np.full((40, 80), 200, np.uint8)
     assert (InputSpec(size=32, resize=32, resize_mode="squash").to_raster(wide) == 200).all()
     padded = InputSpec(size=32, resize=32, resize_mode="pad").to_raster(wide)
@@ -112,21 +115,21 @@ def test_squash_keeps_everything_and_pad_keeps_the_shape():
     assert (padded[24:] == 0).all()
 
 
-def test_normalise_agrees_with_torchvision_and_its_twin_on_the_device():
+def test_normalise_agrees_with_torchvision_and_with_the_torch_module():
     grey = RNG.integers(0, 256, (4, 32, 32), dtype=np.uint8)
-    ours = SPEC.normalise(grey)
+    normalised = SPEC.normalise(grey)
     rgb = torch.from_numpy(grey)[:, None].expand(-1, 3, -1, -1)
-    theirs = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(SPEC.mean, SPEC.std)])(rgb)
-    assert ours.shape == (4, 3, 32, 32)
-    assert ours.dtype == np.float32
-    np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-6)
-    np.testing.assert_allclose(ours, Normalise(SPEC)(torch.from_numpy(grey).float()).numpy(), atol=1e-6)
+    expected = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(SPEC.mean, SPEC.std)])(rgb)
+    assert normalised.shape == (4, 3, 32, 32)
+    assert normalised.dtype == np.float32
+    np.testing.assert_allclose(normalised, expected.numpy(), atol=2e-6)
+    np.testing.assert_allclose(normalised, Normalise(SPEC)(torch.from_numpy(grey).float()).numpy(), atol=1e-6)
 
 
-def test_a_spec_survives_json_and_refuses_nonsense():
+def test_a_spec_can_be_saved_and_refuses_invalid_values():
     assert InputSpec.from_dict(SPEC.to_dict()) == SPEC
     assert SPEC.scaled(64) == InputSpec(size=64, resize=72)
     with pytest.raises(CxrError, match="incomplete or has unknown keys"):
         InputSpec.from_dict({**SPEC.to_dict(), "colour": 1})
-    with pytest.raises(CxrError, match="needed: 16 <= size <= resize"):
+    with pytest.raises(CxrError, match="expected 16 <= size <= resize"):
         InputSpec(size=64, resize=32)

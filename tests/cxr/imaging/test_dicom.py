@@ -1,4 +1,4 @@
-"""DICOM files show what a workstation shows, name no patient, and are refused in one line where they cannot be read."""
+"""DICOM files are read as a workstation displays them, without patient names, or refused in one line."""
 
 import io
 import tempfile
@@ -21,7 +21,7 @@ from pydicom.uid import (
 )
 
 from cxr.datasets import inspection
-from cxr.datasets.layouts import Found
+from cxr.datasets.layouts import ListedImage
 from cxr.errors import ImageError
 from cxr.imaging import decode, dicom, dicom_worker
 
@@ -31,7 +31,7 @@ NOISE = RNG.integers(0, 4096, (40, 56), dtype=np.uint16)
 
 
 def file_of(pixels: np.ndarray, syntax=ExplicitVRLittleEndian, *, bits: int = 12, **elements) -> bytes:
-    """A radiograph as a DICOM file; `elements` replaces or adds to its header, None removes."""
+    """A radiograph as a DICOM file; `elements` are set in its header, or removed if None."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
     meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid(entropy_srcs=["a test"])
@@ -56,10 +56,14 @@ def file_of(pixels: np.ndarray, syntax=ExplicitVRLittleEndian, *, bits: int = 12
 
 
 def by_gdcm(data: bytes, syntax) -> bytes:
-    """The same file in another transfer syntax, as GDCM writes it."""
+    """Convert a file to another transfer syntax with GDCM."""
     reader = gdcm.ImageReader()
-    kind = {JPEGLosslessSV1: "JPEGLosslessProcess14_1", JPEGBaseline8Bit: "JPEGBaselineProcess1",
-            JPEG2000Lossless: "JPEG2000Lossless", JPEGLSLossless: "JPEGLSLossless"}[syntax]  # fmt: skip
+    kind = {
+        JPEGLosslessSV1: "JPEGLosslessProcess14_1",
+        JPEGBaseline8Bit: "JPEGBaselineProcess1",
+        JPEG2000Lossless: "JPEG2000Lossless",
+        JPEGLSLossless: "JPEGLSLossless",
+    }[syntax]
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "a.dcm"), Path(folder, "b.dcm")
         source.write_bytes(data)
@@ -82,11 +86,11 @@ def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-def test_without_a_window_the_own_range_is_shown(syntax):
+def test_without_a_window_the_range_of_values_is_shown(syntax):
     assert (decode.decode_grey(file_of(RAMP, syntax)) == scaled(RAMP, 0, 4095)).all()
 
 
-def test_monochrome1_shows_air_black():
+def test_monochrome1_is_inverted():
     shown = decode.decode_grey(file_of(RAMP, PhotometricInterpretation="MONOCHROME1"))
     assert np.abs(shown.astype(int) - (255 - scaled(RAMP, 0, 4095).astype(int))).max() <= 1
     assert shown[0, 0] == 255 and shown[-1, -1] == 0
@@ -100,13 +104,13 @@ def test_a_window_acts_on_rescaled_values():
     assert np.abs(shown.astype(int) - scaled(RAMP * 2.0 - 1000, 1999.5, 3999.5)).max() <= 1
 
 
-def test_the_first_of_several_windows_counts():
-    one = decode.decode_grey(file_of(RAMP, WindowCenter=1000, WindowWidth=501))
+def test_the_first_of_several_windows_is_used():
+    single = decode.decode_grey(file_of(RAMP, WindowCenter=1000, WindowWidth=501))
     both = decode.decode_grey(file_of(RAMP, WindowCenter=[1000, 2000], WindowWidth=[501, 4000]))
-    assert (one == both).all() and one.min() == 0 and one.max() == 255
+    assert (single == both).all() and single.min() == 0 and single.max() == 255
 
 
-def test_a_voi_table_is_looked_up():
+def test_a_voi_table_is_applied():
     table = pydicom.Dataset()
     table.LUTDescriptor = [4096, 0, 16]
     curve = (np.linspace(0, 1, 4096) ** 2 * 65535).astype("<u2")
@@ -115,14 +119,14 @@ def test_a_voi_table_is_looked_up():
     assert np.abs(shown.astype(int) - scaled(curve[NOISE], 0, 65535)).max() <= 1
 
 
-def test_signed_and_sixteen_bits():
+def test_signed_and_sixteen_bit_values_are_read():
     signed = (NOISE.astype(np.int16) - 2048).astype(np.int16)
     assert (decode.decode_grey(file_of(signed, bits=16)) == scaled(signed, signed.min(), signed.max())).all()
     deep = RNG.integers(0, 65536, (40, 56), dtype=np.uint16)
     assert (decode.decode_grey(file_of(deep, bits=16)) == scaled(deep, deep.min(), deep.max())).all()
 
 
-def test_padding_is_black_and_no_part_of_the_range():
+def test_padding_is_black_and_excluded_from_the_range():
     padded = np.clip(NOISE, 1000, 2000)
     padded[:5] = 4095
     shown = decode.decode_grey(file_of(padded, PixelPaddingValue=4095))
@@ -131,20 +135,20 @@ def test_padding_is_black_and_no_part_of_the_range():
 
 
 @pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEG2000Lossless, JPEGLSLossless])
-def test_lossless_compression_changes_nothing(syntax):
+def test_losslessly_compressed_files_are_read_unchanged(syntax):
     plain = file_of(NOISE)
     assert (decode.decode_grey(by_gdcm(plain, syntax)) == decode.decode_grey(plain)).all()
 
 
-def test_run_lengths_and_baseline_jpeg():
+def test_run_length_encoding_and_baseline_jpeg_are_read():
     assert (decode.decode_grey(file_of(NOISE, RLELossless)) == decode.decode_grey(file_of(NOISE))).all()
-    eight = np.repeat(np.repeat(RNG.integers(0, 256, (5, 7), dtype=np.uint8), 8, 0), 8, 1)
-    plain = file_of(eight, bits=8)
+    blocks = np.repeat(np.repeat(RNG.integers(0, 256, (5, 7), dtype=np.uint8), 8, 0), 8, 1)
+    plain = file_of(blocks, bits=8)
     lossy = decode.decode_grey(by_gdcm(plain, JPEGBaseline8Bit)).astype(int)
     assert np.abs(lossy - decode.decode_grey(plain)).mean() < 4
 
 
-def test_colour_becomes_luma():
+def test_colour_is_converted_to_luma():
     rgb = RNG.integers(0, 256, (40, 56, 3), dtype=np.uint8)
     shown = decode.decode_grey(
         file_of(rgb, bits=8, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
@@ -152,66 +156,78 @@ def test_colour_becomes_luma():
     assert np.abs(shown - rgb @ np.array([0.299, 0.587, 0.114])).max() <= 1
 
 
-def test_a_constant_picture_is_black():
+def test_a_constant_image_is_black():
     assert not decode.decode_grey(file_of(np.full((40, 56), 77, np.uint16))).any()
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (file_of(NOISE, NumberOfFrames=2), "2 frames; a single picture"),
+        (file_of(NOISE, NumberOfFrames=2), "2 frames; expected a single image"),
         (file_of(NOISE, PixelData=None), "without pixels"),
         (file_of(NOISE, PhotometricInterpretation="PALETTE COLOR"), "photometric interpretation PALETTE COLOR"),
         (file_of(NOISE)[:-900], "damaged"),
         (file_of(NOISE)[:200], "DICOM file"),
-        (file_of(NOISE, Rows=0), "at least 16"),
+        (file_of(NOISE, Rows=0), "must have at least 16"),
         (file_of(NOISE, DeflatedExplicitVRLittleEndian), "deflated"),
         (file_of(NOISE, Rows=60000, Columns=60000), "at most 100,000,000 in all"),
         (file_of(NOISE, WindowCenter=100, WindowWidth=-1), "damaged"),
         (b"\0" * 128 + b"DICM" + b"rubbish" * 9, "DICOM file"),
     ],
-    ids=["frames", "no pixels", "palette", "cut", "cut header", "no rows", "deflated", "bomb", "window", "rubbish"],
-)  # fmt: skip
-def test_what_cannot_be_read_right_is_refused_in_one_line(data, words):
+    ids=[
+        "frames",
+        "no pixels",
+        "palette",
+        "truncated",
+        "truncated header",
+        "no rows",
+        "deflated",
+        "bomb",
+        "window",
+        "rubbish",
+    ],
+)
+def test_what_cannot_be_read_correctly_is_refused_in_one_line(data, words):
     with pytest.raises(ImageError, match=words) as caught:
         decode.decode_grey(data)
     assert "\n" not in str(caught.value)
 
 
-def test_a_patient_is_known_and_not_named():
-    found = decode.decode_image(file_of(NOISE))
-    assert len(found.patient) == 16 and "Doe" not in found.patient and found.mode == "DICOM MONOCHROME2 12"
-    assert decode.decode_image(file_of(RAMP)).patient == found.patient
-    assert decode.decode_image(file_of(NOISE, PatientID="Doe-18")).patient != found.patient
-    assert decode.decode_image(file_of(NOISE, IssuerOfPatientID="there")).patient != found.patient
+def test_patients_are_distinguished_without_their_names():
+    image = decode.decode_image(file_of(NOISE))
+    assert image.mode == "DICOM MONOCHROME2 12"
+    assert len(image.patient) == 16 and "Doe" not in image.patient
+    assert decode.decode_image(file_of(RAMP)).patient == image.patient
+    assert decode.decode_image(file_of(NOISE, PatientID="Doe-18")).patient != image.patient
+    assert decode.decode_image(file_of(NOISE, IssuerOfPatientID="elsewhere")).patient != image.patient
     assert decode.decode_image(file_of(NOISE, PatientID="")).patient is None
 
 
-def test_a_survey_takes_patients_from_dicom_files(tmp_path):
+def test_a_survey_identifies_patients_by_their_dicom_files(tmp_path):
     (tmp_path / "a.dcm").write_bytes(file_of(NOISE))
     (tmp_path / "b.dcm").write_bytes(file_of(RAMP))
     (tmp_path / "c.dcm").write_bytes(file_of(RAMP, PatientID=""))
-    found = [
-        Found(f"{name}.dcm", "normal", name, part) for name, part in zip("abc", ("train", "test", "train"), strict=True)
-    ]
-    table, _ = inspection.survey(tmp_path, found, workers=1)
+    splits = {"a": "train", "b": "test", "c": "train"}
+    listing = [ListedImage(f"{name}.dcm", "normal", name, split) for name, split in splits.items()]
+    table, _ = inspection.survey(tmp_path, listing, workers=1)
     patients = list(table["patient"])
     assert patients[0] == patients[1] == f"dicom/{decode.decode_image(file_of(NOISE)).patient}"
     assert patients[2] == "train/c"
 
 
-def test_other_files_are_no_dicom():
+def test_other_files_are_not_taken_for_dicom():
     assert not dicom.is_dicom(b"") and not dicom.is_dicom(b"\xff\xd8" + b"\0" * 300)
 
 
-def test_a_decoder_that_dies_costs_one_file(monkeypatch):
+@pytest.mark.slow
+def test_a_crash_of_the_decoder_costs_one_file(monkeypatch):
     good = by_gdcm(file_of(NOISE), JPEGLosslessSV1)
     assert decode.decode_grey(good).shape == NOISE.shape
     dicom_worker.DECODER._process.kill()
     dicom_worker.DECODER._process.wait()
     assert decode.decode_grey(good).shape == NOISE.shape
     monkeypatch.setattr(dicom_worker, "SECONDS", 0)
-    with pytest.raises(ImageError, match="its decoder gave up"):
+    with pytest.raises(ImageError, match="its decoder crashed or ran for more than 0 s"):
         decode.decode_grey(good)
     monkeypatch.undo()
     assert decode.decode_grey(good).shape == NOISE.shape

@@ -1,4 +1,4 @@
-"""What is not a plausible X-ray is recognised at first sight."""
+"""Images that are not plausible chest X-rays are recognised, with the reasons."""
 
 import numpy as np
 import pytest
@@ -13,20 +13,20 @@ HUES = np.stack([GREY // 2 + np.linspace(0, end, 260).astype(np.uint8) for end i
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("image", "reasons"),
     [
-        (DecodedImage(GREY, "L"), None),
+        (DecodedImage(GREY, "L"), ""),
         (
             DecodedImage(GREY[:60], "L"),
-            "too small (260 x 60 pixels, each side needs 64); extreme shape (260 x 60 pixels)",
+            "too small (260 x 60 pixels, at least 64 x 64 expected); extreme aspect ratio (260 x 60 pixels)",
         ),
-        (DecodedImage(np.tile(GREY[:70], (1, 2)), "L"), "extreme shape (520 x 70 pixels)"),
+        (DecodedImage(np.tile(GREY[:70], (1, 2)), "L"), "extreme aspect ratio (520 x 70 pixels)"),
         (DecodedImage(np.full((300, 300), 90, np.uint8), "L"), "blank"),
         (DecodedImage(np.where(GREY > 60, 255, GREY), "L"), "mostly white, like a page"),
-        (decode_image(png(HUES)), "a colour picture"),
-        (decode_image(png(np.repeat(GREY[..., None], 3, 2))), None),
+        (decode_image(png(HUES)), "a colour image"),
+        (decode_image(png(np.repeat(GREY[..., None], 3, 2))), ""),
     ],
     ids=["plausible", "small", "wide", "blank", "page", "colour", "grey in RGB"],
 )
-def test_first_sight(given, words):
-    assert "; ".join(implausible(given)) == (words or "")
+def test_reasons_for_implausible_images(image, reasons):
+    assert "; ".join(implausible(image)) == reasons

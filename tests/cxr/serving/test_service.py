@@ -98,7 +98,7 @@ def test_an_undecided_answer_refers(served, pictures, tmp_path):
 
 def test_one_bad_picture_fails_the_request_or_its_own_row(service, pictures):
     mixed = [pictures[0], BAD, None, pictures[1]]
-    with pytest.raises(ImageError, match="^row 1: not a picture in a known format"):
+    with pytest.raises(ImageError, match="^row 1: not an image in a known format"):
         service.answer(mixed)
     table = service.answer(mixed, strict=False)
     assert list(table["status"])[1:3] == ["error", "error"]

@@ -21,7 +21,7 @@ def test_cut_off(tmp_path, keep):
     file = tmp_path / "last.pt"
     checkpoint.save({"w": torch.ones(300)}, file)
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(CxrError, match=r"is damaged .*; train anew, without resume"):
+    with pytest.raises(CxrError, match=r"is damaged .*; train from scratch, without resume"):
         checkpoint.load(file)
 
 
