@@ -1,6 +1,6 @@
 """Preprocessing: from decoded grey levels to the raster that a network sees and to its normalised input.
 
-Training, evaluation and serving all use `InputSpec.to_raster` and the affine map of `InputSpec.normalise`.
+Training, evaluation and serving all use `InputSpec.to_raster`; `cxr.models.normalise` applies `InputSpec.affine`.
 """
 
 from dataclasses import asdict, dataclass
@@ -83,11 +83,6 @@ class InputSpec:
         image = _resized(image, (int(self.resize * width / short), int(self.resize * height / short)), resampling)
         left, top = round((image.width - size) / 2), round((image.height - size) / 2)
         return np.array(image.crop((left, top, left + size, top + size)))
-
-    def normalise(self, grey: np.ndarray) -> np.ndarray:
-        """Normalise `uint8` (B, S, S) to `float32` (B, 3, S, S): scale x to 0..1, then (x - mean) / std."""
-        scale, shift = self.affine()
-        return grey[:, None].astype(np.float32) * scale[:, None, None] + shift[:, None, None]
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
         """Return `scale` and `shift`, `float32` (3,): the normalised input is `grey * scale + shift`, grey 0..255."""

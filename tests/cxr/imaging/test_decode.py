@@ -4,14 +4,12 @@ import io
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from torchvision.transforms import v2
 
 from cxr.errors import CxrError, ImageError
 from cxr.imaging import decode
 from cxr.imaging.preprocess import InputSpec
-from cxr.loading.batches import Normalise
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (40, 56), dtype=np.uint8)
@@ -113,17 +111,6 @@ def test_squash_fills_the_raster_and_pad_keeps_the_aspect_ratio():
     assert (padded[:8] == 0).all()
     assert (padded[8:24] == 200).all()
     assert (padded[24:] == 0).all()
-
-
-def test_normalise_agrees_with_torchvision_and_with_the_torch_module():
-    grey = RNG.integers(0, 256, (4, 32, 32), dtype=np.uint8)
-    normalised = SPEC.normalise(grey)
-    rgb = torch.from_numpy(grey)[:, None].expand(-1, 3, -1, -1)
-    expected = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(SPEC.mean, SPEC.std)])(rgb)
-    assert normalised.shape == (4, 3, 32, 32)
-    assert normalised.dtype == np.float32
-    np.testing.assert_allclose(normalised, expected.numpy(), atol=2e-6)
-    np.testing.assert_allclose(normalised, Normalise(SPEC)(torch.from_numpy(grey).float()).numpy(), atol=1e-6)
 
 
 def test_a_spec_can_be_saved_and_refuses_invalid_values():
