@@ -70,7 +70,7 @@ def test_an_unknown_name_names_the_nearest():
 
 
 def test_a_head_that_is_not_found_is_refused():
-    with pytest.raises(CxrError, match=r"squeezenet1_1: its head was not found .* Conv2d, not a linear one"):
+    with pytest.raises(CxrError, match=r"squeezenet1_1: its head was not found .* Conv2d, not a linear layer"):
         network("squeezenet1_1")
 
 

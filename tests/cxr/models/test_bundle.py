@@ -43,11 +43,11 @@ def test_the_digest_sees_what_decides_the_answer(made, tmp_path):
     assert digest(network=network(seed=6)) != own
 
 
-def test_weights_that_are_cut_off_or_exchanged_are_refused(folder, tmp_path):
+def test_truncated_or_replaced_weights_are_refused(folder, tmp_path):
     file = folder / "model.pt"
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CxrError, match=r"model\.pt is not the one that config\.json names .cut off or exchanged"):
+    with pytest.raises(CxrError, match=r"model\.pt is not the one that config\.json names .truncated or replaced"):
         bundle.load(folder)
     file.unlink()
     with pytest.raises(CxrError, match=r"has no model\.pt"):
@@ -71,7 +71,7 @@ def test_a_config_that_does_not_fit(folder, change, words):
 
 
 def test_a_folder_without_a_bundle(tmp_path):
-    with pytest.raises(CxrError, match=r"cannot be read .*name a folder with one"):
+    with pytest.raises(CxrError, match=r"cannot be read .*give the folder of a bundle"):
         bundle.load(tmp_path)
 
 

@@ -11,11 +11,11 @@ from cxr.errors import CxrError
 from cxr.models import device
 
 
-def test_auto_takes_what_is_there_and_a_wish_must_be_met():
+def test_auto_takes_what_is_available_and_a_named_device_must_be():
     assert device.pick("cpu", "float32").dtype == torch.float32
     if not torch.cuda.is_available():
         assert device.pick("auto").device.type in ("cpu", "mps")
-        with pytest.raises(CxrError, match="device 'cuda' is not there; this machine has: .*cpu; device=auto"):
+        with pytest.raises(CxrError, match="device 'cuda' is not available; this machine has: .*cpu; device=auto"):
             device.pick("cuda")
 
 

@@ -104,7 +104,7 @@ def test_files_that_are_no_state_dict(tmp_path, content, words):
 
 
 def test_no_such_file(tmp_path):
-    with pytest.raises(CxrError, match="no such file; allowed: imagenet, none"):
+    with pytest.raises(CxrError, match="no such file; expected imagenet, none"):
         weights.state("resnet18", str(tmp_path / "none.pth"))
 
 
