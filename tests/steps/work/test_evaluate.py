@@ -87,8 +87,8 @@ def test_seeds_give_a_spread_and_their_ensemble_is_registered(workflow):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (("seeds=0",), "allowed: a whole number from 1"),
-        (("ensemble=true",), "give -P seeds=5"),
+        (("seeds=0",), "seeds: expected a whole number from 1"),
+        (("ensemble=true",), "add -P seeds=5"),
         (("registry.gate.metric=loss",), "registry.gate.metric = 'loss'"),
     ],
 )
