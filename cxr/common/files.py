@@ -51,6 +51,11 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_of_text(text: str) -> str:
+    """Return the SHA-256 of a text, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def code_digest(*modules: ModuleType) -> str:
     """Return the SHA-256 of the source code of some modules, as a key for cached results of theirs."""
     return hashlib.sha256(b"\0".join(Path(inspect.getfile(module)).read_bytes() for module in modules)).hexdigest()

@@ -23,6 +23,10 @@ DONE = ".complete"  # file that marks a folder as completely unpacked
 _REMEDY = "do not trust this archive, get another copy"
 
 
+class DamagedArchiveError(CxrError):
+    """An archive that is not a zip, or is truncated or damaged."""
+
+
 def unpack(archive: Path, cache: Path) -> tuple[Path, str]:
     """Unpack the images of a zip archive into a folder of `cache`, once per content.
 
@@ -51,7 +55,7 @@ def unpack(archive: Path, cache: Path) -> tuple[Path, str]:
             shutil.rmtree(target)  # left by an interrupted attempt
         scratch.rename(target)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise CxrError(
+        raise DamagedArchiveError(
             f"{archive} is not a zip archive, or is truncated or damaged ({error}); download it again"
         ) from None
     except OSError as error:

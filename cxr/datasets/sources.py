@@ -16,6 +16,7 @@ import pooch
 import requests
 from tqdm import tqdm
 
+from cxr.common.files import sha256_of_text
 from cxr.datasets import archive, phantom
 from cxr.errors import CxrError
 from cxr.settings.schema import DataSettings
@@ -65,11 +66,11 @@ def fetch(data: DataSettings, seed: int) -> Source:
         return Source(_phantoms(cache, data.sample_images, seed), _description("sample", "sample", synthetic=True))
     if data.path == "mendeley":
         file = _download(MENDELEY, cache, data.sha256 or MENDELEY_SHA256, MENDELEY_NAME)
-        root, digest = archive.unpack(file, cache)
+        root, digest = _unpack_download(file, cache)
         return Source(root, _description("mendeley", MENDELEY, digest, citation=CITATION))
     if re.match(r"https?://", data.path):
         file = _download(data.path, cache, data.sha256, None)
-        root, digest = archive.unpack(file, cache)
+        root, digest = _unpack_download(file, cache)
         return Source(root, _description("http", _without_credentials(data.path), digest))
     path = Path(data.path).expanduser().resolve()
     if path.is_dir():
@@ -126,9 +127,23 @@ def _phantoms(cache: Path, count: int, seed: int) -> Path:
     return target
 
 
+def _unpack_download(file: Path, cache: Path) -> tuple[Path, str]:
+    """Unpack a downloaded archive; a damaged one is removed, so that the next attempt downloads it again."""
+    try:
+        return archive.unpack(file, cache)
+    except archive.DamagedArchiveError:
+        file.unlink(missing_ok=True)
+        raise
+
+
 def _download(address: str, cache: Path, sha256: str | None, name: str | None) -> Path:
-    """Download a file unless it is in the cache; a partial download is resumed."""
-    name = name or re.sub(r"[^\w.-]", "_", Path(urlsplit(address).path).name) or "download.zip"
+    """Download a file unless it is in the cache; a partial download is resumed.
+
+    Files of addresses that end in the same name are kept apart by a digest of the address.
+    """
+    if name is None:
+        last = re.sub(r"[^\w.-]", "_", Path(urlsplit(address).path).name) or "download.zip"
+        name = f"{sha256_of_text(address)[:12]}-{last}"
     checksum = f"sha256:{sha256}" if sha256 else None
     fetcher = pooch.create(path=cache / "downloads", base_url="", registry={name: checksum}, urls={name: address})
     pooch.get_logger().setLevel(logging.WARNING)
@@ -151,7 +166,7 @@ def _download(address: str, cache: Path, sha256: str | None, name: str | None) -
 
 def _resume(url: str, output_file: str, fetcher: pooch.Pooch) -> None:
     """Download for pooch: keep a partial file beside the target and request only the rest."""
-    partial = Path(fetcher.path) / f"{Path(urlsplit(url).path).name or 'download'}.partial"
+    partial = Path(fetcher.path) / f"{sha256_of_text(url)[:12]}.partial"
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _append(url, partial)
@@ -169,7 +184,12 @@ def _append(url: str, partial: Path) -> None:
     headers = {"Range": f"bytes={size}-"} if size else {}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # the file is complete already; the checksum is verified later
+            # The partial file is complete, or longer than what the server has now: only its size can tell.
+            match = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("Content-Range", ""))
+            if match is None or int(match[1]) != size:
+                partial.unlink()
+                raise requests.ConnectionError("the partial download does not belong to the file on the server")
+            return
         response.raise_for_status()
         resumed = response.status_code == requests.codes.partial_content
         start = size if resumed else 0

@@ -12,6 +12,7 @@ import io
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
@@ -75,6 +76,10 @@ def application(service: Service, name: str) -> FastAPI:
 
     @app.post("/answer")
     async def answer(request: Request, operating_point: str = "") -> Response:
+        # Browsers name the page that sends a request: another site must not ask the model through this machine.
+        origin = request.headers.get("origin")
+        if origin is not None and urlsplit(origin).hostname not in HOSTS:
+            return _json_response({"message": "requests of other sites are refused"}, 403)
         data = bytearray()
         async for chunk in request.stream():
             data += chunk

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cxr.errors import ImageError, in_short
 from cxr.imaging import dicom
-from cxr.imaging.preprocess import MIN_SIDE
+from cxr.imaging.preprocess import MAX_ASPECT, MIN_SIDE
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp", *dicom.SUFFIXES)
@@ -89,6 +89,8 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise ImageError(f"{width} x {height} pixels; at most {max_pixels:,} in all are accepted")
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{width} x {height} pixels; each side must have at least {MIN_SIDE}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(f"{width} x {height} pixels; one side may be at most {MAX_ASPECT} times the other")
     frames = _frames(image)
     if frames > 1:
         raise ImageError(f"{frames} frames; expected a single image")
@@ -104,10 +106,10 @@ def _frames(image: Image.Image) -> int:
 
 def _to_grey(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ImageError(f"grey levels from {values.min()} to {values.max()}; expected 0 to 65535")
-        return ((values * 255 + 32767) // 65535).astype(np.uint8)
+        return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     if image.mode == "P":
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     if image.mode in ("LA", "RGBA"):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from cxr.errors import ImageError, in_short
 from cxr.imaging.dicom_worker import DECODER
+from cxr.imaging.preprocess import MAX_ASPECT
 
 SUFFIXES = (".dcm", ".dicom")
 _PREAMBLE = 128  # bytes before `DICM`
@@ -87,6 +88,8 @@ def _header(data: bytes, max_pixels: int, min_side: int) -> Any:
         raise ImageError(f"{width} x {height} pixels; at most {max_pixels:,} in all are accepted")
     if min(width, height) < min_side:
         raise ImageError(f"{width} x {height} pixels; each side must have at least {min_side}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(f"{width} x {height} pixels; one side may be at most {MAX_ASPECT} times the other")
     interpretation, supported = str(dataset.PhotometricInterpretation), _GREY + _COLOUR
     if interpretation not in supported:
         raise ImageError(f"photometric interpretation {interpretation}; expected one of {', '.join(supported)}")

@@ -11,6 +11,8 @@ from PIL import Image
 
 from cxr.errors import CxrError
 
+# A raster is cut from the whole image scaled to its shorter side: very long images would take gigabytes.
+MAX_ASPECT = 50  # longer side / shorter side
 MIN_SIDE = 16  # pixels; anything smaller is an icon
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 ResizeMode = Literal["crop", "squash", "pad"]

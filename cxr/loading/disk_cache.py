@@ -9,6 +9,7 @@ import json
 import logging
 import mmap
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ Write = Callable[[int, np.ndarray], None]
 FORMAT = 1
 ROWS, FACTS = "rows.bin", "facts.json"
 GB = 10**9
+# Names that this module gives: arrays, their locks and scratch folders.
+_OURS = re.compile(r"\.?[a-z]+-[0-9a-f]{20}(\.lock|-\w+)?")
 # Mapped pages that were read count as memory of the process until they are released, which costs next to nothing.
 _RELEASE_AFTER = 8 * 2**20  # bytes
 
@@ -82,7 +85,8 @@ class CachedArray:
         self._read += self._row_bytes * len(index)
         if self._read > _RELEASE_AFTER:
             self._read = 0
-            self._map.madvise(mmap.MADV_DONTNEED)
+            if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows and macOS
+                self._map.madvise(mmap.MADV_DONTNEED)
         return rows
 
 
@@ -173,7 +177,9 @@ class DiskCache:
 
     def _evict(self, plan: Plan) -> None:
         """Remove the least recently used arrays until `plan` fits."""
-        entries = sorted(self.listed(), key=lambda entry: entry[2])
+        # A damaged array of the same name is replaced, not evicted: its lock is ours.
+        others = [entry for entry in self.listed() if entry[0].name != plan.name]
+        entries = sorted(others, key=lambda entry: entry[2])
         excess = sum(size for _, size, _ in entries) + plan.bytes - self.limit
         for folder, size, _ in entries:
             if excess <= 0:
@@ -193,9 +199,23 @@ class DiskCache:
                 continue
 
     def clear(self) -> int:
-        """Remove every array and the leftovers of interrupted builds; returns the bytes freed."""
-        freed = sum(size for _, size, _ in self.listed())
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove every array and the leftovers of interrupted builds; returns the bytes freed.
+
+        Anything else in the folder stays: it may be a folder of the user's own.
+        """
+        freed = 0
+        if not self.folder.is_dir():
+            return freed
+        for path in sorted(self.folder.iterdir()):
+            if _OURS.fullmatch(path.name):
+                files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+                freed += sum(file.stat().st_size for file in files)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+        with suppress(OSError):  # something else is in it
+            self.folder.rmdir()
         return freed
 
 

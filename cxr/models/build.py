@@ -56,6 +56,16 @@ def architectures() -> list[str]:
     return sorted([efficientnet_lite.NAME, *torchvision.models.list_models(module=torchvision.models)])
 
 
+def check(settings: ModelSettings) -> None:
+    """Raise `CxrError` for an unknown architecture and a missing file of weights; nothing is built or downloaded."""
+    known = architectures()
+    if settings.name not in known:
+        near = difflib.get_close_matches(settings.name, known, n=3, cutoff=0.4)
+        similar = ", ".join(near) or ", ".join(known)
+        raise CxrError(f"model.name={settings.name}: no such architecture; similar: {similar}")
+    weights.check(settings.weights)
+
+
 def build(settings: ModelSettings, classes: tuple[str, ...], *, seed: int, pretrained: bool = True) -> Network:
     """Build a network with a new head of `len(classes)` outputs, drawn by `seed` alone.
 
@@ -65,11 +75,8 @@ def build(settings: ModelSettings, classes: tuple[str, ...], *, seed: int, pretr
         CxrError: the name is unknown, the weights cannot be loaded or do not fit, or the output of the architecture is
             not that of a linear layer.
     """
+    check(settings)
     name = settings.name
-    known = architectures()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-        raise CxrError(f"model.name={name}: no such architecture; similar: {', '.join(near) or ', '.join(known)}")
     spec = weights.input_spec(name)
     if settings.input_size is not None:
         spec = spec.scaled(settings.input_size)

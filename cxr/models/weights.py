@@ -57,10 +57,16 @@ def state(name: str, weights: str) -> dict[str, Tensor] | None:
     return _downloaded(entry)
 
 
+def check(weights: str) -> None:
+    """Raise `CxrError` if `weights` (`imagenet`, `none` or a file) names a file that does not exist."""
+    file = Path(weights).expanduser()
+    if weights not in ("imagenet", "none") and not file.is_file():
+        raise CxrError(f"model.weights={file}: no such file; expected imagenet, none, or a state dict (.pth)")
+
+
 def read(file: Path) -> dict[str, Tensor]:
     """A state dict from a file, read without running any code in it."""
-    if not file.is_file():
-        raise CxrError(f"model.weights={file}: no such file; expected imagenet, none, or a state dict (.pth)")
+    check(str(file))
     try:
         loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:

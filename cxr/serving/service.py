@@ -112,7 +112,7 @@ class Service:
     def check_operating_point(self, name: str) -> str:
         """The operating point `name`, or the one of the model for an empty name."""
         if name and name not in self.operating_points:
-            raise ImageError(f"operating_point {name[:40]!r}; allowed: {', '.join(self.operating_points)}")
+            raise ImageError(f"unknown operating_point; expected one of {', '.join(self.operating_points)}")
         return name or self.operating_point
 
     def _table(self, answers: list[dict[str, Any]], some_failed: bool) -> pd.DataFrame:

@@ -1,14 +1,18 @@
 """The network behind ONNX Runtime: rasters in; logits, features and class activation maps out."""
 
+import os
 import threading
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import onnxruntime
 from numpy import ndarray
 
 from cxr.errors import CxrError
+
+# ONNX Runtime would leave a device ID in the user's cache folder and report to its maker; it reads this when imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 INPUT = "rasters"
 OUTPUTS = ("logits", "features", "maps")

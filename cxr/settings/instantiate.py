@@ -5,7 +5,7 @@ import importlib
 import inspect
 from typing import Any
 
-from cxr.errors import CxrError
+from cxr.errors import CxrError, in_short
 from cxr.settings.schema import ALLOWED_PACKAGES, Target
 
 
@@ -52,9 +52,8 @@ def build(target: Target, *args: Any, kind: type | None = None, **defaults: Any)
     check(target)
     try:
         return cls(*args, **{**defaults, **target.arguments})
-    except (TypeError, ValueError, RuntimeError) as error:
-        line = str(error).splitlines()[0]
-        raise CxrError(f"{target.target} cannot be built with {target.arguments}: {line}") from None
+    except Exception as error:  # constructors of libraries raise any type: assertions, attribute and import errors
+        raise CxrError(f"{target.target} cannot be built with {target.arguments}: {in_short(error)}") from None
 
 
 def loss(target: Target, weight: Any | None) -> Any:

@@ -65,27 +65,36 @@ def register(
     name = settings.registry.name
     tags = tags | {"cxr.serving": json.dumps(settings.serving.model_dump(), sort_keys=True)}
     earlier = _version_of(client, name, tags)
-    if earlier is not None:
-        log.info("%s version %s is this bundle: registered before", name, earlier.version)
-        gate_result = GateResult(verdict=earlier.tags.get("cxr.gate", "registered before"), checks=[])
-        return Registration(registered=_registered(context, earlier, gate_result), gate=gate_result)
+    if earlier is not None and "cxr.gate" in earlier.tags:
+        return _registered_before(context, earlier)
     folder = context.folder / ARTIFACT
     served = package.write(folder, bundle, datasets, settings.serving, settings.seed, comparer.probabilities)
-    is_new = not _exists(client, name)
-    try:
-        version = _log_and_register(name, folder, bundle, tags)
-    except MlflowException as error:
-        if is_new and _exists(client, name) and not client.search_model_versions(f"name='{name}'"):
-            client.delete_registered_model(name)
-        raise CxrError(f"the registry refused {name!r}: {str(error).splitlines()[0]}") from None
-    judge = partial(gate.judge, settings.registry.gate, scores, compare=comparer.compare)
-    verdict, champion = settle(client, name, version, judge)
+    with alone(name):
+        # Another process may have packaged the same bundle meanwhile, or been killed before its version was judged.
+        earlier = _version_of(client, name, tags)
+        if earlier is not None and "cxr.gate" in earlier.tags:
+            return _registered_before(context, earlier)
+        is_new = not _exists(client, name)
+        try:
+            version = earlier or _log_and_register(name, folder, bundle, tags)
+        except MlflowException as error:
+            if is_new and _exists(client, name) and not client.search_model_versions(f"name='{name}'"):
+                client.delete_registered_model(name)
+            raise CxrError(f"the registry refused {name!r}: {str(error).splitlines()[0]}") from None
+        judge = partial(gate.judge, settings.registry.gate, scores, compare=comparer.compare)
+        verdict, champion = settle(client, name, version, judge)
     return Registration(
         registered=_registered(context, version, verdict.result()),
         gate=verdict.result(),
         champion=comparer.compare(champion) if champion is not None else None,
         served=served,
     )
+
+
+def _registered_before(context: Context, version: "ModelVersion") -> Registration:
+    log.info("%s version %s is this bundle: registered before", version.name, version.version)
+    gate_result = GateResult(verdict=version.tags.get("cxr.gate", "registered before"), checks=[])
+    return Registration(registered=_registered(context, version, gate_result), gate=gate_result)
 
 
 def _registered(context: Context, version: "ModelVersion", gate_result: GateResult) -> RegisteredVersion:
@@ -100,16 +109,16 @@ def settle(
 ) -> tuple[Verdict, "ModelVersion | None"]:
     """Give `version` the alias that `judge` decides on; returns the verdict and the champion it was judged against.
 
-    Processes of one machine take turns: the second version is compared with the first. The verdict becomes a tag.
+    Call it within `alone(name)`: the second of two versions is then compared with the first. The verdict becomes a tag,
+    last, so that a version without it is known as not judged.
     """
-    with alone(name):
-        champion = champion_of(client, name)
-        verdict = judge(champion)
-        client.set_model_version_tag(name, version.version, "cxr.gate", str(verdict))
-        if verdict.alias == CHAMPION:
-            crown(client, name, version.version, verdict.reason)
-        else:
-            set_alias(client, name, CHALLENGER, version.version)
+    champion = champion_of(client, name)
+    verdict = judge(champion)
+    if verdict.alias == CHAMPION:
+        crown(client, name, version.version, verdict.reason)
+    else:
+        set_alias(client, name, CHALLENGER, version.version)
+    client.set_model_version_tag(name, version.version, "cxr.gate", str(verdict))
     log.info("%s version %s: %s", name, version.version, verdict)
     return verdict, champion
 

@@ -86,7 +86,8 @@ def _subject(context: Context) -> Subject:
     manifest = Manifest.load(context.fetch(split_run_id, "split"))
     bundle.check_classes(loaded, manifest.classes)
     digest = bundle.digest(folder)
-    step_key.tag(context, step_key.components("evaluate", context.settings, [digest]))
+    step_key.tag(context, step_key.components("evaluate", context.settings, [digest, manifest.digest]))
+    _check_provenance(context, loaded, manifest)
     for split, word in SPLITS.items():
         if not len(manifest.split(split)):
             raise CxrError(f"the split has no {word} images; run prepare_split with data.{split}_size above 0")
@@ -98,6 +99,19 @@ def _subject(context: Context) -> Subject:
     # A sample of the training images is read; decoding all of them for it would not pay.
     datasets["train"] = open_rasters(manifest.split("train"), spec, cache, build=False)
     return Subject(folder, loaded, predictor, manifest, datasets, split_run_id, digest)
+
+
+def _check_provenance(context: Context, loaded: Bundle, manifest: Manifest) -> None:
+    """Refuse to register a bundle by a split other than its own, whose images it may have been trained on."""
+    trained_on = TrainingFacts.model_validate(loaded.facts).manifest_digest
+    if trained_on is None or trained_on == manifest.digest:
+        return
+    if context.settings.registry.register_model:
+        raise CxrError(
+            "the bundle was trained on another split, and may have seen the test images of this one; evaluate it on "
+            "its own split, or give -P registry.register=false to score it without registering it"
+        )
+    context.log.warning("the bundle was trained on another split: it may have seen test images of this one")
 
 
 def _inputs(context: Context) -> tuple[Path, str]:

@@ -32,7 +32,7 @@ def run(context: Context) -> None:
     repeats = seeds.count(context.flags.get("seeds", "1"))
     if ensemble and repeats < 2:
         raise CxrError("ensemble=true needs at least 2 seeds; add -P seeds=5")
-    _check_targets(context)
+    _check_classes(context)
     if context.settings.data.path == "sample":
         context.log.warning("SYNTHETIC DATA: the sample consists of phantoms; its scores say nothing about X-rays")
     elif context.flags.get("profile", DEFAULT_PROFILE) == DEFAULT_PROFILE:
@@ -108,11 +108,11 @@ def _step(
 
 
 def _inputs(context: Context, name: str, done: dict[str, str]) -> list[str]:
-    """Digests of what a step reads: the data for the first step, the previous step's result for the others."""
+    """Digests of what a step reads: the data for the first step, results of earlier steps for the others."""
     if name not in STARTS_FROM:
         return [step_key.data_fingerprint(context.settings.data)]
-    previous = context.client.get_run(done[STARTS_FROM[name][1]])
-    return [previous.data.tags["cxr.output_digest"]]
+    read = [STARTS_FROM[name][1]] + (["prepare_split"] if name == "evaluate" else [])
+    return [context.client.get_run(done[step]).data.tags["cxr.output_digest"] for step in read]
 
 
 def _parameters(context: Context, name: str) -> dict[str, str]:
@@ -150,9 +150,13 @@ def _launch(context: Context, name: str, parameters: dict[str, str]) -> str:
     return step_run.data.tags.get("cxr.resumes", step_run.info.run_id)
 
 
-def _check_targets(context: Context) -> None:
-    """Check `_target_` classes that differ from the shipped ones before any step runs."""
+def _check_classes(context: Context) -> None:
+    """Check the network and the `_target_` classes that differ from the shipped ones before any step runs."""
     shipped = load.load_settings(PARAMS)
+    if context.settings.model != shipped.model:
+        from cxr.models import build  # imports torch, which the driver rarely needs
+
+        build.check(context.settings.model)
     for section in ("train", "finetune", "evaluate"):
         current, default = getattr(context.settings, section), getattr(shipped, section)
         for name in ("loss", "optimizer", "scheduler", "metric"):

@@ -71,7 +71,7 @@ def test_spark_gives_the_same_rows(workflow, list_file, table):
             BOTH | {"model_uri": "runs:/1"},
             "model_uri: expected models:/NAME@ALIAS or models:/NAME/VERSION, got 'runs:/1'",
         ),
-        (BOTH | {"operating_point": "best"}, "operating_point 'best'; allowed: argmax"),
+        (BOTH | {"operating_point": "best"}, "unknown operating_point; expected one of argmax"),
         (BOTH | {"engine": "dask"}, "engine: expected one of local, spark, got 'dask'"),
     ],
 )

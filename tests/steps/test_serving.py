@@ -87,7 +87,11 @@ JSON = "application/json"
             JSON,
             "expected a column 'image' with",
         ),
-        (json.dumps({"dataframe_records": [{"image": BAD}], "params": {"operating_point": "x"}}), JSON, "operating_"),
+        (
+            json.dumps({"dataframe_records": [{"image": BAD}], "params": {"operating_point": "x"}}),
+            JSON,
+            "unknown operating_",
+        ),
         (json.dumps({"dataframe_records": [{"image": BAD}], "params": {"strict": PATIENT}}), JSON, "no table of"),
         (json.dumps({"instances": [[[PATIENT]]]}), JSON, ""),
         (json.dumps([PATIENT]), JSON, "no table of images"),

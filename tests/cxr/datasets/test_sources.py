@@ -27,12 +27,13 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT at any path except /missing.zip; each of `cuts` ends one response after that many bytes."""
+    """Serves `contents` by path, else CONTENT, but not /missing.zip; each of `cuts` ends one response early."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.ranges: list[str | None] = []
         self.cuts: list[int] = []
+        self.contents: dict[str, bytes] = {}
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -43,15 +44,18 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/missing.zip":
             self.send_error(404)
             return
+        content = self.server.contents.get(self.path, CONTENT)
         start = int(byte_range.removeprefix("bytes=").rstrip("-")) if byte_range else 0
-        if start >= len(CONTENT):
-            self.send_error(416)
+        if start >= len(content):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(content)}")
+            self.end_headers()
             return
         self.send_response(206 if byte_range else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        end = start + self.server.cuts.pop(0) if self.server.cuts else len(CONTENT)
-        self.wfile.write(CONTENT[start:end])
+        end = start + self.server.cuts.pop(0) if self.server.cuts else len(content)
+        self.wfile.write(content[start:end])
 
     def log_message(self, *_):
         pass
@@ -100,6 +104,36 @@ def test_a_second_command_resumes_a_failed_download(server, tmp_path):
     sources.fetch(data, 0)
     assert int(server.ranges[-1].removeprefix("bytes=").rstrip("-")) > 3 * (40_000 - sources.CHUNK)
     assert len(server.ranges) == 4
+
+
+def test_addresses_that_end_in_the_same_name_are_two_downloads(server, tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("train/NORMAL/IM-9-1.jpeg", b"another dataset")
+    server.contents["/b/set.zip"] = buffer.getvalue()
+    first, second = (sources.fetch(settings(tmp_path, f"{server.address}/{name}/set.zip"), 0) for name in "ab")
+    assert len(list(first.root.rglob("*.jpeg"))) == 40
+    assert len(list(second.root.rglob("*.jpeg"))) == 1
+
+
+def test_a_damaged_download_is_fetched_again(server, tmp_path):
+    address = f"{server.address}/set.zip"
+    server.contents["/set.zip"] = CONTENT[: len(CONTENT) // 2]
+    with pytest.raises(CxrError, match="truncated or damaged"):
+        sources.fetch(settings(tmp_path, address), 0)
+    del server.contents["/set.zip"]
+    assert len(list(sources.fetch(settings(tmp_path, address), 0).root.rglob("*.jpeg"))) == 40
+
+
+def test_a_partial_download_longer_than_the_file_is_not_taken_for_it(server, tmp_path):
+    address = f"{server.address}/set.zip"
+    server.contents["/set.zip"] = CONTENT + bytes(5000)
+    server.cuts = [len(CONTENT) + 4000, 10, 10]
+    with pytest.raises(CxrError, match="could not be downloaded"):
+        sources.fetch(settings(tmp_path, address), 0)
+    server.cuts.clear()
+    del server.contents["/set.zip"]
+    assert sources.fetch(settings(tmp_path, address), 0).description["sha256"] == SHA256
 
 
 def test_a_file_with_a_wrong_checksum_is_not_kept(server, tmp_path):

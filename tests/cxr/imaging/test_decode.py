@@ -96,6 +96,12 @@ def test_a_decompression_bomb_is_refused_by_its_header():
         decode.decode_grey(encoded(Image.fromarray(GREY)), max_pixels=1000)
 
 
+def test_an_extremely_long_image_is_refused_by_its_header():
+    """Scaled to the shorter side of a raster, this one would take gigabytes."""
+    with pytest.raises(ImageError, match="16 x 1,?000 pixels; one side may be at most 50 times the other"):
+        decode.decode_grey(encoded(Image.new("L", (16, 1000))))
+
+
 def test_crop_equals_that_of_torchvision():
     """Pretrained weights were tested with torchvision's Resize and CenterCrop."""
     for shape in ((40, 56), (57, 41), (300, 201)):

@@ -1,4 +1,4 @@
-"""A store is whole or absent, found damaged when it is, built once, and never larger than its bound."""
+"""A cached array is whole or absent, recognised when damaged, built once, and never larger than its bound."""
 
 import multiprocessing
 import os
@@ -108,7 +108,7 @@ def test_rows_that_do_not_fit_are_an_error_of_the_program(cache):
         cache.get(plan(), lambda write: write(0, ROWS_OF.astype(np.float64)))
 
 
-def test_a_store_beyond_the_bound_is_not_made(tmp_path, caplog):
+def test_an_array_beyond_the_bound_is_not_built(tmp_path, caplog):
     assert DiskCache(tmp_path, 1e-7).get(plan(), refuse) is None
     assert "cache.max_gb allows" in caplog.text
 
@@ -167,5 +167,30 @@ def test_reading_from_threads(cache):
 
 def test_clearing_says_what_it_freed(cache):
     cache.get(plan(), fill)
-    assert cache.clear() == ROWS_OF.nbytes
+    assert ROWS_OF.nbytes <= cache.clear() < ROWS_OF.nbytes + 1000
     assert not cache.folder.exists()
+
+
+def test_clearing_leaves_what_is_not_its_own(tmp_path):
+    cache = DiskCache(tmp_path, 1.0)
+    cache.get(plan(), fill)
+    (tmp_path / f".{plan(1).name}-abc").mkdir()  # left by a killed build
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/facts.json").write_text("mine")
+    (tmp_path / "notes.txt").write_text("mine as well")
+    assert cache.clear() >= ROWS_OF.nbytes
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "thesis"]
+    assert (tmp_path / "thesis/facts.json").read_text() == "mine"
+
+
+def test_a_damaged_array_is_built_again_when_the_cache_is_full(tmp_path):
+    cache = DiskCache(tmp_path, 1.5 * ROWS_OF.nbytes / 1e9)
+    cache.get(plan(), fill)
+    file = tmp_path / plan().name / ROWS
+    file.write_bytes(bytes(ROWS_OF.nbytes))
+    built = []
+    thread = threading.Thread(target=lambda: built.append(cache.get(plan(), fill)), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert built, "it waits for a lock of its own"
+    assert (built[0].take(np.arange(20)) == ROWS_OF).all()

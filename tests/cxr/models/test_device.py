@@ -31,3 +31,10 @@ def test_random_states_come_back_after_a_checkpoint(tmp_path):
     device.restore_random_states(torch.load(tmp_path / "r.pt", weights_only=True))
     assert (random.random(), np.random.rand(), torch.rand(1)) == first
     torch.use_deterministic_algorithms(False)
+
+
+def test_float32_is_never_rounded_to_tf32():
+    torch.backends.cudnn.allow_tf32 = True
+    device.prepare(0, deterministic=False)
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32

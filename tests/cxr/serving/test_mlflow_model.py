@@ -35,7 +35,7 @@ def test_parameters_reach_the_service(model, picture):
     [
         (pd.DataFrame({"image": [b"no picture"]}), None, "row 0: neither an image nor"),
         (pd.DataFrame({"img": [b""]}), None, "expected a column 'image' with images"),
-        (pd.DataFrame({"image": []}), {"operating_point": "best"}, "operating_point 'best'; allowed: argmax"),
+        (pd.DataFrame({"image": []}), {"operating_point": "best"}, "unknown operating_point; expected one of argmax"),
     ],
 )
 def test_refusals_have_status_400_and_stay_one_line(model, table, params, words):

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import subprocess
 import sys
 import time
@@ -84,7 +85,7 @@ def test_operating_points_decide(service, pictures):
                 assert row.decision == ("pneumonia" if positive else "normal") and row.reasons == ""
             else:
                 assert row.decision is None and row.reasons
-    with pytest.raises(ImageError, match="operating_point 'best'; allowed: argmax, youden, sensitive"):
+    with pytest.raises(ImageError, match="unknown operating_point; expected one of argmax, youden, sensitive"):
         service.answer(pictures[:1], point="best")
 
 
@@ -148,3 +149,20 @@ print(model.predict(None, pd.DataFrame({{"image": [Path({str(tmp_path / "one.png
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in CLASSES
+
+
+def test_serving_leaves_nothing_in_the_folders_of_the_user(served, tmp_path):
+    """ONNX Runtime writes a device ID there unless its telemetry is off before it is imported."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from cxr.serving.service import Service\n"
+        f"Service({str(served.folder)!r}, threads=1)\n"
+    )
+    folders = {
+        "HOME": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "XDG_DATA_HOME": str(tmp_path / "data"),
+    }
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | folders
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
+    assert not list(tmp_path.iterdir())

@@ -66,3 +66,10 @@ def test_metrics_are_built_for_the_number_of_classes(name):
 def test_a_metric_without_a_direction_is_refused():
     with pytest.raises(CxrError, match="does not define whether higher is better"):
         instantiate.metric(target("torchmetrics.classification.MulticlassConfusionMatrix"), 3)
+
+
+def test_any_error_of_a_constructor_is_one_line():
+    """Here an assertion: 5 cannot be divided by 2 heads."""
+    with pytest.raises(CxrError, match="MultiheadAttention cannot be built with .*divisible") as caught:
+        instantiate.build(target("torch.nn.MultiheadAttention", embed_dim=5, num_heads=2))
+    assert "\n" not in str(caught.value)

@@ -100,7 +100,8 @@ def test_of_two_at_once_the_second_is_compared_with_the_first(version):
 
     def settle_at_once(new):
         both.wait()
-        registry.settle(mlflow.MlflowClient(), NAME, new, judge)
+        with registry.alone(NAME):
+            registry.settle(mlflow.MlflowClient(), NAME, new, judge)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(settle_at_once, versions))
