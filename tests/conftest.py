@@ -1,6 +1,7 @@
 """Fixtures shared by all tests, and the isolation of the suite from the checkout and the user's store."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def session_store(untouched_checkout, tmp_path_factory):
     The suite may itself run inside an MLflow run (`mlflow run . -e test`), and without a tracking URI MLflow uses
     `mlflow.db` and `mlruns` of the working directory, so both are set, for this process and those it starts.
     """
+    # A suite started in the background inherits that Ctrl-C is ignored, and so would the processes it interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = tmp_path_factory.mktemp("session")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     with pytest.MonkeyPatch.context() as patch:

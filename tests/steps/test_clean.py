@@ -1,5 +1,7 @@
 """`clean` removes what the project keeps in its cache folders, and nothing else."""
 
+import re
+
 import numpy as np
 
 from cxr.datasets import sources
@@ -23,7 +25,7 @@ def test_cache(run_step, tmp_path):
         "clean", "--cache.dir", str(tmp_path / "arrays"), "--data.cache_dir", str(tmp_path / "downloads")
     )
     assert process.returncode == 0, process.stderr
-    assert "120 bytes freed" in process.stderr
+    assert 120 <= int(re.search(r"(\d+) bytes freed", process.stderr)[1]) < 1000
     assert not list(cache.folder.glob("*"))
     assert list((tmp_path / "downloads").glob("phantoms-*"))
 
