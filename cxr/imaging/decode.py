@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cxr.errors import ImageError, in_short
 from cxr.imaging import dicom
-from cxr.imaging.preprocess import MAX_ASPECT, MIN_SIDE
+from cxr.imaging.preprocess import check_size
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp", *dicom.SUFFIXES)
@@ -53,7 +53,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
             guessing (CMYK, floating point, transparent pixels).
     """
     if dicom.is_dicom(data):
-        radiograph = dicom.read(data, max_pixels, MIN_SIDE)
+        radiograph = dicom.read(data, max_pixels)
         return DecodedImage(radiograph.grey, radiograph.mode, radiograph.patient)
     image = open_image(data, max_pixels)
     mode = image.mode
@@ -85,12 +85,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except Exception as error:  # parsers raise many types on damaged files
         raise ImageError(f"the header cannot be read ({in_short(error)})") from None
     width, height = image.size
-    if width * height > max_pixels:
-        raise ImageError(f"{width} x {height} pixels; at most {max_pixels:,} in all are accepted")
-    if min(width, height) < MIN_SIDE:
-        raise ImageError(f"{width} x {height} pixels; each side must have at least {MIN_SIDE}")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ImageError(f"{width} x {height} pixels; one side may be at most {MAX_ASPECT} times the other")
+    check_size(width, height, max_pixels)
     frames = _frames(image)
     if frames > 1:
         raise ImageError(f"{frames} frames; expected a single image")

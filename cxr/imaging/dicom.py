@@ -15,7 +15,7 @@ from PIL import Image
 
 from cxr.errors import ImageError, in_short
 from cxr.imaging.dicom_worker import DECODER
-from cxr.imaging.preprocess import MAX_ASPECT
+from cxr.imaging.preprocess import check_size
 
 SUFFIXES = (".dcm", ".dicom")
 _PREAMBLE = 128  # bytes before `DICM`
@@ -48,20 +48,19 @@ def is_dicom(data: bytes) -> bool:
     return data[_PREAMBLE : _PREAMBLE + 4] == b"DICM"
 
 
-def read(data: bytes, max_pixels: int, min_side: int) -> Dicom:
+def read(data: bytes, max_pixels: int) -> Dicom:
     """Decode a DICOM file.
 
     Args:
         data: bytes of the file.
         max_pixels: largest width x height that is accepted.
-        min_side: smallest width and height that are accepted, pixels.
 
     Raises:
         ImageError: the file is damaged, not a single image, out of limits or of an unsupported kind.
     """
     try:
         with np.errstate(all="ignore"):
-            dataset = _header(data, max_pixels, min_side)
+            dataset = _header(data, max_pixels)
             grey = _grey(dataset, _stored(dataset, data))
             return Dicom(grey, _mode(dataset), _patient(dataset))
     except ImageError:
@@ -72,7 +71,7 @@ def read(data: bytes, max_pixels: int, min_side: int) -> Dicom:
         raise ImageError(f"the DICOM file is damaged or of an unsupported kind ({in_short(error)})") from None
 
 
-def _header(data: bytes, max_pixels: int, min_side: int) -> Any:
+def _header(data: bytes, max_pixels: int) -> Any:
     from pydicom import dcmread  # here, since most images are not DICOM files
 
     if _DEFLATED in data[:_META_BYTES]:
@@ -84,12 +83,7 @@ def _header(data: bytes, max_pixels: int, min_side: int) -> Any:
     if frames != 1:
         raise ImageError(f"{frames} frames; expected a single image")
     height, width = int(dataset.Rows), int(dataset.Columns)
-    if width * height > max_pixels:
-        raise ImageError(f"{width} x {height} pixels; at most {max_pixels:,} in all are accepted")
-    if min(width, height) < min_side:
-        raise ImageError(f"{width} x {height} pixels; each side must have at least {min_side}")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ImageError(f"{width} x {height} pixels; one side may be at most {MAX_ASPECT} times the other")
+    check_size(width, height, max_pixels)
     interpretation, supported = str(dataset.PhotometricInterpretation), _GREY + _COLOUR
     if interpretation not in supported:
         raise ImageError(f"photometric interpretation {interpretation}; expected one of {', '.join(supported)}")

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
-from cxr.errors import CxrError
+from cxr.errors import CxrError, ImageError
 
 # A raster is cut from the whole image scaled to its shorter side: very long images would take gigabytes.
 MAX_ASPECT = 50  # longer side / shorter side
@@ -17,6 +17,16 @@ MIN_SIDE = 16  # pixels; anything smaller is an icon
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 ResizeMode = Literal["crop", "squash", "pad"]
 _RESAMPLING = {name: Image.Resampling[name.upper()] for name in get_args(Interpolation)}
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise `ImageError` for the size, in pixels, of an image that must not be decoded."""
+    if width * height > max_pixels:
+        raise ImageError(f"{width} x {height} pixels; at most {max_pixels:,} in all are accepted")
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(f"{width} x {height} pixels; each side must have at least {MIN_SIDE}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(f"{width} x {height} pixels; one side may be at most {MAX_ASPECT} times the other")
 
 
 @dataclass(frozen=True, kw_only=True)
