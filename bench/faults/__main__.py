@@ -1,0 +1,26 @@
+"""The short form of every part of the campaign, one after the other: `python -m bench.faults [PART ...]`."""
+
+import subprocess
+import sys
+import time
+
+SHORT: dict[str, tuple[str, ...]] = {}
+"""Arguments of the short form of each part, by module."""
+
+
+def main() -> None:
+    """Run the parts and exit with 1 if one of them failed."""
+    wanted = sys.argv[1:] or list(SHORT)
+    if unknown := [name for name in wanted if name not in SHORT]:
+        sys.exit(f"unknown parts {', '.join(unknown)}: expected any of {', '.join(SHORT)}")
+    failed = []
+    for name in wanted:
+        start = time.monotonic()
+        status = subprocess.run([sys.executable, "-m", f"bench.faults.{name}", *SHORT[name]], check=False).returncode
+        print(f"{name}: {'passed' if not status else 'FAILED'} in {time.monotonic() - start:,.0f} s", flush=True)
+        failed += [name] if status else []
+    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
