@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cxr.common import code
 from cxr.settings import load
-from steps.runtime import step_key
 from steps.runtime.settings import COMMON, OWNED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,7 +67,7 @@ def room_of(module: str) -> str:
 def imported_rooms(file: Path, package: str) -> set[str]:
     """Rooms of `package` that `file` imports, its own left out."""
     own = room_of(".".join(file.relative_to(ROOT).with_suffix("").parts))
-    names = {name for name in step_key.imports(file) if name.split(".")[0] == package}
+    names = {name for name in code.imports(file) if name.split(".")[0] == package}
     return {room_of(name) for name in names} - {own, ""}
 
 

@@ -1,12 +1,10 @@
 """Atomic file writing and checksums."""
 
 import hashlib
-import inspect
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import BinaryIO
 
 from cxr.errors import CxrError
@@ -54,11 +52,6 @@ def sha256_of(path: str | Path) -> str:
 def sha256_of_text(text: str) -> str:
     """Return the SHA-256 of a text, in hex."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def code_digest(*modules: ModuleType) -> str:
-    """Return the SHA-256 of the source code of some modules, as a key for cached results of theirs."""
-    return hashlib.sha256(b"\0".join(Path(inspect.getfile(module)).read_bytes() for module in modules)).hexdigest()
 
 
 def _umask() -> int:

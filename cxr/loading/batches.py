@@ -1,7 +1,8 @@
 """Loaders: batches of images on the device, shuffled and augmented for training.
 
-The order of an epoch depends on seed and epoch alone, its augmentation on seed, epoch and batch. A resumed training
-therefore sees what an uninterrupted one sees, with any number of workers.
+The order of an epoch depends on seed and epoch alone, the augmentation of an image on seed, epoch and the number of the
+image. A resumed training therefore sees what an uninterrupted one sees, with any number of workers, and the views of an
+image are the same in batches of any size.
 """
 
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from cxr.imaging.preprocess import InputSpec
 from cxr.loading.augment import Augment
 from cxr.loading.rasters import RasterDataset, read_batches
 from cxr.models.normalise import Normalise
+
+_DRAWS = 1  # after seed and epoch: sets the draws of augmentation apart from those of the order
 
 
 class Loader(Protocol):
@@ -88,18 +91,18 @@ class ImageLoader(EpochOrder):
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch, decoded ahead of use."""
         batches = self.batches(epoch)
+        draws = self.augment.draw(self.count, seeded(self.seed, epoch, _DRAWS)) if self.augment is not None else None
         rasters = read_batches(self.dataset.rasters, [indices.numpy() for indices in batches], self.threads)
-        for number, (indices, batch) in enumerate(zip(batches, rasters, strict=True)):
-            yield self.view(torch.from_numpy(batch), epoch, number), self._labels[indices].to(self.device)
+        for indices, batch in zip(batches, rasters, strict=True):
+            x = self._on_device(torch.from_numpy(batch))
+            if self.augment is not None and draws is not None:
+                x = self.augment(x, draws.of(indices))
+            yield self.normalise(x), self._labels[indices].to(self.device)
 
-    def view(self, rasters: Tensor, *numbers: int) -> Tensor:
-        """Rasters `uint8` (B, R, R) to inputs (B, 3, S, S); augmentation is drawn by the seed and `numbers`."""
+    def _on_device(self, rasters: Tensor) -> Tensor:
         if self.device.type == "cuda":
             rasters = rasters.pin_memory()
-        rasters = rasters.to(self.device, non_blocking=True)
-        if self.augment is None:
-            return self.normalise(rasters)
-        return self.normalise(self.augment(rasters, seeded(self.seed, *numbers)))
+        return rasters.to(self.device, non_blocking=True)
 
 
 def batch_indices(count: int, batch_size: int, seed: int | None, epoch: int) -> list[Tensor]:

@@ -16,19 +16,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cxr.common.files import code_digest
+from cxr.common import code
 from cxr.datasets.manifest import Manifest
-from cxr.imaging import decode, preprocess
-from cxr.loading import augment, batches
 from cxr.loading.batches import EpochOrder, ImageLoader, seeded
 from cxr.loading.disk_cache import CachedArray, DiskCache, Plan, Write
-from cxr.models import build, efficientnet_lite, freezing, normalise
 from cxr.models.build import Network
 from cxr.models.device import Device
 from cxr.models.freezing import run_frozen
 
 log = logging.getLogger(__name__)
 
+_BATCH = 64  # images; fixed, since rounding may depend on it and the cache is shared by trainings of any batch size
 _VIEWS, _DRAWS = 1_000_000, 2_000_000  # first numbers of seeds, apart from those of epochs
 
 
@@ -101,11 +99,8 @@ class FeatureRequest:
                 "views": self.views,
                 "device": self.device.device.type,
                 "dtype": str(self.device.dtype),
-                "torch": torch.__version__,
-                "code": code_digest(
-                    *(decode, preprocess, normalise, batches, augment, freezing, build, efficientnet_lite),
-                    sys.modules[__name__],
-                ),
+                "torch": torch.__version__,  # with the build, which computes otherwise for another device
+                "code": code.digest(__name__),
             },
             shape=shape,
             dtype=example.dtype,
@@ -117,7 +112,7 @@ class FeatureRequest:
         ordered = ImageLoader(
             self.loader.dataset,
             self.network.spec,
-            batch_size=self.loader.batch_size,
+            batch_size=_BATCH,
             device=self.device.device,
             seed=self.loader.seed,
             augment=self.loader.augment,

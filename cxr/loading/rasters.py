@@ -9,13 +9,11 @@ from threading import Lock
 from typing import Protocol
 
 import numpy as np
-import PIL
 from tqdm import tqdm
 
-from cxr.common.files import code_digest
+from cxr.common import code
 from cxr.common.hardware import cores
 from cxr.datasets.manifest import Manifest, read_verified
-from cxr.imaging import decode, plausibility, preprocess
 from cxr.imaging.preprocess import InputSpec
 from cxr.imaging.reader import ImageReader
 from cxr.loading.disk_cache import CachedArray, DiskCache, Plan, Write
@@ -129,8 +127,7 @@ def open_rasters(split: Manifest, spec: InputSpec, cache: DiskCache | None, *, b
             "manifest": split.digest,
             "order": sha256("\n".join(split.rows["path"]).encode()).hexdigest(),
             "spec": spec.to_dict(),
-            "pillow": PIL.__version__,
-            "code": code_digest(decode, preprocess, plausibility),
+            "code": code.digest("cxr.imaging.reader"),
         },
         shape=(len(split),),
         dtype=record_dtype(spec.size),

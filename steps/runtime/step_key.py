@@ -4,21 +4,19 @@ Its components are the settings that the step uses, the source files that it can
 inputs, and the versions of the libraries that compute. They are kept as tags of the run, `cxr.key.*`.
 """
 
-import ast
 import hashlib
 import json
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from cxr.common import code
 from cxr.settings.schema import DataSettings, Settings
 from steps.runtime.cli import PLAIN_SETTINGS
 from steps.runtime.context import Context
 from steps.runtime.settings import OWNED
 
-PROJECT = Path(__file__).resolve().parents[2]
-PACKAGES = ("cxr", "steps")
-LIBRARIES = ("torch", "torchvision", "torchmetrics", "numpy", "pillow", "scikit-learn", "scipy", "mlflow")
+# The script that MLflow runs in a served model is logged by its path.
+SHIPPED = {"evaluate": ("cxr.serving.mlflow_model",)}
 # Settings that change where or how fast something is computed, but not the result.
 IDLE = {"log_dir", "data.cache_dir", "data.workers", "train.workers", "finetune.workers"}
 IDLE |= {"cache.dir", "cache.max_gb", "cache.decoded"}
@@ -29,9 +27,9 @@ def components(step: str, settings: Settings, inputs: list[str]) -> dict[str, st
     """Digests by component; `inputs` are the digests of what the step reads (see `data_fingerprint`)."""
     return {
         "settings": _digest(used_settings(step, settings)),
-        "code": _digest({str(file.relative_to(PROJECT)): _file_digest(file) for file in sources(step)}),
+        "code": code.digest(*entries(step)),
         "inputs": _digest(inputs),
-        "libraries": _digest({name: _version(name) for name in LIBRARIES}),
+        "libraries": _digest(code.libraries(*entries(step))),
     }
 
 
@@ -67,35 +65,9 @@ def data_fingerprint(data: DataSettings) -> str:
     return _digest([data.path, data.sha256])
 
 
-def sources(step: str) -> list[Path]:
-    """Every file of this project that a step can reach by imports, from its entry point and from its work."""
-    files: dict[str, Path] = {}
-    waiting = [f"steps.{step}", f"steps.work.{step}"]
-    while waiting:
-        module = waiting.pop()
-        file = _module_file(module)
-        if module in files or file is None:
-            continue
-        files[module] = file
-        waiting += sorted(imports(file))
-    return sorted(set(files.values()))
-
-
-def imports(file: Path) -> set[str]:
-    """Full names of the project's modules that `file` imports, at its top or inside functions."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in names if name.split(".", maxsplit=1)[0] in PACKAGES}
-
-
-def _module_file(module: str) -> Path | None:
-    base = PROJECT.joinpath(*module.split("."))
-    return next((file for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file()), None)
+def entries(step: str) -> tuple[str, ...]:
+    """Modules that a step begins with: its entry point, its work, and what it ships without importing it."""
+    return (f"steps.{step}", f"steps.work.{step}", *SHIPPED.get(step, ()))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -106,17 +78,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
-
-
-def _version(library: str) -> str | None:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None
-
-
-def _file_digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _digest(values: Any) -> str:

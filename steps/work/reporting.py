@@ -22,13 +22,13 @@ from cxr.report.card import card
 from cxr.report.checklist import checklist
 from cxr.report.page import page
 from steps.runtime.context import Context
-from steps.runtime.step_key import LIBRARIES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from steps.work.evaluate import Subject
 
+_LIBRARIES = ("torch", "torchvision", "torchmetrics", "numpy", "pillow", "scikit-learn", "scipy", "mlflow")
 _KERMANY = "CC BY 4.0 (published dataset)"
 _DESCRIPTION_LENGTH = 4800  # characters that the registry keeps of a description
 _RUN_TAGS = {"prepare_split": "cxr.split_run_id", "train": "cxr.train_run_id", "finetune": "cxr.finetune_run_id"}
@@ -86,7 +86,7 @@ def _report(context: Context, subject: "Subject", results: Results) -> Evaluatio
         data=_data(context, subject),
         runs={name: tags[tag] for name, tag in _RUN_TAGS.items() if tag in tags} | {"evaluate": context.run_id},
         settings=context.settings,
-        versions={name: version(name) for name in LIBRARIES},
+        versions={name: version(name) for name in _LIBRARIES},
         validation=results.validation,
         test=results.test,
         subgroups=results.subgroups,

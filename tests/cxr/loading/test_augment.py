@@ -16,7 +16,8 @@ def settings(**changed):
 
 
 def augmented(rasters: torch.Tensor, seed: int = 0, **changed) -> torch.Tensor:
-    return Augment(settings(**changed), SIDE)(rasters, seeded(seed))
+    augment = Augment(settings(**changed), SIDE)
+    return augment(rasters, augment.draw(len(rasters), seeded(seed)))
 
 
 @pytest.fixture
@@ -90,6 +91,15 @@ def test_what_is_drawn_for_one_setting_does_not_depend_on_another(rasters):
 def test_the_seed_decides(rasters):
     assert torch.equal(augmented(rasters, 1, rotate=20), augmented(rasters, 1, rotate=20))
     assert not torch.equal(augmented(rasters, 1, rotate=20), augmented(rasters, 2, rotate=20))
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_an_image_gets_the_same_view_in_any_batch(rasters, size):
+    every = {"crop_scale": "[0.5, 1.0]", "rotate": 20, "translate": 0.1, "gamma": 0.3, "contrast": 0.3, "flip": "true"}
+    augment = Augment(settings(brightness=0.1, **every), SIDE)
+    draws = augment.draw(len(rasters), seeded(1))
+    parts = torch.arange(len(rasters)).split(size)
+    assert torch.equal(torch.cat([augment(rasters[part], draws.of(part)) for part in parts]), augment(rasters, draws))
 
 
 def test_crops_get_a_raster_with_the_pixels_they_need():

@@ -53,6 +53,14 @@ def test_an_epoch_depends_on_seed_and_number_alone(manifest, workers):
     assert all(torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in zip(one, two, strict=True))
 
 
+def test_the_view_of_an_image_does_not_depend_on_the_batch_size(manifest):
+    augment = Augment(settings_with({"train.augment.rotate": 10, "train.augment.contrast": 0.3}).train.augment, 32)
+    make = lambda size: image_batches(manifest, shuffle=True, seed=4, augment=augment, batch_size=size)  # noqa: E731
+    views = [torch.cat([x for x, _ in make(size).epoch(2)]) for size in (4, 9, 36)]
+    assert torch.equal(views[0], views[1])
+    assert torch.equal(views[0], views[2])
+
+
 def test_a_last_batch_of_one_is_left_for_another_epoch(manifest):
     training = image_batches(manifest, shuffle=True, batch_size=35)
     assert (len(manifest), len(training), training.images) == (36, 1, 35)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cxr.common import code
 from cxr.settings import load
 from steps.runtime import step_key
 
@@ -51,7 +52,7 @@ def test_inputs_and_steps_change_the_key():
 
 
 def source_names(step):
-    return {file.relative_to(step_key.PROJECT).as_posix() for file in step_key.sources(step)}
+    return {file.relative_to(code.PROJECT).as_posix() for file in code.sources(*step_key.entries(step))}
 
 
 def test_the_code_of_a_step_is_what_its_entry_point_and_its_work_import():
@@ -63,6 +64,10 @@ def test_the_code_of_a_step_is_what_its_entry_point_and_its_work_import():
     assert not {"steps/work/train.py", "steps/work/training.py", "cxr/training/loop.py"} & split
 
 
+def test_what_evaluate_ships_and_shows_belongs_to_its_code():
+    assert {"cxr/serving/mlflow_model.py", "cxr/report/page.html.j2"} <= source_names("evaluate")
+
+
 @pytest.mark.parametrize("changed", ["steps/train.py", "steps/work/train.py", "steps/work/shared.py", "cxr/network.py"])
 def test_a_change_in_what_the_work_imports_changes_the_key(monkeypatch, tmp_path, changed):
     files = {
@@ -72,10 +77,10 @@ def test_a_change_in_what_the_work_imports_changes_the_key(monkeypatch, tmp_path
         "cxr/network.py": "x = 1",
         "cxr/unused.py": "x = 1",
     }
-    for name, code in files.items():
+    for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(code)
-    monkeypatch.setattr(step_key, "PROJECT", tmp_path)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(code, "PROJECT", tmp_path)
     before = key("train")
     (tmp_path / "cxr/unused.py").write_text("x = 2")
     assert key("train") == before
