@@ -28,7 +28,10 @@ class TrainingFacts(ReportModel):
     run_id: str | None = Field(default=None, description="MLflow run of that step.")
     manifest_digest: str | None = Field(default=None, description="SHA-256 of the manifest it was trained on.")
     metric: str | None = Field(default=None, description="Class name of the validation metric.")
-    epoch: int | None = Field(default=None, description="Epoch of the weights, from 1; null for an ensemble.")
+    epoch: int | None = Field(
+        default=None,
+        description="Epoch of the weights; 0 for those that training began with; null for an ensemble.",
+    )
     val_metric: float | None = Field(default=None, description="Validation metric.")
     val_loss: float | None = Field(default=None, description="Validation loss.")
     members: list[str] | None = Field(default=None, description="MLflow runs of the members of an ensemble.")

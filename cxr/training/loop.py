@@ -30,14 +30,20 @@ State = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """The results of one epoch. Losses are means over images; the metric is that of the whole validation split."""
+class Validation:
+    """Scores of the validation split after an epoch, or before the first one (epoch 0); the loss is a mean."""
 
     epoch: int
-    lr: float
-    train_loss: float
     val_loss: float
     val_metric: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch(Validation):
+    """The results of one epoch. Losses are means over images; the metric is that of the whole validation split."""
+
+    lr: float
+    train_loss: float
     images_per_second: float
     epoch_seconds: float
 
@@ -74,10 +80,18 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a training ended; `best` is the epoch whose weights the suffix has now."""
+    """How a training ended.
 
-    best: Epoch
+    Attributes:
+        start: the validation scores of the weights that training began with.
+        history: the epochs.
+        best: the epoch whose weights the suffix has now; `start` if none was better.
+        stopped: "epochs" or "patience".
+    """
+
+    start: Validation
     history: list[Epoch]
+    best: Validation
     stopped: str
 
 
@@ -90,11 +104,13 @@ class Callbacks:
     """Hooks of the loop.
 
     Attributes:
+        on_start: called before the first epoch, with the scores of the weights that training begins with.
         on_epoch: called after every epoch.
         on_improved: called after every improvement, while the suffix has the best weights.
         on_checkpoint: called every `checkpoint_interval` epochs and at the end, with a state that `train` resumes from.
     """
 
+    on_start: Callable[[Validation], None] = _do_nothing
     on_epoch: Callable[[Epoch], None] = _do_nothing
     on_improved: Callable[[Epoch], None] = _do_nothing
     on_checkpoint: Callable[[State], None] = _do_nothing
@@ -132,6 +148,7 @@ class Training:
 def train(training: Training, resume: State | None = None) -> TrainingResult:
     """Train until the epochs are done or patience runs out, and leave the suffix with its best weights.
 
+    The weights that training begins with are validated too and take part: fine-tuning never ends worse than it began.
     With `resume`, continue after the epoch of that state and reach the weights of an uninterrupted training, bit for
     bit. The suffix has its best weights even if an exception ends the loop.
 
@@ -141,11 +158,16 @@ def train(training: Training, resume: State | None = None) -> TrainingResult:
     """
     t, settings = training, training.settings
     stopping = EarlyStopping(settings.patience, settings.min_delta, bool(t.metric.higher_is_better))
-    history: list[Epoch] = []
-    best_weights: State = {}
-    if resume is not None:
-        history, best_weights = _restore(t, stopping, resume)
     t.prefix.eval().requires_grad_(False)
+    if resume is not None:
+        start, history, best_weights = _restore(t, stopping, resume)
+    else:
+        start, history = validate(t, 0), []
+        if not math.isfinite(start.val_loss):
+            raise CxrError(f"the validation loss is {start.val_loss} before training; its weights are damaged")
+        stopping.improved(start.val_metric, 0)
+        best_weights = copy.deepcopy(t.suffix.state_dict())
+        t.callbacks.on_start(start)
     try:
         for epoch in range(len(history) + 1, settings.epochs + 1):
             if stopping.over:
@@ -175,14 +197,19 @@ def train(training: Training, resume: State | None = None) -> TrainingResult:
             train_loss = loss_sum.item() / t.train.images
             train_seconds = time.perf_counter() - started
 
-            val_loss, val_metric = validate(t)
-            if not math.isfinite(val_loss):
+            scores = validate(t, epoch)
+            if not math.isfinite(scores.val_loss):
                 raise CxrError(
-                    f"the validation loss is {val_loss} in epoch {epoch} (lr {lr:g}); lower the learning rate"
+                    f"the validation loss is {scores.val_loss} in epoch {epoch} (lr {lr:g}); lower the learning rate"
                 )
 
-            seconds = time.perf_counter() - started
-            record = Epoch(epoch, lr, train_loss, val_loss, val_metric, t.train.images / train_seconds, seconds)
+            record = Epoch(
+                **asdict(scores),
+                lr=lr,
+                train_loss=train_loss,
+                images_per_second=t.train.images / train_seconds,
+                epoch_seconds=time.perf_counter() - started,
+            )
             history.append(record)
             t.callbacks.on_epoch(record)
             _step_scheduler(t.scheduler, record)
@@ -190,17 +217,17 @@ def train(training: Training, resume: State | None = None) -> TrainingResult:
                 best_weights = copy.deepcopy(t.suffix.state_dict())
                 t.callbacks.on_improved(record)
             if epoch % settings.checkpoint_interval == 0 or epoch == settings.epochs or stopping.over:
-                t.callbacks.on_checkpoint(_state(t, stopping, history, best_weights))
+                t.callbacks.on_checkpoint(_state(t, stopping, start, history, best_weights))
     finally:
-        if best_weights:
-            t.suffix.load_state_dict(best_weights)
+        t.suffix.load_state_dict(best_weights)
         t.suffix.eval()
-    return TrainingResult(history[stopping.best_epoch - 1], history, "patience" if stopping.over else "epochs")
+    best = history[stopping.best_epoch - 1] if stopping.best_epoch else start
+    return TrainingResult(start, history, best, "patience" if stopping.over else "epochs")
 
 
 @torch.no_grad()
-def validate(t: Training) -> tuple[float, float]:
-    """Mean loss and metric over the validation split."""
+def validate(t: Training, epoch: int) -> Validation:
+    """Mean loss and metric over the validation split, after `epoch`."""
     t.suffix.eval()
     t.metric.reset()
     losses, outputs, labels = [], [], []
@@ -211,7 +238,7 @@ def validate(t: Training) -> tuple[float, float]:
         labels.append(y)
     logits, y = torch.cat(outputs), torch.cat(labels)
     t.metric.update(logits.softmax(1), y)
-    return torch.stack(losses).sum().item() / len(y), float(t.metric.compute())
+    return Validation(epoch, torch.stack(losses).sum().item() / len(y), float(t.metric.compute()))
 
 
 def set_train_mode(suffix: nn.Module, batch_norm: str) -> None:
@@ -242,7 +269,7 @@ def _step_scheduler(scheduler: Any, record: Epoch) -> None:
         scheduler.step()
 
 
-def _state(t: Training, stopping: EarlyStopping, history: list[Epoch], best_weights: State) -> State:
+def _state(t: Training, stopping: EarlyStopping, start: Validation, history: list[Epoch], best_weights: State) -> State:
     return {
         "epoch": history[-1].epoch,
         "suffix": t.suffix.state_dict(),
@@ -250,13 +277,14 @@ def _state(t: Training, stopping: EarlyStopping, history: list[Epoch], best_weig
         "optimizer": t.optimizer.state_dict(),
         "scheduler": t.scheduler.state_dict() if t.scheduler is not None else None,
         "stopping": asdict(stopping),
+        "start": asdict(start),
         "history": [asdict(record) for record in history],
         "random": random_states(),
         "fingerprint": t.fingerprint,
     }
 
 
-def _restore(t: Training, stopping: EarlyStopping, state: State) -> tuple[list[Epoch], State]:
+def _restore(t: Training, stopping: EarlyStopping, state: State) -> tuple[Validation, list[Epoch], State]:
     """Put a training back to where `state` was taken; a state of another training raises `CxrError`."""
     saved = state.get("fingerprint", {})
     differing = [f"{k} ({saved.get(k)} then, {v} now)" for k, v in t.fingerprint.items() if saved.get(k) != v]
@@ -272,7 +300,8 @@ def _restore(t: Training, stopping: EarlyStopping, state: State) -> tuple[list[E
         for name in ("best", "best_epoch", "waited"):
             setattr(stopping, name, state["stopping"][name])
         restore_random_states(state["random"])
-        return [Epoch(**record) for record in state["history"]], state["best"]
+        history = [Epoch(**record) for record in state["history"]]
+        return Validation(**state["start"]), history, state["best"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         line = str(error).splitlines()[0]
         raise CxrError(

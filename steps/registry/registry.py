@@ -16,6 +16,8 @@ import mlflow
 import numpy as np
 from filelock import FileLock
 
+from cxr.common import code
+from cxr.common.files import sha256_of, sha256_of_text
 from cxr.errors import CxrError
 from cxr.evaluation.results import GateResult, RegisteredVersion, Registration, Scores
 from steps.registry import gate
@@ -38,6 +40,7 @@ _ALWAYS = ("operating_point", "status", "reasons", "model_version")  # columns t
 HISTORY = "cxr.champions"  # tag of the registered model: its champions, since when and why, the newest last
 _KEPT = 15  # entries of the history; a tag has room for 5,000 characters
 _PROJECT = Path(__file__).resolve().parents[2]
+_REQUIREMENTS = "requirements-serve.txt"
 _ATTEMPTS = 5  # on sqlite, one of two processes that set the first alias at the same moment fails
 
 
@@ -53,8 +56,8 @@ def register(
 
     `datasets` has the rasters of "train", "val" and "test" at the input of the bundle.
 
-    A bundle that is registered already with the same serving settings keeps its version. A failed registration leaves
-    no empty model behind.
+    A bundle that is registered already with the same serving settings and code keeps its version. A failed registration
+    leaves no empty model behind.
     """
     from mlflow.exceptions import MlflowException
 
@@ -63,7 +66,8 @@ def register(
 
     settings, client = context.settings, context.client
     name = settings.registry.name
-    tags = tags | {"cxr.serving": json.dumps(settings.serving.model_dump(), sort_keys=True)}
+    serving = json.dumps(settings.serving.model_dump(), sort_keys=True)
+    tags = tags | {"cxr.serving": serving, "cxr.serving_code": serving_code()}
     earlier = _version_of(client, name, tags)
     if earlier is not None and "cxr.gate" in earlier.tags:
         return _registered_before(context, earlier)
@@ -178,9 +182,18 @@ def _log_and_register(name: str, folder: Path, bundle: "Bundle", tags: dict[str,
             code_paths=[str(_PROJECT / "cxr")],
             signature=signature(bundle.network.classes),
             input_example=pd.DataFrame({COLUMN: [phantom.example("normal")]}),
-            pip_requirements=str(_PROJECT / "requirements-serve.txt"),
+            pip_requirements=str(_PROJECT / _REQUIREMENTS),
         )
         return mlflow.register_model(logged.model_uri, name, tags=tags)
+
+
+def serving_code() -> str:
+    """Digest of everything but weights and settings that decides how a version answers.
+
+    That is the code that packages and serves it, and the requirements it is installed with.
+    """
+    computed = code.digest("cxr.serving.mlflow_model", "cxr.packaging.package")
+    return sha256_of_text(computed + sha256_of(_PROJECT / _REQUIREMENTS))[:16]
 
 
 def signature(classes: tuple[str, ...]) -> "ModelSignature":
@@ -227,9 +240,9 @@ def champion_of(client: "MlflowClient", name: str) -> "ModelVersion | None":
 
 
 def _version_of(client: "MlflowClient", name: str, tags: dict[str, str]) -> "ModelVersion | None":
-    """The version registered before for the same bundle and serving settings, if there is one."""
+    """The version registered before for the same bundle, serving settings and code, if there is one."""
     versions = client.search_model_versions(f"name='{name}'") if _exists(client, name) else []
-    same = ("cxr.bundle_digest", "cxr.serving")
+    same = ("cxr.bundle_digest", "cxr.serving", "cxr.serving_code")
     return next((v for v in versions if all(v.tags.get(key) == tags[key] for key in same)), None)
 
 

@@ -14,7 +14,7 @@ from cxr.models.bundle import Bundle
 from cxr.settings.schema import TrainingSettings
 from cxr.training import checkpoint
 from cxr.training.curves import training_curves
-from cxr.training.loop import Callbacks, Epoch, State, TrainingResult, train
+from cxr.training.loop import Callbacks, Epoch, State, TrainingResult, Validation, train
 from cxr.training.setup import set_up
 from steps.runtime import step_key
 from steps.runtime.context import Context
@@ -66,6 +66,10 @@ def train_and_log(
     metric = settings.metric.target.rpartition(".")[2]
     keeper = _BundleKeeper(context, network, manifest, metric)
 
+    def on_start(start: Validation) -> None:
+        context.metrics({"val_loss": start.val_loss, "val_metric": start.val_metric}, step=0)
+        context.log.info("before: validation loss %.4f, %s %.4f", start.val_loss, metric, start.val_metric)
+
     def on_epoch(record: Epoch) -> None:
         context.metrics(record.values(), step=record.epoch)
         context.log.info(
@@ -86,7 +90,7 @@ def train_and_log(
         unfreeze=unfreeze,
         device=where,
         seed=context.settings.seed,
-        callbacks=Callbacks(on_epoch, keeper.improved, on_checkpoint),
+        callbacks=Callbacks(on_start, on_epoch, keeper.improved, on_checkpoint),
         cache=context.settings.cache,
     )
     try:
@@ -96,11 +100,13 @@ def train_and_log(
     best = result.best
     keeper.finish(best, str(where.device))
     context.metrics({"best_epoch": best.epoch, "best_val_metric": best.val_metric, "best_val_loss": best.val_loss})
-    context.put_figure(training_curves(result.history, best.epoch, metric), "figures/training.png")
+    context.put_figure(training_curves(result, metric), "figures/training.png")
     context.log.info(
         "best epoch %d of %d: %s %.4f, validation loss %.4f (stopped by %s)",
         *(best.epoch, len(result.history), metric, best.val_metric, best.val_loss, result.stopped),
     )
+    if not best.epoch:
+        context.log.warning("no epoch improved on the weights that training began with: those are kept")
     return result
 
 
@@ -125,7 +131,7 @@ class _BundleKeeper:
         self._write(Bundle(self.network, facts=self._facts(self.pending)))
         self.pending, self.kept_at = None, time.monotonic()
 
-    def finish(self, best: Epoch, where: str) -> None:
+    def finish(self, best: Validation, where: str) -> None:
         """Keep the final bundle, with temperature and operating points chosen on validation."""
         settings = self.context.settings
         final = Bundle(self.network, facts=self._facts(best))
@@ -134,7 +140,7 @@ class _BundleKeeper:
         self.context.metrics({"temperature": final.temperature})
         self._write(final)
 
-    def _facts(self, record: Epoch) -> dict[str, Any]:
+    def _facts(self, record: Validation) -> dict[str, Any]:
         return {
             "step": self.context.step.name,
             "run_id": self.context.run_id,

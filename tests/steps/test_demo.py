@@ -99,6 +99,13 @@ def test_the_page_serves_this_machine_only(page):
     assert not re.findall(r"https?://", requests.get(page, timeout=10).text)
 
 
+@pytest.mark.parametrize("origin", ["https://elsewhere.example", "http://127.0.0.1.elsewhere.example", "null"])
+def test_another_site_cannot_ask_the_model(page, origin):
+    response = requests.post(f"{page}/answer", data=phantom.example("normal"), headers={"Origin": origin}, timeout=30)
+    assert response.status_code == 403 and "other sites" in response.json()["message"]
+    assert "probability" not in response.text
+
+
 def test_unreadable_files_are_rejected(page):
     for data, status, words in (
         (b"", 400, "empty"),

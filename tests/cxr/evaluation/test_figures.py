@@ -11,7 +11,7 @@ from cxr.datasets import figures, inspection
 from cxr.datasets.layouts import ListedImage
 from cxr.evaluation import plots
 from cxr.training import curves
-from cxr.training.loop import Epoch
+from cxr.training.loop import Epoch, TrainingResult, Validation
 from tests.helpers import CLASSES, small_set
 
 
@@ -41,6 +41,12 @@ def test_split(tmp_path):
 
 
 @pytest.mark.parametrize("epochs", [1, 4])
-def test_training(epochs):
-    history = [Epoch(n + 1, 1e-3, 1.0 / (n + 1), 1.1 / (n + 1), 0.5, 10, 1) for n in range(epochs)]
-    assert pixels(curves.training_curves(history, 1, "MulticlassF1Score")).std() > 5
+@pytest.mark.parametrize("best", [0, 1])
+def test_training(epochs, best):
+    numbers = {"lr": 1e-3, "images_per_second": 10.0, "epoch_seconds": 1.0}
+    history = [
+        Epoch(epoch=n, val_loss=1.1 / n, val_metric=0.5, train_loss=1.0 / n, **numbers) for n in range(1, epochs + 1)
+    ]
+    start = Validation(0, 2.0, 0.3)
+    result = TrainingResult(start, history, [start, *history][best], "epochs")
+    assert pixels(curves.training_curves(result, "MulticlassF1Score")).std() > 5

@@ -130,6 +130,18 @@ def test_a_key_that_differs_in_anything_is_another_store(manifest, tmp_path, cha
     assert len(names(**changed)) > len(before)
 
 
+def test_features_do_not_depend_on_the_batch_size(manifest, tmp_path):
+    made, every = network(), []
+    for size in (8, 5):
+        changed = {"train.augment.rotate": 20, "cache.views": 2, "train.batch_size": size}
+        settings = configured(tmp_path / str(size), **changed)
+        array = fed(manifest, settings, made=made).train.array
+        names = {folder.name for folder, _, _ in DiskCache(settings.cache.dir, 1).listed()}
+        every.append((array.take(np.arange(len(array))), names))
+    assert (every[0][0] == every[1][0]).all()
+    assert every[0][1] == every[1][1], "another batch size would not find them"
+
+
 @pytest.mark.slow
 def test_features_beyond_max_gb_are_reported_and_not_cached(manifest, tmp_path, caplog):
     settings = configured(tmp_path, **{"cache.max_gb": 0.00005})

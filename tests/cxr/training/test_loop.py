@@ -11,7 +11,7 @@ from cxr.loading.build import build_loaders
 from cxr.models import device
 from cxr.models.freezing import split_network
 from cxr.training import checkpoint, setup
-from cxr.training.loop import Callbacks, EarlyStopping, Epoch, train
+from cxr.training.loop import Callbacks, EarlyStopping, train
 from tests.helpers import network, settings_with, small_set
 
 CPU = device.Device(torch.device("cpu"), torch.float32)
@@ -120,10 +120,27 @@ def test_a_checkpoint_of_another_training_is_refused(manifest):
 def test_the_best_weights_are_the_ones_kept(manifest):
     kept = {}
     made = network()
-    callbacks = Callbacks(on_improved=lambda record: kept.update({record.epoch: weights(made)}))
+    callbacks = Callbacks(
+        on_start=lambda start: kept.update({0: weights(made)}),
+        on_improved=lambda record: kept.update({record.epoch: weights(made)}),
+    )
     _, result = fit(manifest, made=made, callbacks=callbacks, epochs=5, **{"optimizer.lr": 0.1})
     assert same(weights(made), kept[result.best.epoch])
-    assert result.best.val_metric == max(record.val_metric for record in result.history)
+    assert result.best.val_metric == max(record.val_metric for record in (result.start, *result.history))
+
+
+def test_a_training_that_only_gets_worse_keeps_the_weights_it_began_with(manifest):
+    made, good = fit(manifest, unfreeze=0, epochs=12, **{"optimizer.lr": 0.01})
+    before = weights(made)
+    scores = dataclasses.astuple(good.best)[1:3]
+    improved = []
+    worse = {"optimizer.lr": 3.0, "epochs": 3}
+    _, result = fit(manifest, made=made, callbacks=Callbacks(on_improved=improved.append), **worse)
+    assert min(record.val_loss for record in result.history) > result.start.val_loss
+    assert not improved
+    assert (result.best, result.best.epoch) == (result.start, 0)
+    assert dataclasses.astuple(result.start)[1:] == pytest.approx(scores, abs=1e-5)
+    assert same(weights(made), before)
 
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, CxrError])
@@ -145,6 +162,7 @@ def test_patience_ends_the_training(manifest):
     _, result = fit(manifest, epochs=30, patience=2, **{"optimizer.lr": 1e-12})
     assert result.stopped == "patience"
     assert len(result.history) == result.best.epoch + 2
+    assert result.best == result.start, "nothing can be learnt at that rate"
 
 
 def test_early_stopping_counts_in_the_direction_of_the_metric():
@@ -197,4 +215,4 @@ def test_throughput_is_counted_in_images(manifest):
     prefix, _ = split_network(made, 0)
     fed = build_loaders(made, manifest, settings_with({}).train, None, prefix=prefix, unfreeze=0, device=CPU, seed=0)
     assert fed.train.images == 18
-    assert set(Epoch(1, 0.1, 1, 1, 1, 1, 1).values()) >= {"lr", "train_loss", "val_loss", "images_per_second"}
+    assert fed.val.images == len(manifest.split("val"))
