@@ -4,14 +4,20 @@ import os
 import signal
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 import pytest
 
 from cxr.common.files import sha256_of
-from tests.helpers import Deployed, deployed
+
+if TYPE_CHECKING:
+    from tests.helpers import Deployed
 
 ROOT = Path(__file__).resolve().parent.parent
+# Idle threads of OpenMP would spin and take the cores from other processes of the suite. It is read when torch is
+# loaded, so nothing above may import torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # What runs and tools leave in a checkout.
 LEFT_BY_RUNS = ("mlflow.db*", "mlruns", "mlartifacts", "logs", ".hypothesis")
 BEFORE = pytest.StashKey[dict[str, str]]()
@@ -29,10 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests with a slow fixture as slow."""
+    """Mark the tests with a slow fixture as slow; those that share the finished workflow share a process."""
     for item in items:
-        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if SLOW_FIXTURES & fixtures:
             item.add_marker(pytest.mark.slow)
+        if "workflow" in fixtures:
+            item.add_marker(pytest.mark.xdist_group("workflow"))
 
 
 def checksums() -> dict[str, str]:
@@ -98,6 +107,8 @@ def real_data(pytestconfig) -> Path:
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory) -> Deployed:
+def served(tmp_path_factory) -> "Deployed":
     """A small network, packaged for serving."""
+    from tests.helpers import deployed
+
     return deployed(tmp_path_factory.mktemp("served"))

@@ -24,6 +24,7 @@ from cxr.loading.batches import Loader
 from cxr.models.device import Device, random_states, restore_random_states
 from cxr.models.freezing import run_frozen
 from cxr.settings.schema import TrainingSettings
+from cxr.training.early_stopping import EarlyStopping
 
 log = logging.getLogger(__name__)
 State = dict[str, Any]
@@ -50,32 +51,6 @@ class Epoch(Validation):
     def values(self) -> dict[str, float]:
         """All values but the number of the epoch, by name."""
         return {name: value for name, value in asdict(self).items() if name != "epoch"}
-
-
-@dataclass
-class EarlyStopping:
-    """Stops after `patience` epochs without an improvement of more than `min_delta`."""
-
-    patience: int
-    min_delta: float
-    higher_is_better: bool
-    best: float | None = None
-    best_epoch: int = 0
-    waited: int = 0
-
-    def improved(self, score: float, epoch: int) -> bool:
-        """Record the score of an epoch; True if it is the best so far."""
-        gain = math.inf if self.best is None else (score - self.best) * (1 if self.higher_is_better else -1)
-        if gain > self.min_delta:
-            self.best, self.best_epoch, self.waited = score, epoch, 0
-            return True
-        self.waited += 1
-        return False
-
-    @property
-    def over(self) -> bool:
-        """True once patience has run out."""
-        return self.waited >= self.patience
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from cxr.loading.build import build_loaders
 from cxr.models import device
 from cxr.models.freezing import split_network
 from cxr.training import checkpoint, setup
-from cxr.training.loop import Callbacks, EarlyStopping, train
+from cxr.training.early_stopping import EarlyStopping
+from cxr.training.loop import Callbacks, train
 from tests.helpers import network, settings_with, small_set
 
 CPU = device.Device(torch.device("cpu"), torch.float32)
