@@ -68,7 +68,7 @@ def train_and_log(
 
     def on_start(start: Validation) -> None:
         context.metrics({"val_loss": start.val_loss, "val_metric": start.val_metric}, step=0)
-        context.log.info("before: validation loss %.4f, %s %.4f", start.val_loss, metric, start.val_metric)
+        context.log.info("before epoch 1: validation loss %.4f, %s %.4f", start.val_loss, metric, start.val_metric)
 
     def on_epoch(record: Epoch) -> None:
         context.metrics(record.values(), step=record.epoch)
