@@ -12,10 +12,11 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from cxr.common.files import sha256_of
 from cxr.errors import CxrError
 from cxr.imaging.decode import SUFFIXES
 from cxr.settings.schema import CLASS_NAMES
@@ -28,6 +29,7 @@ OFFICIAL_SPLITS = {"train": "train", "val": "train", "test": "test"}
 _CLASS_FOLDERS = ("normal", "pneumonia")
 _PERSON = re.compile(r"person(\d+)_(?:(bacteria|virus)_)?", re.IGNORECASE)
 _NORMAL = re.compile(r"(?:NORMAL2-)?IM-(\d+)", re.IGNORECASE)
+_LISTED = 5  # skipped kinds of files, and folders with copies, that the log names
 _LATER = re.compile(r"(NORMAL|BACTERIA|VIRUS)-(\d+)-", re.IGNORECASE)
 
 
@@ -66,7 +68,7 @@ def scan(root: Path, classes: int = 3) -> list[ListedImage]:
             f"{root} holds no X-rays in a known layout; expected {', '.join(SUFFIXES)} files in folders NORMAL and "
             "PNEUMONIA, with or without train and test above them"
         )
-    images = [_describe(path, classes) for path in _without_copies(paths)]
+    images = [_describe(path, classes) for path in _without_copies(root, paths)]
     counts = Counter(image.label for image in images)
     empty = [name for name in CLASS_NAMES[classes] if not counts[name]]
     if empty:
@@ -87,7 +89,7 @@ def _image_paths(root: Path) -> list[PurePosixPath]:
             else:
                 paths.append(PurePosixPath(path.relative_to(root).as_posix()))
     if skipped:
-        log.info("skipped %d files that are not images (%s)", skipped.total(), ", ".join(sorted(skipped)[:5]))
+        log.info("skipped %d files that are not images (%s)", skipped.total(), ", ".join(sorted(skipped)[:_LISTED]))
     return paths
 
 
@@ -104,16 +106,51 @@ def _folders(path: PurePosixPath) -> list[str]:
     return [name.lower() for name in path.parts[:-1]]
 
 
-def _without_copies(paths: list[PurePosixPath]) -> Iterator[PurePosixPath]:
-    """Drop nested second copies: of paths that are equal from their split or class folder on, keep the shortest."""
-    seen = set()
+def _without_copies(root: Path, paths: list[PurePosixPath]) -> list[PurePosixPath]:
+    """Drop nested second copies: of files with equal content and equal paths from the split or class folder on.
+
+    The shortest path is kept. Files of the same name with other content are other images, as those of several sites.
+    """
+    same_name: dict[tuple[str, ...], list[PurePosixPath]] = {}
     for path in sorted(paths, key=lambda path: (len(path.parts), path)):
-        names = [*_folders(path), path.name.lower()]
-        known = [i for i, name in enumerate(names[:-1]) if name in OFFICIAL_SPLITS or name in _CLASS_FOLDERS]
-        relative = tuple(names[min(known) :] if known else names)
-        if relative not in seen:
-            seen.add(relative)
-            yield path
+        same_name.setdefault(_below_sites(path), []).append(path)
+    kept: list[PurePosixPath] = []
+    left_out: Counter[str] = Counter()  # by the folder above split and class
+    for below, candidates in same_name.items():
+        copies = _copies(root, candidates)
+        kept += [path for path in candidates if path not in copies]
+        left_out.update(str(PurePosixPath(*path.parts[: -len(below)])) for path in copies)
+    if left_out:
+        where = ", ".join(f"{count:,} in {folder}" for folder, count in left_out.most_common(_LISTED))
+        log.info("copies left out, by name and content: %d (%s)", left_out.total(), where)
+    return kept
+
+
+def _below_sites(path: PurePosixPath) -> tuple[str, ...]:
+    """The parts of a path from its split or class folder on, in lower case."""
+    names = [*_folders(path), path.name.lower()]
+    known = [i for i, name in enumerate(names[:-1]) if name in OFFICIAL_SPLITS or name in _CLASS_FOLDERS]
+    return tuple(names[min(known, default=0) :])
+
+
+def _copies(root: Path, paths: list[PurePosixPath]) -> set[PurePosixPath]:
+    """Those of `paths` with the content of an earlier one; content is read only where sizes are equal."""
+    if len(paths) == 1:
+        return set()
+    by_size: dict[int, list[PurePosixPath]] = {}
+    for path in paths:
+        with suppress(OSError):  # here and below: the survey reports such a file as unreadable
+            if (root / path).is_file():
+                by_size.setdefault((root / path).stat().st_size, []).append(path)
+    seen: set[str] = set()
+    copies: set[PurePosixPath] = set()
+    for path in [path for same_size in by_size.values() if len(same_size) > 1 for path in same_size]:
+        with suppress(OSError):
+            digest = sha256_of(root / path)
+            if digest in seen:
+                copies.add(path)
+            seen.add(digest)
+    return copies
 
 
 def _describe(path: PurePosixPath, classes: int) -> ListedImage:

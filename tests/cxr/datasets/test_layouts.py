@@ -60,6 +60,43 @@ def test_the_nested_copy_of_kaggle_is_ignored(tmp_path):
     assert next(image for image in images if "1427" in image.path).official_split == "train"
 
 
+SITES = [f"site{site}/{name}" for site in "AB" for name in ("NORMAL/0001.png", "PNEUMONIA/person1_virus_1.png")]
+
+
+def test_two_sites_with_the_same_file_names_keep_all_their_images(tmp_path):
+    touch(tmp_path, SITES)
+    for number, path in enumerate(SITES):
+        (tmp_path / path).write_bytes(bytes([number]) * 9)  # of the same size, but different
+    (tmp_path / "siteB/NORMAL/0001.png").write_bytes(b"of another size")
+    images = by_path(scan(tmp_path, 2))
+    assert list(images) == sorted(SITES)
+    # Nobody knows whether the sites number their patients together: as one patient, they cannot leak.
+    assert images[SITES[0]].patient == images[SITES[2]].patient
+    assert images[SITES[1]].patient == images[SITES[3]].patient
+
+
+def test_a_copy_is_known_by_its_content_and_the_log_says_where(tmp_path, caplog):
+    caplog.set_level("INFO")
+    touch(tmp_path, SITES)
+    (tmp_path / SITES[3]).write_bytes(b"y")
+    assert list(by_path(scan(tmp_path, 2))) == [SITES[0], SITES[1], SITES[3]]
+    assert "copies left out, by name and content: 1 (1 in siteB)" in caplog.text
+    caplog.clear()
+    (tmp_path / SITES[2]).unlink()
+    assert len(scan(tmp_path, 2)) == 3
+    assert "copies" not in caplog.text
+
+
+def test_a_file_that_cannot_be_read_is_no_copy(tmp_path, monkeypatch):
+    touch(tmp_path, SITES)
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("cxr.datasets.layouts.sha256_of", refused)  # file modes do not stop root
+    assert list(by_path(scan(tmp_path, 2))) == sorted(SITES)
+
+
 def test_two_classes_do_not_need_the_kind_of_pneumonia(tmp_path):
     root = touch(tmp_path, ["NORMAL/a.png", "PNEUMONIA/b.png"])
     assert [image.label for image in scan(root, 2)] == ["normal", "pneumonia"]
