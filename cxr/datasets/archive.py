@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from cxr.common.files import sha256_of, write_atomic
+from cxr.common.locks import alone
 from cxr.errors import CxrError
 from cxr.imaging.decode import SUFFIXES
 
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 MAX_BYTES = 20 * 2**30  # of all unpacked images; the original dataset has 1.2 GB
 MAX_RATIO = 200  # unpacked to packed size; images are compressed already
 MAX_MEMBERS = 200_000
+SCRATCH = ".unpack-"  # beginning of the names of folders that are being filled
 DONE = ".complete"  # file that marks a folder as completely unpacked
 _REMEDY = "do not trust this archive, get another copy"
 
@@ -39,21 +41,14 @@ def unpack(archive: Path, cache: Path) -> tuple[Path, str]:
     """
     digest = sha256_of(archive)
     target = cache / f"{archive.stem[:40]}-{digest[:12]}"
-    if (target / DONE).is_file():
-        log.info("using the unpacked images in %s", target)
-        return target, digest
-    scratch = None
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".unpack-", dir=cache))
-        with zipfile.ZipFile(archive) as packed:
-            members = _checked(packed, archive)
-            for member in tqdm(members, desc="unpacking", unit="image", disable=None, leave=False):
-                packed.extract(member, scratch)
-        write_atomic(scratch / DONE, digest.encode())
-        if target.exists():
-            shutil.rmtree(target)  # left by an interrupted attempt
-        scratch.rename(target)
+        if not (target / DONE).is_file():
+            cache.mkdir(parents=True, exist_ok=True)
+            with alone(cache / f".{target.name}.lock"):
+                if not (target / DONE).is_file():  # otherwise another process was faster
+                    count = _unpack_into(target, archive, digest)
+                    log.info("unpacked %d images into %s", count, target)
+                    return target, digest
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise DamagedArchiveError(
             f"{archive} is not a zip archive, or is truncated or damaged ({error}); download it again"
@@ -63,11 +58,28 @@ def unpack(archive: Path, cache: Path) -> tuple[Path, str]:
         raise CxrError(
             f"{archive} cannot be unpacked into {cache}: {reason}; make room there or set data.cache_dir"
         ) from None
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
-    log.info("unpacked %d images into %s", len(members), target)
+    log.info("using the unpacked images in %s", target)
     return target, digest
+
+
+def _unpack_into(target: Path, archive: Path, digest: str) -> int:
+    """Unpack into a scratch folder that then becomes `target`; returns the number of images. The lock must be held."""
+    prefix = f"{SCRATCH}{target.name}-"
+    for leftover in [path for path in target.parent.iterdir() if path.name.startswith(prefix)]:  # of a killed process
+        shutil.rmtree(leftover, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            members = _checked(packed, archive)
+            for member in tqdm(members, desc="unpacking", unit="image", disable=None, leave=False):
+                packed.extract(member, scratch)
+        write_atomic(scratch / DONE, digest.encode())
+        if target.exists():
+            shutil.rmtree(target)  # incomplete: something has removed its marker
+        scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return len(members)
 
 
 def _checked(packed: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:

@@ -13,7 +13,7 @@ import os
 import re
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from cxr.common.files import sha256_of
@@ -41,7 +41,7 @@ class ListedImage:
         path: path relative to the root folder, POSIX.
         label: class name.
         patient: identifier of the patient, unique within the official split.
-        official_split: "train" or "test"; None if the dataset has none.
+        official_split: "train" or "test"; None if no image of the dataset has one.
     """
 
     path: str
@@ -69,6 +69,9 @@ def scan(root: Path, classes: int = 3) -> list[ListedImage]:
             "PNEUMONIA, with or without train and test above them"
         )
     images = [_describe(path, classes) for path in _without_copies(root, paths)]
+    if any(image.official_split for image in images):
+        # As training images they share the patients of those, so that no child is in two splits.
+        images = [replace(image, official_split=image.official_split or "train") for image in images]
     counts = Counter(image.label for image in images)
     empty = [name for name in CLASS_NAMES[classes] if not counts[name]]
     if empty:

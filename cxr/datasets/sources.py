@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ import requests
 from tqdm import tqdm
 
 from cxr.common.files import sha256_of_text
+from cxr.common.locks import alone
 from cxr.datasets import archive, phantom
 from cxr.errors import CxrError
 from cxr.settings.schema import DataSettings
@@ -91,15 +93,24 @@ def cache_folder(data: DataSettings) -> Path:
 
 
 def clear(data: DataSettings) -> int:
-    """Remove downloads, unpacked archives and phantoms from the cache folder; returns the number of bytes freed."""
+    """Remove downloads, unpacked archives and phantoms from the cache folder; returns the number of bytes freed.
+
+    Waits for processes that are downloading or unpacking.
+    """
     freed = 0
     cache = cache_folder(data)
-    patterns = ("downloads", "phantoms-v*", ".unpack-*", ".phantoms-*")
-    folders = [folder for pattern in patterns for folder in cache.glob(pattern)]
-    folders += [marker.parent for marker in cache.glob(f"*/{archive.DONE}")]
-    for folder in folders:
-        freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as held:
+        locks = [*cache.glob(".*.lock"), *cache.glob("downloads/.*.lock")]
+        for lock in locks:
+            held.enter_context(alone(lock))
+        patterns = ("downloads", "phantoms-v*", f"{archive.SCRATCH}*", ".phantoms-*")
+        folders = [folder for pattern in patterns for folder in cache.glob(pattern)]
+        folders += [marker.parent for marker in cache.glob(f"*/{archive.DONE}")]
+        for folder in folders:
+            freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            shutil.rmtree(folder, ignore_errors=True)
+        for lock in locks:
+            lock.unlink(missing_ok=True)
     return freed
 
 
@@ -148,7 +159,9 @@ def _download(address: str, cache: Path, sha256: str | None, name: str | None) -
     fetcher = pooch.create(path=cache / "downloads", base_url="", registry={name: checksum}, urls={name: address})
     pooch.get_logger().setLevel(logging.WARNING)
     try:
-        return Path(fetcher.fetch(name, downloader=_resume))
+        fetcher.abspath.mkdir(parents=True, exist_ok=True)
+        with alone(fetcher.abspath / f".{name}.lock"):  # two processes would append to the same partial file
+            return Path(fetcher.fetch(name, downloader=_resume))
     except ValueError as error:  # raised by pooch for a wrong checksum, after it has removed the file
         match = re.search(r"but got ([0-9a-f]{64})", str(error))
         actual = f"SHA-256 {match[1]}" if match else "another SHA-256"

@@ -1,12 +1,17 @@
 """Untrusted archives are unpacked once and completely, or refused without leaving files."""
 
+import os
 import stat
+import subprocess
+import sys
+import time
 import zipfile
 
 import pytest
 
 from cxr.datasets import archive
 from cxr.errors import CxrError
+from tests.helpers import ROOT
 
 
 def zipped(path, members: dict[str, bytes]):
@@ -14,6 +19,11 @@ def zipped(path, members: dict[str, bytes]):
         for name, content in members.items():
             packed.writestr(name, content)
     return path
+
+
+def left_in(folder) -> list[str]:
+    """Everything in a folder except for locks."""
+    return [file.name for file in folder.iterdir() if file.suffix != ".lock"]
 
 
 def test_images_are_unpacked_once(tmp_path, monkeypatch):
@@ -31,8 +41,37 @@ def test_interrupted_unpacking_is_repeated(tmp_path):
     folder, _ = archive.unpack(file, tmp_path / "cache")
     (folder / archive.DONE).unlink()
     (folder / "NORMAL/x.jpeg").write_bytes(b"")
+    (tmp_path / "cache" / f"{archive.SCRATCH}{folder.name}-killed").mkdir()
     again, _ = archive.unpack(file, tmp_path / "cache")
+    assert left_in(tmp_path / "cache") == [folder.name]
     assert (again / "NORMAL/x.jpeg").read_bytes() == b"1"
+
+
+UNPACK = """
+import sys, time
+from pathlib import Path
+from cxr.datasets import archive
+while not Path("go").exists():
+    time.sleep(0.001)
+folder, _ = archive.unpack(Path("a.zip"), Path("cache"))
+for _ in range(40):
+    assert len(list(folder.rglob("*.jpeg"))) == 2000, "the folder has lost its images"
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.slow
+def test_several_processes_unpack_one_archive_at_once(tmp_path):
+    zipped(tmp_path / "a.zip", {f"NORMAL/{number}.jpeg": bytes([number % 256]) * 9 for number in range(2000)})
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", UNPACK]
+    started = [subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) for _ in range(3)]
+    time.sleep(2)  # to import what they need
+    (tmp_path / "go").touch()
+    for process in started:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors.decode()
+    assert len(left_in(tmp_path / "cache")) == 1
 
 
 @pytest.mark.parametrize("name", ["../x.jpeg", "/x.jpeg", "a/../../x.jpeg", "..\\x.jpeg", "C:\\x.jpeg"])
@@ -41,7 +80,7 @@ def test_members_outside_the_target_folder_are_refused(tmp_path, name):
     with pytest.raises(CxrError, match="lies outside the target folder; do not trust this archive"):
         archive.unpack(file, tmp_path / "deep/cache")
     assert not list(tmp_path.rglob("x.jpeg"))
-    assert not list((tmp_path / "deep/cache").iterdir())
+    assert not left_in(tmp_path / "deep/cache")
 
 
 def test_links_are_refused(tmp_path):
@@ -64,7 +103,7 @@ def test_a_truncated_archive_leaves_no_files(tmp_path):
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(CxrError, match=r"is truncated or damaged .*download it again"):
         archive.unpack(file, tmp_path / "cache")
-    assert not list((tmp_path / "cache").iterdir())
+    assert not left_in(tmp_path / "cache")
 
 
 def test_a_damaged_member_leaves_no_files(tmp_path):
@@ -74,7 +113,7 @@ def test_a_damaged_member_leaves_no_files(tmp_path):
     file.write_bytes(content)
     with pytest.raises(CxrError, match="damaged"):
         archive.unpack(file, tmp_path / "cache")
-    assert not list((tmp_path / "cache").iterdir())
+    assert not left_in(tmp_path / "cache")
 
 
 def test_a_zip_without_images_is_refused(tmp_path):

@@ -75,6 +75,14 @@ def test_two_sites_with_the_same_file_names_keep_all_their_images(tmp_path):
     assert images[SITES[1]].patient == images[SITES[3]].patient
 
 
+def test_images_beside_an_official_split_are_for_training_and_share_its_patients(tmp_path):
+    paths = ["siteA/train/PNEUMONIA/person1_virus_1.png", "siteA/test/NORMAL/IM-1-1.png"]
+    beside = ["siteB/PNEUMONIA/person1_virus_2.png", "siteB/NORMAL/IM-1-1.png"]
+    images = by_path(scan(touch(tmp_path, [*paths, *beside]), 2))
+    assert [images[path].official_split for path in [*paths, *beside]] == ["train", "test", "train", "train"]
+    assert images[paths[0]].patient == images[beside[0]].patient
+
+
 def test_a_copy_is_known_by_its_content_and_the_log_says_where(tmp_path, caplog):
     caplog.set_level("INFO")
     touch(tmp_path, SITES)

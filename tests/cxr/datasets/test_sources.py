@@ -3,11 +3,14 @@
 import hashlib
 import io
 import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from cxr.common.locks import alone
 from cxr.datasets import sources
 from cxr.errors import CxrError
 from cxr.settings.schema import DataSettings
@@ -86,6 +89,27 @@ def test_a_zip_is_downloaded_once(server, tmp_path):
     assert len(server.ranges) == 1
 
 
+def test_two_downloads_of_one_address_at_once_are_one_download(server, tmp_path):
+    data = settings(tmp_path, f"{server.address}/set.zip", sha256=SHA256)
+    with ThreadPoolExecutor(4) as pool:
+        roots = {source.root for source in pool.map(lambda _: sources.fetch(data, 0), range(4))}
+    assert len(roots) == len(server.ranges) == 1
+
+
+def test_clear_waits_for_a_download_and_removes_everything(server, tmp_path):
+    data = settings(tmp_path, f"{server.address}/set.zip", sha256=SHA256)
+    sources.fetch(data, 0)
+    cache = tmp_path / "cache"
+    lock = next(cache.glob("downloads/.*.lock"))
+    with ThreadPoolExecutor(1) as pool:
+        with alone(lock):
+            clearing = pool.submit(sources.clear, data)
+            time.sleep(0.3)
+            assert not clearing.done() and list(cache.glob("downloads/*.zip"))
+        assert clearing.result(timeout=10) > len(CONTENT)
+    assert not list(cache.iterdir())
+
+
 def test_a_download_resumes_after_a_broken_connection(server, tmp_path):
     server.cuts = [50_000, 60_000]
     source = sources.fetch(settings(tmp_path, f"{server.address}/set.zip", sha256=SHA256), 0)
@@ -139,7 +163,7 @@ def test_a_partial_download_longer_than_the_file_is_not_taken_for_it(server, tmp
 def test_a_file_with_a_wrong_checksum_is_not_kept(server, tmp_path):
     with pytest.raises(CxrError, match=f"has SHA-256 {SHA256}, expected {'0' * 64}"):
         sources.fetch(settings(tmp_path, f"{server.address}/set.zip", sha256="0" * 64), 0)
-    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
 def test_a_missing_file_on_the_server_is_reported(server, tmp_path):
