@@ -82,6 +82,7 @@ def session_store(untouched_checkout, tmp_path_factory):
             patch.delenv(name)
         patch.setenv("MLFLOW_TRACKING_URI", uri)  # also the registry's, as long as no other is set
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
         patch.setenv("TORCH_HOME", str(folder / "cache/torch"))
         patch.setenv("HF_HOME", str(folder / "cache/huggingface"))
         patch.chdir(folder)

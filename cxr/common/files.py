@@ -10,12 +10,13 @@ from typing import BinaryIO
 from cxr.errors import CxrError
 
 
-def write_atomic(path: str | Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+def write_atomic(path: str | Path, content: bytes | Callable[[BinaryIO], object], *, mode: int | None = None) -> None:
     """Write a file completely or not at all; on failure, an existing file is left unchanged.
 
     Args:
         path: the file; missing parent folders are created.
         content: bytes, or a function that writes into the open file.
+        mode: permissions of the file, which never has wider ones; None for those of any new file.
 
     Raises:
         CxrError: the file cannot be written, for example because the disk is full.
@@ -32,7 +33,7 @@ def write_atomic(path: str | Path, content: bytes | Callable[[BinaryIO], object]
                 file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).chmod(0o666 & ~_umask() if mode is None else mode)
         Path(temporary).replace(path)
     except OSError as error:
         raise CxrError(

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from cxr.common import hardware
 from cxr.datasets.layouts import ListedImage
+from cxr.datasets.patients import pseudonym
 from cxr.errors import CxrError, ImageError
 from cxr.imaging import decode
 
@@ -57,10 +58,10 @@ def survey(
 
     Returns:
         A table of `COLUMNS` with the readable images, and (path, reason) of each unreadable one. Patients in the table
-        are unique across official splits, such as `train/person12`.
+        are unique across official splits, such as `train/person12`; those of DICOM files are pseudonyms.
 
     Raises:
-        CxrError: more than `max_unreadable` of the images cannot be read.
+        CxrError: the key of pseudonyms cannot be used, or more than `max_unreadable` of the images cannot be read.
     """
     processes = hardware.cores() if workers == "auto" else max(1, int(workers))
     inspect_image = partial(_inspect, root)
@@ -116,7 +117,7 @@ def _inspect(root: Path, item: ListedImage) -> dict | tuple[str, str]:
         "path": item.path,
         "label": item.label,
         # The patient ID of a DICOM file is valid in all official splits, a number in a file name only within its own.
-        "patient": f"dicom/{image.patient}" if image.patient else f"{item.official_split or 'all'}/{item.patient}",
+        "patient": pseudonym(image.patient) if image.patient else f"{item.official_split or 'all'}/{item.patient}",
         "official_split": item.official_split,
         "sha256": hashlib.sha256(data).hexdigest(),
         "width": grey.shape[1],

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from cxr.datasets.patients import PSEUDONYMS
 from cxr.errors import CxrError
 from cxr.settings.schema import CLASS_NAMES
 
@@ -51,7 +52,8 @@ def _choose_patients(table: pd.DataFrame, share: float, names: tuple[str, ...], 
 
     Greedy: each patient in turn is chosen if that brings the number of images per class closer to the target.
     """
-    counts = pd.crosstab(table["patient"], table["label"]).reindex(columns=list(names), fill_value=0)
+    patients = _in_order(table)
+    counts = pd.crosstab(patients, table["label"]).reindex(columns=list(names), fill_value=0)
     images = counts.to_numpy()
     target = images.sum(0) * share
     rng = np.random.default_rng(seed)
@@ -66,7 +68,16 @@ def _choose_patients(table: pd.DataFrame, share: float, names: tuple[str, ...], 
         closer = np.abs(target - new_total).sum() < np.abs(target - total).sum()
         if closer and (new_total <= target + 1).all():
             total, chosen[patient] = new_total, True
-    return table["patient"].isin(counts.index[chosen]).to_numpy()
+    return patients.isin(counts.index[chosen]).to_numpy()
+
+
+def _in_order(table: pd.DataFrame) -> pd.Series:
+    """Patients under names whose order decides the choice; a pseudonym, which the user's key decides, is replaced.
+
+    The first image of a patient stands for it, so that two users split the same DICOM files in the same way.
+    """
+    first = table.groupby("patient")["path"].transform("min")
+    return table["patient"].mask(table["patient"].str.startswith(PSEUDONYMS), PSEUDONYMS + first)
 
 
 def _subset(table: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:

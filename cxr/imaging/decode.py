@@ -6,7 +6,7 @@ Pillow and, for DICOM files, pydicom, so that a served model runs without torch.
 
 import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +32,13 @@ class DecodedImage:
     Attributes:
         grey: `uint8` of shape (H, W).
         mode: colour mode of the file as Pillow names it; for DICOM, photometric interpretation and bits.
-        patient: digest of the patient ID of a DICOM file; None if there is none.
+        patient: issuer and patient ID of a DICOM file; None if there is none. Never kept: see `cxr.datasets.patients`.
         colour: mean difference between the largest and the smallest channel, 0..1; 0 for grey files.
     """
 
     grey: np.ndarray
     mode: str
-    patient: str | None = None
+    patient: str | None = field(default=None, repr=False)
     colour: float = 0.0
 
 

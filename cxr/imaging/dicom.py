@@ -1,13 +1,12 @@
-"""Decoding of DICOM files: grey levels as a workstation would first display them, and a digest of the patient ID.
+"""Decoding of DICOM files: grey levels as a workstation would first display them, and the patient ID.
 
 Grey levels follow DICOM PS3.4 N.2: modality transformation (rescale), then VOI transformation (window or table).
 MONOCHROME1 is inverted so that air is black. Needs pydicom, and python-gdcm for the JPEG variants that Pillow lacks.
 """
 
-import hashlib
 import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,12 +34,12 @@ class Dicom:
     Attributes:
         grey: `uint8` of shape (H, W).
         mode: photometric interpretation and bits stored, such as `DICOM MONOCHROME2 12`.
-        patient: digest of the patient ID; None if the file has none.
+        patient: issuer and patient ID; None if the file has none. Never kept: see `cxr.datasets.patients`.
     """
 
     grey: np.ndarray
     mode: str
-    patient: str | None
+    patient: str | None = field(repr=False)
 
 
 def is_dicom(data: bytes) -> bool:
@@ -155,9 +154,9 @@ def _mode(dataset: Any) -> str:
 
 
 def _patient(dataset: Any) -> str | None:
-    """Digest of patient ID and issuer: the same in all files of a patient, without revealing the ID."""
+    """Issuer and patient ID, the same in all files of a patient."""
     patient_id = str(dataset.get("PatientID") or "").strip()
     if not patient_id:
         return None
     issuer = str(dataset.get("IssuerOfPatientID") or "").strip()
-    return hashlib.sha256(f"{issuer}\0{patient_id}".encode()).hexdigest()[:16]
+    return f"{issuer}\0{patient_id}"

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from cxr.datasets import split
+from cxr.datasets.patients import pseudonym
 from cxr.errors import CxrError
 
 CLASSES = ("normal", "bacteria", "virus")
@@ -59,6 +60,19 @@ def test_splits_depend_on_the_seed_and_not_on_the_order_of_rows():
     shuffled = assign(rows.sample(frac=1, random_state=3))
     pd.testing.assert_frame_equal(assigned, shuffled)
     assert (assign(rows, seed=1)["split"] != assigned["split"]).any()
+
+
+def test_splits_of_dicom_files_do_not_depend_on_the_key_of_pseudonyms(monkeypatch, tmp_path):
+    rows = table(official=(None,))
+
+    def with_a_key_of(user):
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / user))
+        return assign(rows.assign(patient=rows["patient"].map(pseudonym)))
+
+    mine, theirs = with_a_key_of("me"), with_a_key_of("them")
+    assert (mine["patient"] != theirs["patient"]).all()
+    pd.testing.assert_series_equal(mine["split"], theirs["split"])
+    assert (mine.groupby("patient")["split"].nunique() == 1).all()
 
 
 def test_patients_with_many_images_are_spread_over_the_splits():
