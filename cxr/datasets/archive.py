@@ -49,7 +49,7 @@ def unpack(archive: Path, cache: Path) -> tuple[Path, str]:
                     count = _unpack_into(target, archive, digest)
                     log.info("unpacked %d images into %s", count, target)
                     return target, digest
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
         raise DamagedArchiveError(
             f"{archive} is not a zip archive, or is truncated or damaged ({error}); download it again"
         ) from None

@@ -17,6 +17,7 @@ from scipy.fft import dctn
 from tqdm import tqdm
 
 from cxr.common import hardware
+from cxr.common.names import is_printable, printable
 from cxr.datasets.layouts import ListedImage
 from cxr.datasets.patients import pseudonym
 from cxr.errors import CxrError, ImageError
@@ -57,8 +58,9 @@ def survey(
         max_unreadable: largest share of unreadable images that is accepted.
 
     Returns:
-        A table of `COLUMNS` with the readable images, and (path, reason) of each unreadable one. Patients in the table
-        are unique across official splits, such as `train/person12`; those of DICOM files are pseudonyms.
+        A table of `COLUMNS` with the readable images, and (path, reason) of each unreadable one. A name that cannot be
+        printed makes an image unreadable, and is escaped. Patients in the table are unique across official splits, such
+        as `train/person12`; those of DICOM files are pseudonyms.
 
     Raises:
         CxrError: the key of pseudonyms cannot be used, or more than `max_unreadable` of the images cannot be read.
@@ -104,8 +106,13 @@ def thumbnail(grey: np.ndarray) -> np.ndarray:
 
 def _inspect(root: Path, item: ListedImage) -> dict | tuple[str, str]:
     """A row of the table, or (path, reason) of an unreadable image."""
+    if not is_printable(item.path):  # no table, store or terminal keeps such a name as it is
+        return printable(item.path), "its name has control characters or is not UTF-8; rename it"
+    file = root / item.path
     try:
-        data = (root / item.path).read_bytes()
+        if file.exists() and not file.is_file():  # reading a pipe would never end
+            return item.path, "not a regular file"
+        data = file.read_bytes()
         image = decode.decode_image(data)
     except OSError as error:
         return item.path, error.strerror or str(error)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from cxr.common.files import sha256_of
+from cxr.common.names import printable
 from cxr.errors import CxrError
 from cxr.imaging.decode import SUFFIXES
 from cxr.settings.schema import CLASS_NAMES
@@ -92,7 +93,8 @@ def _image_paths(root: Path) -> list[PurePosixPath]:
             else:
                 paths.append(PurePosixPath(path.relative_to(root).as_posix()))
     if skipped:
-        log.info("skipped %d files that are not images (%s)", skipped.total(), ", ".join(sorted(skipped)[:_LISTED]))
+        kinds = printable(", ".join(sorted(skipped)[:_LISTED]))
+        log.info("skipped %d files that are not images (%s)", skipped.total(), kinds)
     return paths
 
 
@@ -124,7 +126,7 @@ def _without_copies(root: Path, paths: list[PurePosixPath]) -> list[PurePosixPat
         kept += [path for path in candidates if path not in copies]
         left_out.update(str(PurePosixPath(*path.parts[: -len(below)])) for path in copies)
     if left_out:
-        where = ", ".join(f"{count:,} in {folder}" for folder, count in left_out.most_common(_LISTED))
+        where = ", ".join(f"{count:,} in {printable(folder)}" for folder, count in left_out.most_common(_LISTED))
         log.info("copies left out, by name and content: %d (%s)", left_out.total(), where)
     return kept
 
@@ -161,8 +163,8 @@ def _describe(path: PurePosixPath, classes: int) -> ListedImage:
     if label is None:
         if classes == 3:
             raise CxrError(
-                f"{path}: neither folder nor name says bacteria or virus; name it like person1_bacteria_1.jpeg or "
-                "VIRUS-1-1.jpeg, or set data.classes=2"
+                f"{printable(path)}: neither folder nor name says bacteria or virus; name it like "
+                "person1_bacteria_1.jpeg or VIRUS-1-1.jpeg, or set data.classes=2"
             )
         label = "pneumonia"
     if classes == 2 and label != "normal":
@@ -189,4 +191,4 @@ def _class_and_patient(path: PurePosixPath) -> tuple[str | None, str]:
 
 def _check_agreement(path: PurePosixPath, folder: str | None, label: str) -> None:
     if folder is not None and (folder == "normal") != (label == "normal"):
-        raise CxrError(f"{path}: the folder says {folder}, the name says {label}; move or rename the image")
+        raise CxrError(f"{printable(path)}: the folder says {folder}, the name says {label}; move or rename the image")

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from cxr.common.files import sha256_of_text
 from cxr.common.locks import alone
+from cxr.common.names import is_printable, printable
 from cxr.datasets import archive, phantom
 from cxr.errors import CxrError
 from cxr.settings.schema import DataSettings
@@ -75,6 +76,11 @@ def fetch(data: DataSettings, seed: int) -> Source:
         root, digest = _unpack_download(file, cache)
         return Source(root, _description("http", _without_credentials(data.path), digest))
     path = Path(data.path).expanduser().resolve()
+    if not is_printable(path):
+        raise CxrError(
+            f"data path {printable(path)} has control characters or is not UTF-8; rename the folder or file, or give "
+            "another"
+        )
     if path.is_dir():
         return Source(path, _description("folder", str(path)))
     if path.is_file() and path.suffix.lower() == ".zip":

@@ -1,6 +1,7 @@
 """Errors of users end in one clear line, exit status 1 and a run marked FAILED; nothing is lost."""
 
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -25,6 +26,18 @@ def folder(tmp_path) -> Path:
 
 def test_a_missing_folder_is_refused(refused, tmp_path):
     assert "does not exist; expected a folder, a .zip" in refused("prepare_split", data_path=tmp_path / "none")
+
+
+@pytest.mark.parametrize(("name", "shown"), [(b"a\x1b[2J\n", r"a\x1b[2J\n has control"), (b"caf\xe9", r"caf\udce9")])
+def test_a_folder_whose_name_cannot_be_printed_is_refused(refused, folder, name, shown):
+    odd = folder.rename(folder.parent / os.fsdecode(name))
+    assert shown in refused("prepare_split", data_path=odd)
+
+
+def test_images_whose_names_cannot_be_printed_count_as_unreadable(refused, folder):
+    (folder / "train/NORMAL/IM-0-1.jpeg").rename(folder / os.fsdecode(b"train/NORMAL/IM\r\x1b[2J\xe9.jpeg"))
+    line = refused("prepare_split", data_path=folder)
+    assert r"IM\r\x1b[2J\udce9.jpeg: its name has control characters or is not UTF-8; rename it" in line
 
 
 def test_a_folder_without_images_is_refused(refused, tmp_path):

@@ -116,6 +116,13 @@ def test_a_damaged_member_leaves_no_files(tmp_path):
     assert not left_in(tmp_path / "cache")
 
 
+def test_a_member_whose_name_is_not_utf8_is_refused(tmp_path):
+    file = zipped(tmp_path / "a.zip", {"NORMAL/\xe9.jpeg": b"1"})
+    file.write_bytes(file.read_bytes().replace("\xe9".encode(), b"\xff\xff"))
+    with pytest.raises(CxrError, match="is truncated or damaged .*utf-8"):
+        archive.unpack(file, tmp_path / "cache")
+
+
 def test_a_zip_without_images_is_refused(tmp_path):
     with pytest.raises(CxrError, match="holds no images"):
         archive.unpack(zipped(tmp_path / "a.zip", {"readme.txt": b"3"}), tmp_path / "cache")
