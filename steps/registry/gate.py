@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cxr.gate")
 CHAMPION, CHALLENGER = "champion", "challenger"
+PHANTOMS = "cxr.synthetic"  # tag of a version: `true` if it was trained on drawn phantoms
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,20 @@ class Verdict:
 Compare = Callable[["ModelVersion"], ChampionComparison | NoComparison]
 
 
-def judge(rules: GateSettings, scores: Scores, champion: "ModelVersion | None", compare: Compare) -> Verdict:
+def judge(
+    rules: GateSettings, scores: Scores, champion: "ModelVersion | None", compare: Compare, *, phantoms: bool
+) -> Verdict:
     """Check the validation `scores` of a new version against the minimums and the present champion.
 
-    The champion stays if the two score the same, and if they cannot be compared.
+    The champion stays if the two score the same, and if they cannot be compared. Of models of which only one was
+    trained on X-rays, not on phantoms, that one wins: their scores say nothing about each other.
+
+    Args:
+        rules: minimums, and what counts as better.
+        scores: of the new version, by name.
+        champion: the present champion, if there is one.
+        compare: compares the new version with it.
+        phantoms: whether the new version was trained on phantoms.
     """
     checks = [_minimum(name, least, scores[name].value) for name, least in rules.minimum if least is not None]
     failed = [check.words for check in checks if not check.passed]
@@ -49,6 +60,9 @@ def judge(rules: GateSettings, scores: Scores, champion: "ModelVersion | None", 
         return Verdict(CHALLENGER, "; ".join(failed), checks)
     if champion is None:
         return Verdict(CHAMPION, "there was none before, and every minimum is reached", checks)
+    if phantoms != of_phantoms(champion):
+        checks.append(_x_rays(phantoms, champion.version))
+        return Verdict(CHALLENGER if phantoms else CHAMPION, checks[-1].words, checks)
     outcome = compare(champion)
     if isinstance(outcome, NoComparison):
         checks.append(GateCheck(rule="comparison with the champion", passed=False, words=outcome.why_not))
@@ -58,6 +72,21 @@ def judge(rules: GateSettings, scores: Scores, champion: "ModelVersion | None", 
     if failed:
         return Verdict(CHALLENGER, "; ".join(failed), checks)
     return Verdict(CHAMPION, checks[-2].words, checks)
+
+
+def of_phantoms(version: "ModelVersion") -> bool:
+    """Whether a registered version was trained on phantoms; one that does not say was trained on X-rays."""
+    return version.tags.get(PHANTOMS) == "true"
+
+
+def _x_rays(phantoms: bool, champion: int | str) -> GateCheck:
+    """The rule on two versions of which one was trained on phantoms, the new one if `phantoms`."""
+    kinds = ("phantoms", "X-rays") if phantoms else ("X-rays", "phantoms")
+    return GateCheck(
+        rule="trained on X-rays, if the champion was",
+        passed=not phantoms,
+        words=f"trained on {kinds[0]}, version {champion} on {kinds[1]}",
+    )
 
 
 def _minimum(name: str, least: float, value: float | None) -> GateCheck:

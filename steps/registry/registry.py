@@ -85,7 +85,8 @@ def register(
             if is_new and _exists(client, name) and not client.search_model_versions(f"name='{name}'"):
                 client.delete_registered_model(name)
             raise CxrError(f"the registry refused {name!r}: {str(error).splitlines()[0]}") from None
-        judge = partial(gate.judge, settings.registry.gate, scores, compare=comparer.compare)
+        phantoms = tags[gate.PHANTOMS] == "true"
+        judge = partial(gate.judge, settings.registry.gate, scores, compare=comparer.compare, phantoms=phantoms)
         verdict, champion = settle(client, name, version, judge)
     return Registration(
         registered=_registered(context, version, verdict.result()),

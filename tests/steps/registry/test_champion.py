@@ -28,6 +28,12 @@ def test_another_split(comparer):
     assert "another split" in comparer.compare(version(comparer, "0" * 64)).why_not
 
 
+def test_phantoms(comparer):
+    of_phantoms = version(comparer, "0" * 64)
+    of_phantoms.tags["cxr.synthetic"] = "true"
+    assert "was trained on phantoms, these images are X-rays" in comparer.compare(of_phantoms).why_not
+
+
 def test_other_classes(comparer, served, tmp_path, monkeypatch):
     for name in ("model.onnx", "ood.npz"):
         (tmp_path / name).write_bytes((served.folder / name).read_bytes())

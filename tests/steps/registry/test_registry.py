@@ -24,7 +24,11 @@ def version(store):
     """Registers a version without files."""
     client = mlflow.MlflowClient()
     client.create_registered_model(NAME)
-    return lambda: client.create_model_version(NAME, "/nowhere")
+
+    def create(phantoms: str = "false"):
+        return client.create_model_version(NAME, "/nowhere", tags={"cxr.synthetic": phantoms})
+
+    return create
 
 
 def champion() -> int:
@@ -52,7 +56,8 @@ def settle(version, difference=None, accuracy: float = 0.9):
         )
         return ChampionComparison(version=number, validation=comparison, test=comparison)
 
-    judge = partial(gate.judge, RULES, scores_with(accuracy), compare=compare)
+    phantoms = version.tags["cxr.synthetic"] == "true"
+    judge = partial(gate.judge, RULES, scores_with(accuracy), compare=compare, phantoms=phantoms)
     return registry.settle(mlflow.MlflowClient(), NAME, version, judge)[0]
 
 
@@ -89,6 +94,37 @@ def test_a_version_that_fails_the_gate_is_challenger_and_says_why(version, diffe
 def test_the_first_must_reach_the_minimum_too(version):
     assert settle(version(), accuracy=0.3).alias == "challenger"
     assert registry.champion_of(mlflow.MlflowClient(), NAME) is None
+
+
+ANOTHER_SPLIT = "the champion was trained on another split"
+
+
+def test_a_champion_of_phantoms_yields_to_a_model_of_x_rays(version):
+    assert settle(version("true")).alias == "champion"
+    assert settle(version("true"), ANOTHER_SPLIT).alias == "challenger"  # nothing is known of either
+    assert "the minimum is 0.5" in str(settle(version(), ANOTHER_SPLIT, accuracy=0.4))
+    assert champion() == 1
+    verdict = settle(version(), ANOTHER_SPLIT)
+    assert str(verdict) == "champion: trained on X-rays, version 1 on phantoms"
+    assert [check.passed for check in verdict.checks] == [True, True]
+    assert champion() == 4
+    assert registry.history(mlflow.MlflowClient(), NAME)[-1]["why"] == "trained on X-rays, version 1 on phantoms"
+
+
+def test_a_model_of_phantoms_never_replaces_one_of_x_rays(version):
+    settle(version())
+    verdict = settle(version("true"), (0.5, 0.4, 0.6))
+    assert str(verdict) == "challenger: trained on phantoms, version 1 on X-rays"
+    assert [check.passed for check in verdict.checks] == [True, False]
+    assert champion() == 1
+
+
+def test_a_champion_that_does_not_say_what_it_was_trained_on_counts_as_one_of_x_rays(version):
+    settle(version())
+    mlflow.MlflowClient().delete_model_version_tag(NAME, "1", "cxr.synthetic")
+    assert settle(version("true"), (0.5, 0.4, 0.6)).alias == "challenger"
+    assert settle(version(), ANOTHER_SPLIT).alias == "challenger"
+    assert champion() == 1
 
 
 def test_of_two_at_once_the_second_is_compared_with_the_first(version):
