@@ -40,7 +40,7 @@ from cxr.models.bundle import Bundle
 from cxr.packaging import package
 from cxr.serving.probabilities import softmax
 from cxr.serving.service import Service
-from steps.registry.registry import signature
+from steps.registry.registry import requirements, signature
 
 PICTURES = 8
 CLIENTS = (1, 4, 16)
@@ -136,7 +136,7 @@ def save_ours(folder: Path, bundle: Bundle, manifest: Manifest) -> Path:
         str(folder / "ours"), python_model=str(ROOT / "cxr/serving/mlflow_model.py"),
         artifacts={"service": str(folder / "service")},
         code_paths=[str(ROOT / "cxr")], signature=signature(bundle.network.classes),
-        pip_requirements=str(ROOT / "requirements-serve.txt"),
+        pip_requirements=requirements(),
     )  # fmt: skip
     return folder / "ours"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bench.faults import supply
 from cxr.common import code
 from cxr.settings import load
 from steps.runtime.settings import COMMON, OWNED
@@ -174,15 +175,30 @@ def test_every_profile_of_params_yaml_is_valid(profile):
 
 def test_what_is_served_runs_on_the_versions_it_was_made_with():
     def pins(name: str) -> set[str]:
-        lines = (ROOT / name).read_text().splitlines()
-        return {line.split(";")[0].strip() for line in lines if "==" in line and not line.startswith("#")}
+        return {pin for pin, _ in supply.requirements(ROOT / name)}
 
     assert pins("requirements-serve.txt") <= pins("requirements.txt")
 
 
-def test_every_requirement_is_pinned():
-    lines = [line.split(";")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
-    assert all("==" in line for line in lines if line and not line.startswith("#"))
+def test_every_requirement_is_pinned_and_has_its_hashes():
+    files = supply.requirement_files()
+    assert "requirements.txt" in [file.name for file in files] and len(files) == len(
+        list(ROOT.glob("requirements*.in"))
+    )
+    for file in files:
+        assert supply.requirements(file)
+        assert not supply.loose(file), file.name
     environment = yaml.safe_load((ROOT / "python_env.yaml").read_text())
-    assert environment["python"] == "3.11.7"
-    assert all("==" in line for line in environment["build_dependencies"])
+    # Nothing beside the file: MLflow would install it without a hash.
+    assert environment == {"python": "3.11.7", "dependencies": ["-r requirements.txt"]}
+
+
+@pytest.mark.parametrize(
+    "line", ["a==1", "a>=1 --hash=sha256:" + "0" * 64, "a==1 --hash=md5:" + "0" * 32, "-e .", "--extra-index-url b"]
+)
+def test_a_requirement_without_version_or_hash_is_loose(tmp_path, line):
+    whole = f"b==2 ; sys_platform != 'win32' \\\n    --hash=sha256:{'1' * 64}\n    # via c\n"
+    (tmp_path / "requirements.txt").write_text(whole)
+    assert supply.loose(tmp_path / "requirements.txt") == []
+    (tmp_path / "requirements.txt").write_text(f"{whole}{line}\n")
+    assert supply.loose(tmp_path / "requirements.txt") == [line]

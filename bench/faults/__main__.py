@@ -4,7 +4,9 @@ import subprocess
 import sys
 import time
 
-SHORT: dict[str, tuple[str, ...]] = {}
+SHORT: dict[str, tuple[str, ...]] = {
+    "supply": (),
+}
 """Arguments of the short form of each part, by module."""
 
 

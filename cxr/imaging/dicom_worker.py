@@ -8,7 +8,7 @@ import atexit
 import contextlib
 import io
 import os
-import subprocess
+import subprocess  # nosec B404  # for one constant program
 import sys
 import threading
 from pathlib import Path
@@ -69,7 +69,7 @@ class Decoder:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._end()
-            self._process = subprocess.Popen(  # noqa: S603 (a constant program, and the folder of this package)
+            self._process = subprocess.Popen(  # noqa: S603  # nosec B603  # a constant program, and the folder of this package
                 [sys.executable, "-c", _START, str(_ROOT)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -1,6 +1,6 @@
 """Pretrained weights: where they come from, and the input they were tested with."""
 
-import pickle
+import pickle  # nosec B403  # for the name of its error; what is read is read with weights_only
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError

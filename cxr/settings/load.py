@@ -32,7 +32,7 @@ _Loader.add_implicit_resolver(
 def read_yaml(text: str, where: str) -> Any:
     """Parse YAML; errors name the line and `where` the text comes from."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  # nosec B506  # a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""

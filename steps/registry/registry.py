@@ -17,7 +17,7 @@ import numpy as np
 from filelock import FileLock
 
 from cxr.common import code
-from cxr.common.files import sha256_of, sha256_of_text
+from cxr.common.files import sha256_of_text
 from cxr.errors import CxrError
 from cxr.evaluation.results import GateResult, RegisteredVersion, Registration, Scores
 from steps.registry import gate
@@ -40,7 +40,6 @@ _ALWAYS = ("operating_point", "status", "reasons", "model_version")  # columns t
 HISTORY = "cxr.champions"  # tag of the registered model: its champions, since when and why, the newest last
 _KEPT = 15  # entries of the history; a tag has room for 5,000 characters
 _PROJECT = Path(__file__).resolve().parents[2]
-_REQUIREMENTS = "requirements-serve.txt"
 _ATTEMPTS = 5  # on sqlite, one of two processes that set the first alias at the same moment fails
 
 
@@ -183,7 +182,7 @@ def _log_and_register(name: str, folder: Path, bundle: "Bundle", tags: dict[str,
             code_paths=[str(_PROJECT / "cxr")],
             signature=signature(bundle.network.classes),
             input_example=pd.DataFrame({COLUMN: [phantom.example("normal")]}),
-            pip_requirements=str(_PROJECT / _REQUIREMENTS),
+            pip_requirements=requirements(),
         )
         return mlflow.register_model(logged.model_uri, name, tags=tags)
 
@@ -194,7 +193,17 @@ def serving_code() -> str:
     That is the code that packages and serves it, and the requirements it is installed with.
     """
     computed = code.digest("cxr.serving.mlflow_model", "cxr.packaging.package")
-    return sha256_of_text(computed + sha256_of(_PROJECT / _REQUIREMENTS))[:16]
+    return sha256_of_text("\n".join([computed, *requirements()]))[:16]
+
+
+def requirements() -> list[str]:
+    """What a registered model needs to be served: the pins of `requirements-serve.txt`, without the hashes.
+
+    MLflow 3.17 does not recognise `mlflow-skinny` on a line with hashes and adds all of `mlflow`, without one; pip then
+    refuses the whole file.
+    """
+    lines = (_PROJECT / "requirements-serve.txt").read_text(encoding="utf-8").splitlines()
+    return [line.removesuffix("\\").strip() for line in lines if line[:1].isalnum()]
 
 
 def signature(classes: tuple[str, ...]) -> "ModelSignature":

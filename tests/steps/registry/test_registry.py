@@ -6,6 +6,7 @@ from functools import partial
 
 import mlflow
 import pytest
+from packaging.requirements import Requirement
 
 from cxr.errors import CxrError
 from cxr.evaluation.results import ChampionComparison, Comparison, Estimate, NoComparison, Scores
@@ -177,3 +178,13 @@ def test_promote_moves_the_alias_there_and_back(version, run_step):
     assert champion() == 1
     refused = run_step("promote", "--version", "9", "--registry.name", NAME)
     assert refused.returncode == 1 and "has the versions 1, 2" in refused.stderr
+
+
+def test_the_requirements_of_a_version_are_pins_that_mlflow_takes_as_they_are():
+    """With hashes, MLflow would add all of `mlflow`, without one, and pip would refuse them."""
+    from mlflow.utils.environment import _process_pip_requirements
+
+    _, logged, _ = _process_pip_requirements([], registry.requirements())
+    names = [Requirement(line).name for line in logged]
+    assert "mlflow-skinny" in names and "mlflow" not in names
+    assert len(names) == len(registry.requirements()) and all("==" in line for line in logged)
