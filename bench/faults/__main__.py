@@ -5,6 +5,7 @@ import sys
 import time
 
 SHORT: dict[str, tuple[str, ...]] = {
+    "power": ("--count", "2"),
     "supply": (),
 }
 """Arguments of the short form of each part, by module."""

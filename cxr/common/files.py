@@ -1,9 +1,16 @@
-"""Atomic file writing and checksums."""
+"""Atomic writing of files and folders, and checksums.
 
+What is written here is whole or absent, even if the machine loses power: data reaches the disk before the name that it
+is found by, and the name before the caller goes on.
+"""
+
+import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +19,8 @@ from cxr.errors import CxrError
 
 def write_atomic(path: str | Path, content: bytes | Callable[[BinaryIO], object], *, mode: int | None = None) -> None:
     """Write a file completely or not at all; on failure, an existing file is left unchanged.
+
+    Once this returns, the new file survives a power failure.
 
     Args:
         path: the file; missing parent folders are created.
@@ -24,7 +33,7 @@ def write_atomic(path: str | Path, content: bytes | Callable[[BinaryIO], object]
     path = Path(path)
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        made = _make_folder(path.parent)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             if callable(content):
@@ -35,6 +44,8 @@ def write_atomic(path: str | Path, content: bytes | Callable[[BinaryIO], object]
             os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask() if mode is None else mode)
         Path(temporary).replace(path)
+        for folder in (path.parent, *made):
+            sync_folder(folder)
     except OSError as error:
         raise CxrError(
             f"{path}: cannot be written ({error.strerror or error}); make room or use another folder"
@@ -42,6 +53,59 @@ def write_atomic(path: str | Path, content: bytes | Callable[[BinaryIO], object]
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def publish(scratch: Path, target: Path) -> None:
+    """Give a finished file or folder its name; with that name, it is whole even after a power failure.
+
+    A file replaces `target`; for a folder, `target` must not exist or be empty.
+
+    Args:
+        scratch: file or folder on the same file system as `target`; nobody writes into it any more.
+        target: its name.
+
+    Raises:
+        OSError: it cannot be renamed, or the disk failed.
+    """
+    if scratch.is_dir():
+        for place, _, names in os.walk(scratch):
+            for name in names:
+                _sync_file(Path(place, name))
+            sync_folder(Path(place))
+        scratch.rename(target)
+    else:
+        _sync_file(scratch)
+        scratch.replace(target)
+    sync_folder(target.parent)
+
+
+def remove_folder(folder: Path, prefix: str) -> None:
+    """Remove a folder of which a part must never be taken for the whole, however removing it ends.
+
+    It first gets another name beside its own that starts with `prefix`. A folder that cannot be renamed stays as it is.
+    """
+    try:
+        away = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+    except OSError:
+        return
+    with suppress(OSError):
+        folder.rename(away / folder.name)
+        sync_folder(folder.parent)
+    shutil.rmtree(away, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder reach the disk."""
+    if os.name == "nt":  # folders cannot be opened there, and NTFS keeps the order of renamings by itself
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
+            raise
+    finally:
+        os.close(handle)
 
 
 def sha256_of(path: str | Path) -> str:
@@ -53,6 +117,18 @@ def sha256_of(path: str | Path) -> str:
 def sha256_of_text(text: str) -> str:
     """Return the SHA-256 of a text, in hex."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder and its parents where they are missing; returns the folders that have got a new one."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return [place.parent for place in missing]
+
+
+def _sync_file(file: Path) -> None:
+    with file.open("r+b") as opened:  # Windows syncs only what is open for writing
+        os.fsync(opened.fileno())
 
 
 def _umask() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from cxr.common.files import sha256_of, write_atomic
+from cxr.common.files import publish, sha256_of, write_atomic
 from cxr.common.locks import alone
 from cxr.errors import CxrError
 from cxr.imaging.decode import SUFFIXES
@@ -76,7 +76,7 @@ def _unpack_into(target: Path, archive: Path, digest: str) -> int:
         write_atomic(scratch / DONE, digest.encode())
         if target.exists():
             shutil.rmtree(target)  # incomplete: something has removed its marker
-        scratch.rename(target)
+        publish(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return len(members)

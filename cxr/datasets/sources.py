@@ -17,7 +17,7 @@ import pooch
 import requests
 from tqdm import tqdm
 
-from cxr.common.files import sha256_of_text
+from cxr.common.files import publish, remove_folder, sha256_of_text
 from cxr.common.locks import alone
 from cxr.common.names import is_printable, printable
 from cxr.datasets import archive, phantom
@@ -114,7 +114,7 @@ def clear(data: DataSettings) -> int:
         folders += [marker.parent for marker in cache.glob(f"*/{archive.DONE}")]
         for folder in folders:
             freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder, archive.SCRATCH)
         for lock in locks:
             lock.unlink(missing_ok=True)
     return freed
@@ -135,7 +135,7 @@ def _phantoms(cache: Path, count: int, seed: int) -> Path:
         scratch = Path(tempfile.mkdtemp(prefix=".phantoms-", dir=cache))
         try:
             phantom.draw(scratch, count, seed)
-            scratch.rename(target)
+            publish(scratch, target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
@@ -194,7 +194,7 @@ def _resume(url: str, output_file: str, fetcher: pooch.Pooch) -> None:
             if attempt == ATTEMPTS:
                 raise
             log.warning("the connection broke; resuming the download (attempt %d of %d)", attempt + 1, ATTEMPTS)
-    partial.replace(output_file)
+    publish(partial, Path(output_file))
 
 
 def _append(url: str, partial: Path) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import platformdirs
 from filelock import FileLock
 
-from cxr.common.files import sha256_of, write_atomic
+from cxr.common.files import publish, sha256_of
 from cxr.errors import CxrError
 
 log = logging.getLogger(__name__)
@@ -158,8 +158,6 @@ class DiskCache:
                 # Written, not mapped: a full disk then raises an error instead of killing the process by a signal.
                 fill(lambda first, values: _write(file, plan, first, values))
                 file.truncate(plan.bytes)
-                file.flush()
-                os.fsync(file.fileno())
             facts = {
                 "format": FORMAT,
                 "about": plan.about,
@@ -168,9 +166,9 @@ class DiskCache:
                 "dtype": plan.dtype.str,
                 "sha256": sha256_of(scratch / ROWS),
             }
-            write_atomic(scratch / FACTS, (json.dumps(facts, indent=2) + "\n").encode())
+            (scratch / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
-            scratch.rename(folder)
+            publish(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return CachedArray(folder, plan)

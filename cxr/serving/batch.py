@@ -23,7 +23,7 @@ import pyarrow as pa
 from pyarrow import parquet
 from tqdm import tqdm
 
-from cxr.common.files import write_atomic
+from cxr.common.files import sync_folder, write_atomic
 from cxr.errors import CxrError
 from cxr.imaging import dicom
 from cxr.imaging.decode import SUFFIXES
@@ -91,12 +91,14 @@ def score(service: Service, paths: list[str], output: Path, options: dict[str, A
     if output.suffix != ".parquet":
         raise CxrError(f"output={output}: expected a name that ends in .parquet")
     plan = hashlib.sha256(json.dumps([identity, options, paths]).encode()).hexdigest()
+    folder = output.with_name(output.name + ".shards")
     if output.exists():
         if _plan_of(output) != plan:
             raise CxrError(f"output={output} already holds other results; remove it, or give another name")
         log.info("%s is already complete", output)
+        if (folder / _PLAN).is_file() and (folder / _PLAN).read_text(encoding="utf-8") == plan:
+            _remove_shards(folder)  # the machine stopped before they were all gone
         return _statuses(output)
-    folder = output.with_name(output.name + ".shards")
     _claim(folder, plan)
     names = [f"shard-{number:06d}.parquet" for number in range(-(-len(paths) // SHARD_ROWS))]
     missing = [number for number, name in enumerate(names) if not (folder / name).is_file()]
@@ -110,7 +112,7 @@ def score(service: Service, paths: list[str], output: Path, options: dict[str, A
             table = pa.Table.from_pandas(rows, schema, preserve_index=False)
             write_atomic(folder / names[number], partial(parquet.write_table, table))
     _join([folder / name for name in names], output, schema.with_metadata({"cxr.plan": plan}))
-    shutil.rmtree(folder)
+    _remove_shards(folder)
     return _statuses(output)
 
 
@@ -165,6 +167,14 @@ def _claim(folder: Path, plan: str) -> None:
             raise CxrError(f"{folder} holds shards of another prediction; remove it, or give another output")
         return
     write_atomic(file, plan.encode())
+
+
+def _remove_shards(folder: Path) -> None:
+    """Remove the folder of shards, the plan last: shards without a plan would pass for those of the next prediction."""
+    for shard in folder.glob("shard-*.parquet"):
+        shard.unlink()
+    sync_folder(folder)
+    shutil.rmtree(folder)
 
 
 def _join(shards: list[Path], output: Path, schema: pa.Schema) -> None:
