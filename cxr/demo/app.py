@@ -58,7 +58,7 @@ def application(service: Service, name: str) -> FastAPI:
         "classes": list(service.classes),
         "points": service.operating_points,
         "point": service.operating_point,
-        "abstain": service.abstain,
+        "bands": service.bands,
         "max_bytes": service.limits.max_bytes,
         "samples": {key: caption for key, (caption, _) in images.items()},
     }

@@ -3,17 +3,17 @@
 import numpy as np
 from numpy import ndarray
 
-from cxr.evaluation import calibration, scores, thresholds
+from cxr.evaluation import calibration, scores
 from cxr.evaluation.results import Calibration, OperatingPoint, PredictiveValues, SplitResult
 from cxr.evaluation.scores import Sample, estimate
 from cxr.models.bundle import Bundle
-from cxr.serving.probabilities import ARGMAX, NORMAL, softmax
+from cxr.serving import decision
+from cxr.serving.probabilities import NORMAL, pneumonia_probability, softmax
 
 
 def assess(sample: Sample, logits: ndarray, bundle: Bundle, prevalences: list[float]) -> SplitResult:
     """Score logits of shape (n, C) with the temperature and thresholds of the bundle; nothing is chosen here."""
     probabilities = softmax(logits / bundle.temperature)
-    thresholds_by_name: dict[str, float | None] = {ARGMAX: None, **bundle.operating_points}
     return SplitResult(
         images=len(sample.labels),
         patients=len(np.unique(sample.patients)),
@@ -26,15 +26,15 @@ def assess(sample: Sample, logits: ndarray, bundle: Bundle, prevalences: list[fl
         ),
         operating_points=[
             _operating_point(sample, probabilities, name, threshold, prevalences)
-            for name, threshold in thresholds_by_name.items()
+            for name, threshold in decision.operating_points(bundle.operating_points).items()
         ],
     )
 
 
 def _operating_point(
-    sample: Sample, probabilities: ndarray, name: str, threshold: float | None, prevalences: list[float]
+    sample: Sample, probabilities: ndarray, name: str, threshold: float, prevalences: list[float]
 ) -> OperatingPoint:
-    positive = thresholds.decide(probabilities, threshold)
+    positive = decision.is_pneumonia(pneumonia_probability(probabilities), threshold)
     resampled = scores.decided(sample.labels != NORMAL, positive, sample.weights)
     predictive_values = []
     for prevalence in prevalences:

@@ -12,6 +12,7 @@ from sklearn import metrics
 from cxr.common import plotting
 from cxr.evaluation import calibration, scores
 from cxr.evaluation.results import Comparison, Estimate, Robustness, Subgroup
+from cxr.serving import decision
 from cxr.serving.probabilities import NORMAL, pneumonia_probability, softmax
 
 _NAMES = {"macro_f1": "macro-F1", "auc_pneumonia": "AUC, pneumonia", "balanced_accuracy": "balanced accuracy"}
@@ -104,7 +105,7 @@ def _decisions(
     truth, score = labels != NORMAL, pneumonia_probability(probabilities)
     if truth.any() and not truth.all():
         for (name, threshold), marker in zip(points.items(), ("o", "s", "^", "D"), strict=False):
-            yield name, threshold, marker, truth, score >= threshold
+            yield name, threshold, marker, truth, decision.is_pneumonia(score, threshold)
 
 
 def _finished(drawn: Figure, axes: Axes, title: str, legend: Literal["lower left", "lower right"]) -> Figure:

@@ -60,7 +60,7 @@ class OperatingPoint(ReportModel):
     """A rule that decides between pneumonia and normal, and how it does."""
 
     name: str = Field(description="`argmax`, `youden` or `sensitive`.")
-    threshold: float | None = Field(description="Least probability of pneumonia called pneumonia; null for `argmax`.")
+    threshold: float = Field(description="Least probability of pneumonia that is called pneumonia.")
     scores: Scores = Field(description="`sensitivity`, `specificity`, `ppv` and `npv`.")
     prevalences: list[PredictiveValues] = Field(description="Predictive values at other prevalences.")
 
@@ -71,7 +71,10 @@ class SplitResult(ReportModel):
     images: int = Field(description="Number of images.")
     patients: int = Field(description="Number of patients.")
     by_class: dict[str, int] = Field(description="Number of images by true class.")
-    scores: Scores = Field(description="Every score by name, decided by the most likely class; `loss` is in nats.")
+    scores: Scores = Field(
+        description="Every score by name. Those of pneumonia against normal are decided at `argmax`, a probability of "
+        "0.5, those over all classes by the most likely class; `loss` is in nats."
+    )
     calibration: Calibration
     operating_points: list[OperatingPoint]
 
@@ -180,7 +183,8 @@ class PackagingResult(ReportModel):
     """Check of the files to be served against the evaluated bundle."""
 
     largest_difference: float = Field(description="Largest difference between served and evaluated probabilities.")
-    referred: dict[str, Referrals] = Field(description="Referrals by split, `val` and `test`.")
+    operating_point: str = Field(description="The operating point that the model uses unless a request names another.")
+    referred: dict[str, Referrals] = Field(description="Referrals at that point by split, `val` and `test`.")
 
 
 class Registration(ReportModel):

@@ -13,6 +13,7 @@ from numpy import ndarray
 from cxr.datasets.manifest import Manifest
 from cxr.evaluation import bootstrap
 from cxr.evaluation.results import Estimate, Scores
+from cxr.serving import decision
 from cxr.serving.probabilities import NORMAL, pneumonia_probability
 from cxr.settings.schema import GateSettings
 
@@ -57,7 +58,8 @@ def resampled(sample: Sample, probabilities: ndarray) -> dict[str, ndarray]:
     """Every score by name, each of shape (1 + resamples,); NaN where it is undefined.
 
     `probabilities` is of shape (n, C). `loss` is the cross entropy in nats; precision, recall and F1 are those of the
-    most likely class; sensitivity, specificity, PPV and NPV are those of pneumonia against normal.
+    most likely class; sensitivity, specificity, PPV and NPV are those of pneumonia against normal at the operating
+    point `argmax`.
     """
     labels, weights, classes = sample.labels, sample.weights, sample.classes
     predicted = probabilities.argmax(1)
@@ -78,8 +80,9 @@ def resampled(sample: Sample, probabilities: ndarray) -> dict[str, ndarray]:
     for i, name in enumerate(classes):
         values |= {f"precision_{name}": precision[:, i], f"recall_{name}": recall[:, i], f"f1_{name}": f1[:, i]}
         values |= ranking(labels == i, probabilities[:, i], weights, name)
-    values |= ranking(labels != NORMAL, pneumonia_probability(probabilities), weights, "pneumonia")
-    return values | decided(labels != NORMAL, predicted != NORMAL, weights)
+    pneumonia, threshold = pneumonia_probability(probabilities), decision.operating_points({})[decision.ARGMAX]
+    values |= ranking(labels != NORMAL, pneumonia, weights, "pneumonia")
+    return values | decided(labels != NORMAL, decision.is_pneumonia(pneumonia, threshold), weights)
 
 
 def ranking(truth: ndarray, score: ndarray, weights: ndarray, name: str) -> dict[str, ndarray]:

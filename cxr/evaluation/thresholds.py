@@ -3,13 +3,11 @@
 import numpy as np
 from numpy import ndarray
 
-from cxr.serving.probabilities import NORMAL, pneumonia_probability
-
 
 def choose(truth: ndarray, score: ndarray, min_sensitivity: float) -> dict[str, float]:
     """Thresholds by name, for `truth` (bool) and `score`, the probability of pneumonia, both of shape (n,).
 
-    An image is positive if its score is at or above the threshold. `youden` maximises sensitivity + specificity - 1
+    They decide by the rule in `cxr.serving.decision`. `youden` maximises sensitivity + specificity - 1
     (W. J. Youden, 1950); `sensitive` maximises specificity among thresholds with a sensitivity of at least
     `min_sensitivity`. The result is empty if all images are positive or all are negative.
     """
@@ -20,17 +18,6 @@ def choose(truth: ndarray, score: ndarray, min_sensitivity: float) -> dict[str, 
     enough = np.flatnonzero(sensitivity >= min_sensitivity - 1e-12)
     sensitive = int(enough[np.argmax(specificity[enough])])
     return {"youden": float(cuts[youden]), "sensitive": float(cuts[sensitive])}
-
-
-def decide(probabilities: ndarray, threshold: float | None) -> ndarray:
-    """Whether each image is called pneumonia, for probabilities of shape (n, C).
-
-    It is if its probability of pneumonia is at or above `threshold`; without a threshold, if the most likely class is
-    not normal.
-    """
-    if threshold is None:
-        return probabilities.argmax(1) != NORMAL
-    return pneumonia_probability(probabilities) >= threshold
 
 
 def _curve(truth: ndarray, score: ndarray) -> tuple[ndarray, ndarray, ndarray]:

@@ -7,7 +7,7 @@ evaluated one: probabilities that differ by more than `TOLERANCE` are an error.
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,10 @@ from cxr.loading.rasters import RasterDataset, in_order, read_batches
 from cxr.models.bundle import Bundle
 from cxr.packaging.export_onnx import to_onnx
 from cxr.packaging.fit_ood import fit_detector
+from cxr.serving import decision
 from cxr.serving.ood import OODDetector
-from cxr.serving.probabilities import ARGMAX, in_band, pneumonia_probability, softmax
+from cxr.serving.probabilities import pneumonia_probability, softmax
+from cxr.serving.request import Limits
 from cxr.serving.service import BATCH, CONFIG, DETECTOR, FORMAT, MODEL
 from cxr.serving.session import Session
 from cxr.settings.schema import ServingSettings
@@ -71,8 +73,9 @@ def write(
     Raises:
         CxrError: the network as ONNX answers differently, or the bundle lacks the operating point in `settings`.
     """
-    if settings.operating_point not in (ARGMAX, *bundle.operating_points):
-        allowed = ", ".join((ARGMAX, *bundle.operating_points))
+    points = decision.operating_points(bundle.operating_points)
+    if settings.operating_point not in points:
+        allowed = ", ".join(points)
         raise CxrError(f"serving.operating_point={settings.operating_point}; this bundle has {allowed}")
     spec = bundle.network.spec
     network = to_onnx(bundle)
@@ -95,7 +98,7 @@ def write(
         "operating_points": bundle.operating_points,
         "operating_point": settings.operating_point,
         "abstain": settings.abstain,
-        "limits": {name: getattr(settings, name) for name in ("max_bytes", "max_pixels", "max_images")},
+        "limits": {name: getattr(settings, name) for name in [limit.name for limit in fields(Limits)]},
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
     write_atomic(folder / CONFIG, (json.dumps(config, indent=2, allow_nan=False) + "\n").encode())
@@ -107,7 +110,9 @@ def write(
             "to refer fewer",
             100 * referred["val"].share,
         )
-    return PackagingResult(largest_difference=max(differences.values()), referred=referred)
+    return PackagingResult(
+        largest_difference=max(differences.values()), operating_point=settings.operating_point, referred=referred
+    )
 
 
 def run(session: Session, dataset: RasterDataset, index: ndarray, *, negatives: bool = False) -> Outputs:
@@ -144,10 +149,12 @@ def _difference(bundle: Bundle, outputs: Outputs, evaluated: ndarray) -> float:
 
 
 def _referrals(bundle: Bundle, detector: OODDetector, outputs: Outputs, settings: ServingSettings) -> Referrals:
+    """Whom the served model refers at its own operating point."""
     low, high = settings.abstain
+    threshold = decision.operating_points(bundle.operating_points)[settings.operating_point]
     pneumonia = pneumonia_probability(softmax(outputs.logits / bundle.temperature))
     masks = {
-        "undecided": in_band(pneumonia, (low, high)),
+        "undecided": decision.in_band(pneumonia, decision.band_around(threshold, (low, high))),
         "unlike training": detector.is_far(detector.distances(outputs.features)),
         "inverted": detector.is_inverted(outputs.features),
         "implausible": outputs.implausible,

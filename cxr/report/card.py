@@ -24,9 +24,8 @@ def card(report: EvaluationReport) -> str:
     lines += ["", "## Operating points (chosen on validation)", ""]
     lines += ["| point | threshold | sensitivity | specificity |", "|---|---|---|---|"]
     for point in test.operating_points:
-        threshold = "–" if point.threshold is None else f"{point.threshold:.3f}"
         sensitivity, specificity = number(point.scores["sensitivity"]), number(point.scores["specificity"])
-        lines.append(f"| {point.name} | {threshold} | {sensitivity} | {specificity} |")
+        lines.append(f"| {point.name} | {point.threshold:.3f} | {sensitivity} | {specificity} |")
     errors = test.calibration.after
     calibration = f"temperature {model.temperature:.3f}, ECE {errors.ece:.3f}, Brier {errors.brier:.3f}"
     lines += ["", f"Calibration: {calibration}.", "", "## Limits", ""]
@@ -34,8 +33,9 @@ def card(report: EvaluationReport) -> str:
     if report.served is not None:
         validation, tested = report.served.referred["val"].share, report.served.referred["test"].share
         lines.append(
-            f"- The served model refers {validation:.1%} of the validation images and {tested:.1%} of the test images "
-            "to a person: undecided, unlike the training images, or not a plausible X-ray."
+            f"- At `{report.served.operating_point}`, the served model refers {validation:.1%} of the validation "
+            f"images and {tested:.1%} of the test images to a person: undecided, unlike the training images, or not a "
+            "plausible X-ray."
         )
     lines += ["", "## Origin", "", f"- data: {formatting.source(report)}"]
     lines += [f"- split: {report.data.digest[:16]}, seed {report.settings.seed}"]

@@ -36,7 +36,7 @@ NAMES = {
     "nll": "negative log-likelihood, nats",
 }
 POINTS = {
-    "argmax": "the most likely class decides",
+    "argmax": "the likelier of normal and pneumonia",
     "youden": "the threshold with the largest sensitivity + specificity on validation",
     "sensitive": "the threshold with the highest specificity among those with the required sensitivity on validation",
 }

@@ -3,7 +3,6 @@
 import numpy as np
 from numpy import ndarray
 
-ARGMAX = "argmax"  # the operating point that every model has: the most likely class decides
 NORMAL = 0  # index of the class "normal", with three classes and with two
 
 
@@ -16,8 +15,3 @@ def softmax(logits: ndarray) -> ndarray:
 def pneumonia_probability(probabilities: ndarray) -> ndarray:
     """Probability of any pneumonia, of shape (n,), for probabilities (n, C): one minus that of normal."""
     return 1.0 - probabilities[:, NORMAL]
-
-
-def in_band(pneumonia: ndarray | float, band: tuple[float, float]) -> ndarray:
-    """Whether probabilities of pneumonia lie within the abstention band, ends included."""
-    return np.asarray((pneumonia >= band[0]) & (pneumonia <= band[1]))

@@ -16,11 +16,17 @@ _MAGIC = (b"\xff\xd8", b"\x89PNG", b"II*\x00", b"MM\x00*", b"BM")  # JPEG, PNG, 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one request: bytes and pixels of each image, and images of the request."""
+    """Limits of one request: bytes and pixels of each image, images and bytes of the request."""
 
     max_bytes: int
     max_pixels: int
     max_images: int
+    max_request_bytes: int
+
+    def check(self, images: int) -> None:
+        """Raise `ImageError` if a request has that many images and may not."""
+        if images > self.max_images:
+            raise ImageError(f"{images} images in one request; at most {self.max_images} are accepted")
 
 
 def image_bytes(value: Any, max_bytes: int) -> bytes:

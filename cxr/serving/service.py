@@ -22,8 +22,9 @@ from cxr.errors import CxrError, ImageError
 from cxr.imaging import heatmap
 from cxr.imaging.preprocess import InputSpec
 from cxr.imaging.reader import ImageReader, ReadImage
+from cxr.serving import decision
 from cxr.serving.ood import OODDetector
-from cxr.serving.probabilities import ARGMAX, NORMAL, in_band, pneumonia_probability, softmax
+from cxr.serving.probabilities import pneumonia_probability, softmax
 from cxr.serving.request import Limits, image_bytes
 from cxr.serving.session import Session
 
@@ -57,10 +58,11 @@ class Service:
         self.classes: tuple[str, ...] = tuple(config["classes"])
         self.spec = InputSpec.from_dict(config["input"])
         self.temperature: float = config["temperature"]
-        self.operating_points: dict[str, float | None] = {ARGMAX: None, **config["operating_points"]}
+        self.operating_points = decision.operating_points(config["operating_points"])
         self.operating_point: str = config["operating_point"]
-        self.abstain: tuple[float, float] = tuple(config["abstain"])
-        self.limits = Limits(**config["limits"])
+        abstain = tuple(config["abstain"])
+        self.bands = {name: decision.band_around(at, abstain) for name, at in self.operating_points.items()}
+        self.limits: Limits = config["limits"]
         self.version = version
         self.detector = OODDetector.load(folder / DETECTOR)
         self.session = Session(folder / MODEL, threads, self.spec.size)
@@ -84,8 +86,7 @@ class Service:
             ImageError: too many images, an unknown operating point or, if `strict`, an image that cannot be read.
         """
         point = self.check_operating_point(point)
-        if len(values) > self.limits.max_images:
-            raise ImageError(f"{len(values)} images in one request; at most {self.limits.max_images} are accepted")
+        self.limits.check(len(values))
         rows = list(map(self.read, values) if len(values) == 1 else self._pool.map(self.read, values))
         if strict:
             for number, row in enumerate(rows):
@@ -128,6 +129,8 @@ class Service:
         if images:
             logits, features, maps = self.session.run(np.stack([image.raster for image in images]))
             probabilities = softmax(logits.astype(np.float64) / self.temperature)
+            if not np.isfinite(probabilities).all():
+                raise CxrError("the probabilities are not finite; the network is damaged, register the model again")
             pneumonia, unlike = pneumonia_probability(probabilities), self.detector.reasons(features)
         answers, i = [], 0
         for row in rows:
@@ -136,39 +139,42 @@ class Service:
                 answers.append({**failed, "model_version": self.version})
                 continue
             reasons = [*row.image.implausible, *unlike[i]]
-            answer = self._answer_one(probabilities[i], float(pneumonia[i]), reasons, point)
+            answer, label = self._answer_one(probabilities[i], float(pneumonia[i]), reasons, point)
             if with_heatmap and maps.shape[1]:
-                answer["heatmap"] = png(heatmap.overlay(row.image.raster, maps[i, probabilities[i].argmax()]))
+                answer["heatmap"] = png(heatmap.overlay(row.image.raster, maps[i, label]))
             answers.append(answer)
             i += 1
         return answers
 
     def _answer_one(
         self, probabilities: np.ndarray, pneumonia: float, reasons: list[str], point: str
-    ) -> dict[str, Any]:
-        if in_band(pneumonia, self.abstain):
-            low, high = self.abstain
-            reasons = [*reasons, f"undecided (probability of pneumonia {pneumonia:.2f}, between {low:g} and {high:g})"]
-        threshold = self.operating_points[point]
-        positive = probabilities.argmax() != NORMAL if threshold is None else pneumonia >= threshold
-        return {
-            "label": self.classes[int(probabilities.argmax())],
+    ) -> tuple[dict[str, Any], int]:
+        """The answer for one image, and the index of its label."""
+        if decision.in_band(pneumonia, self.bands[point]):
+            band = "between {:.3g} and {:.3g}".format(*self.bands[point])
+            reasons = [*reasons, f"undecided (probability of pneumonia {pneumonia:.3g}, {band})"]
+        decided = None if reasons else bool(decision.is_pneumonia(pneumonia, self.operating_points[point]))
+        label = decision.label_index(probabilities, decided)
+        answer = {
+            "label": self.classes[label],
             **{f"probability_{name}": float(p) for name, p in zip(self.classes, probabilities, strict=True)},
             "probability_pneumonia": pneumonia,
             "operating_point": point,
-            "decision": None if reasons else "pneumonia" if positive else "normal",
+            "decision": None if decided is None else "pneumonia" if decided else "normal",
             "status": REFER if reasons else OK,
             "reasons": "; ".join(reasons),
             "heatmap": None,
             "model_version": self.version,
         }
+        return answer, label
 
 
 def columns(classes: tuple[str, ...]) -> list[str]:
     """Names of the columns of an answer, in order.
 
-    `label` is the likeliest class; `decision` is "pneumonia" or "normal" at the operating point, and empty unless
-    `status` is "ok"; `reasons` says why; `heatmap` is a PNG in base64 if it was asked for.
+    `decision` is "pneumonia" or "normal" at the operating point, and empty unless `status` is "ok"; `label` is the
+    likeliest class that agrees with the decision, or of all if there is none; `reasons` says why; `heatmap`, a PNG in
+    base64 if it was asked for, is the evidence for the label.
     """
     names = [f"probability_{name}" for name in classes]
     names += [] if "pneumonia" in classes else ["probability_pneumonia"]
@@ -192,6 +198,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if config["format"] != FORMAT:
             raise CxrError(f"{folder} has format {config['format']}; this version reads format {FORMAT}")
+        config["limits"] = Limits(**config["limits"])
         for name in (MODEL, DETECTOR):
             if sha256_of(folder / name) != config["sha256"][name]:
                 raise CxrError(f"{folder}: {name} is not the one that {CONFIG} names (truncated or replaced)")

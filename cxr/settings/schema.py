@@ -185,11 +185,12 @@ class ServingSettings(Section):
     max_bytes: int = Field(ge=1000)
     max_pixels: int = Field(ge=10_000, le=178_956_970)  # Pillow refuses larger images itself
     max_images: Positive
+    max_request_bytes: int = Field(ge=1000)
 
     @model_validator(mode="after")
     def _check_order(self):
-        if self.abstain[0] > self.abstain[1]:
-            raise ValueError(f"abstain {self.abstain}: expected the smaller probability first")
+        if not self.abstain[0] <= 0.5 <= self.abstain[1]:
+            raise ValueError(f"abstain {self.abstain}: expected a range around 0.5, such as [0.4, 0.6]")
         return self
 
 

@@ -36,17 +36,17 @@ def random_sample(n: int = 90, patients: int = 40, seed: int = 0) -> tuple[Sampl
 
 def reference(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """The same scores by scikit-learn, for labels with all classes."""
-    predicted = probabilities.argmax(1)
+    predicted, positive = probabilities.argmax(1), probabilities[:, 0] <= 0.5
     precision, recall, f1, _ = sk.precision_recall_fscore_support(labels, predicted, zero_division=0)
     values = {
         "loss": sk.log_loss(labels, probabilities),
         "accuracy": sk.accuracy_score(labels, predicted),
         "balanced_accuracy": sk.balanced_accuracy_score(labels, predicted),
         "macro_f1": sk.f1_score(labels, predicted, average="macro"),
-        "sensitivity": sk.recall_score(labels != 0, predicted != 0),
-        "specificity": sk.recall_score(labels == 0, predicted == 0),
-        "ppv": sk.precision_score(labels != 0, predicted != 0),
-        "npv": sk.precision_score(labels == 0, predicted == 0),
+        "sensitivity": sk.recall_score(labels != 0, positive),
+        "specificity": sk.recall_score(labels == 0, ~positive),
+        "ppv": sk.precision_score(labels != 0, positive),
+        "npv": sk.precision_score(labels == 0, ~positive),
     }
     rankings = {name: (labels == i, probabilities[:, i]) for i, name in enumerate(CLASSES)}
     rankings["pneumonia"] = (labels != 0, 1 - probabilities[:, 0])

@@ -24,13 +24,6 @@ def test_no_threshold_is_better():
     assert specificity == pytest.approx(max(s for se, s in every if se >= 0.95))
 
 
-def test_decisions():
-    probabilities = np.array([[0.4, 0.3, 0.3], [0.2, 0.5, 0.3]])
-    assert thresholds.decide(probabilities, None).tolist() == [False, True]
-    assert thresholds.decide(probabilities, 0.6).tolist() == [True, True]
-    assert thresholds.decide(probabilities, 0.7).tolist() == [False, True]
-
-
 def test_without_both_kinds_there_are_no_points():
     assert thresholds.choose(np.ones(3, dtype=bool), np.arange(3.0), 0.95) == {}
 

@@ -8,8 +8,9 @@ import pytest
 from cxr.errors import CxrError
 from cxr.models.bundle import Bundle
 from cxr.packaging import package
+from cxr.serving.decision import label_index
 from cxr.serving.service import Service
-from tests.helpers import datasets, network, probabilities, settings_with
+from tests.helpers import datasets, deployed, network, probabilities, settings_with
 
 
 def test_served_equals_evaluated_for_every_image(served):
@@ -19,14 +20,23 @@ def test_served_equals_evaluated_for_every_image(served):
         evaluated = probabilities(served.bundle, served.manifest.split(split))
         answered = table[[f"probability_{name}" for name in served.manifest.classes]].to_numpy()
         np.testing.assert_allclose(answered, evaluated, atol=1e-5)
-        assert list(table["label"]) == [served.manifest.classes[i] for i in evaluated.argmax(1)]
+        decided = [None if told is None else told == "pneumonia" for told in table["decision"]]
+        wanted = [label_index(*one) for one in zip(evaluated, decided, strict=True)]
+        assert list(table["label"]) == [served.manifest.classes[index] for index in wanted]
 
 
-def test_referrals_are_counted_as_they_happen(served):
-    service = Service(served.folder, threads=2)
-    for split in ("val", "test"):
-        table = service.answer([file.read_bytes() for file in served.manifest.split(split).files()])
-        assert (table["status"] == "refer").mean() == pytest.approx(served.result.referred[split].share)
+@pytest.mark.slow
+def test_referrals_are_counted_as_they_happen(served, tmp_path):
+    """At the operating point of the model, whichever that is."""
+    other = deployed(tmp_path, operating_point="sensitive", abstain=[0.45, 0.7])
+    assert other.result.operating_point == "sensitive"
+    for made in (served, other):
+        service = Service(made.folder, threads=2)
+        for split in ("val", "test"):
+            table = service.answer([file.read_bytes() for file in made.manifest.split(split).files()])
+            counted = made.result.referred[split]
+            assert (table["status"] == "refer").mean() == pytest.approx(counted.share)
+            assert table["reasons"].str.contains("undecided").sum() == counted.reasons["undecided"]
 
 
 @pytest.mark.slow

@@ -99,7 +99,9 @@ def report_of(labels: np.ndarray, *, full: bool) -> tuple[EvaluationReport, dict
             "gate": GateResult(verdict="champion: better", checks=[GateCheck(rule="a", passed=True, words="b")]),
             "registered": RegisteredVersion(name="model", version=5),
             "robustness": Robustness(images=10, table=[row, row], inside=0.6),
-            "served": PackagingResult(largest_difference=1e-6, referred={"val": REFERRALS, "test": REFERRALS}),
+            "served": PackagingResult(
+                largest_difference=1e-6, operating_point="youden", referred={"val": REFERRALS, "test": REFERRALS}
+            ),
         }
     report = EvaluationReport(
         created=datetime(2026, 5, 1, 12, 30, tzinfo=UTC),

@@ -8,14 +8,15 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cxr.errors import ImageError
+from cxr.errors import CxrError, ImageError
 from cxr.imaging import reader
-from cxr.serving.service import Service, columns
+from cxr.serving.service import Row, Service, columns
 from tests.helpers import CLASSES, deployed, png
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -77,12 +78,13 @@ def test_no_more_pictures_are_decoded_at_once_than_there_are_cores(service, pict
 
 
 def test_operating_points_decide(service, pictures):
-    for point, threshold in (("argmax", None), ("youden", 0.6), ("sensitive", 0.3)):
+    for point, threshold in (("argmax", 0.5), ("youden", 0.6), ("sensitive", 0.3)):
         for row in service.answer(pictures, point=point).itertuples():
-            positive = row.label != "normal" if threshold is None else row.probability_pneumonia >= threshold
+            positive = row.probability_pneumonia >= threshold
             assert row.operating_point == point
             if row.status == "ok":
                 assert row.decision == ("pneumonia" if positive else "normal") and row.reasons == ""
+                assert (row.label != "normal") == positive
             else:
                 assert row.decision is None and row.reasons
     with pytest.raises(ImageError, match="unknown operating_point; expected one of argmax, youden, sensitive"):
@@ -95,6 +97,51 @@ def test_an_undecided_answer_refers(served, pictures, tmp_path):
     table = cautious.answer(pictures)
     assert set(table["status"]) == {"refer"}
     assert all("undecided (probability of pneumonia" in reasons for reasons in table["reasons"])
+
+
+LOGITS = [[np.log(p), *rest] for p in np.linspace(0.01, 0.99, 99) for rest in ([np.log(1 - p) - 0.1, np.log(1 - p)],)]
+
+
+@pytest.fixture
+def steered(served, monkeypatch):
+    """A service whose network answers as it is told, and pictures that nothing else speaks against."""
+    steered = Service(served.folder, threads=1)
+    steered.temperature, found = 1.0, iter(LOGITS)
+
+    def run(rasters):
+        logits = np.array([next(found) for _ in rasters])
+        return logits, np.zeros((len(rasters), 1)), np.zeros((len(rasters), 0, 1, 1))
+
+    monkeypatch.setattr(steered.session, "run", run)
+    monkeypatch.setattr(steered, "detector", SimpleNamespace(reasons=lambda features: [[] for _ in features]))
+    image = SimpleNamespace(raster=np.zeros((64, 64), np.uint8), implausible=[])
+    return steered, [Row(image) for _ in LOGITS]
+
+
+@pytest.mark.parametrize("point", ["argmax", "youden", "sensitive"])
+def test_the_model_refers_around_the_threshold_in_use_and_decides_everywhere_else(steered, point):
+    service, rows = steered
+    table = service.answer_rows(rows, point, with_heatmap=False).sort_values("probability_pneumonia")
+    told = table["decision"].fillna("refer").tolist()
+    below, within, above = (told.count(word) for word in ("normal", "refer", "pneumonia"))
+    assert told == ["normal"] * below + ["refer"] * within + ["pneumonia"] * above
+    assert 10 <= within <= 25 and below >= 10 and above >= 10
+    undecided = table["probability_pneumonia"][table["status"] == "refer"]
+    assert undecided.min() < service.operating_points[point] < undecided.max()
+    assert table["reasons"][table["status"] == "refer"].str.startswith("undecided (probability of pneumonia").all()
+    decided = table[table["status"] == "ok"]
+    assert ((decided["label"] == "normal") == (decided["decision"] == "normal")).all()
+    likeliest = table[[f"probability_{name}" for name in CLASSES]].to_numpy().argmax(1)
+    undecided = (table["status"] == "refer").to_numpy()
+    assert table["label"][undecided].tolist() == [CLASSES[i] for i in likeliest[undecided]]
+
+
+def test_a_network_that_answers_with_no_numbers_is_an_error(steered, monkeypatch):
+    service, rows = steered
+    nothing = np.full((1, 3), np.nan), np.zeros((1, 1)), np.zeros((1, 0, 1, 1))
+    monkeypatch.setattr(service.session, "run", lambda rasters: nothing)
+    with pytest.raises(CxrError, match="the probabilities are not finite; the network is damaged"):
+        service.answer_rows(rows[:1], "argmax", with_heatmap=False)
 
 
 def test_one_bad_picture_fails_the_request_or_its_own_row(service, pictures):

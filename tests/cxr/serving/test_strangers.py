@@ -15,6 +15,7 @@ from cxr.loading.rasters import ImageDataset
 from cxr.models.bundle import Bundle
 from cxr.packaging.export_onnx import to_onnx
 from cxr.packaging.package import run, write
+from cxr.serving.decision import label_index
 from cxr.serving.service import Service
 from cxr.serving.session import Session
 from tests.helpers import CLASSES, datasets, network, probabilities, settings_with
@@ -71,7 +72,8 @@ def test_served_equals_evaluated_on_real_xrays(service, manifest, bundle):
     table = service.answer(files)
     evaluated = probabilities(bundle, manifest.split("test"))
     np.testing.assert_allclose(table[[f"probability_{name}" for name in CLASSES]].to_numpy(), evaluated, atol=1e-4)
-    assert list(table["label"]) == [CLASSES[i] for i in evaluated.argmax(1)]
+    decided = [None if told is None else told == "pneumonia" for told in table["decision"]]
+    assert list(table["label"]) == [CLASSES[label_index(*one)] for one in zip(evaluated, decided, strict=True)]
 
 
 @pytest.mark.slow
