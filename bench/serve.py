@@ -132,13 +132,17 @@ def save_ours(folder: Path, bundle: Bundle, manifest: Manifest) -> Path:
     logits = predict_logits(Predictor(bundle), datasets["val"], 16)
     evaluated = {"val": softmax(logits / bundle.temperature)}
     package.write(folder / "service", bundle, datasets, settings({}).serving, 0, evaluated)
+    return save_model(folder / "service", folder / "ours", bundle.network.classes)
+
+
+def save_model(service: Path, folder: Path, classes: tuple[str, ...]) -> Path:
+    """What `cxr.packaging.package` wrote into `service`, as a model for MLflow in `folder`."""
     mlflow.pyfunc.save_model(
-        str(folder / "ours"), python_model=str(ROOT / "cxr/serving/mlflow_model.py"),
-        artifacts={"service": str(folder / "service")},
-        code_paths=[str(ROOT / "cxr")], signature=signature(bundle.network.classes),
+        str(folder), python_model=str(ROOT / "cxr/serving/mlflow_model.py"), artifacts={"service": str(service)},
+        code_paths=[str(ROOT / "cxr")], signature=signature(classes),
         pip_requirements=requirements(),
     )  # fmt: skip
-    return folder / "ours"
+    return folder
 
 
 def save_usual(folder: Path, bundle: Bundle) -> Path:

@@ -4,9 +4,11 @@ Logged as code (MLflow's models-from-code) with the folder that `cxr.packaging.p
 nothing is unpickled. The answers come from `cxr.serving.service`; this module adapts them to MLflow.
 """
 
+import io
 import json
+import logging
+import secrets
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +18,23 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
-from mlflow.types import ColSpec, Schema
 
 from cxr.common.hardware import cores
 from cxr.errors import ImageError
-from cxr.serving.request import COLUMN
+from cxr.serving import body
+from cxr.serving.endpoint import guarded
+from cxr.serving.request import COLUMN, Limits
 from cxr.serving.service import ARTIFACT, Service
 
 _SERVER = "mlflow.pyfunc.scoring_server"
-_SEND = f'send {{"dataframe_records": [{{"{COLUMN}": BASE64}}]}}'
-_KINDS = ("application/json", "text/csv")
+_CODES = {400: "INVALID_PARAMETER_VALUE", 415: "BAD_REQUEST", 500: "INTERNAL_ERROR"}
+log = logging.getLogger("cxr.serving")  # not __name__, which MLflow chooses
 
 
 class Refused(MlflowException):
     """A request that is answered with status 400 and one line.
 
-    MLflow puts the whole input in front of the message of an exception that it passes on; `line` stays as it was.
+    `line` stays as it is, whatever MLflow adds to the message on the way.
     """
 
     def __init__(self, line: str):
@@ -47,7 +50,7 @@ class ServedModel(PythonModel):
         folder = Path(context.artifacts[ARTIFACT])
         self.service = Service(folder, threads=max(1, cores() // _workers()), version=_version(folder))
         if _SERVER in sys.modules:
-            _install_error_handler(sys.modules[_SERVER])
+            _prepare(sys.modules[_SERVER], self.service.limits)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -70,7 +73,7 @@ def _column(model_input: Any) -> list[Any]:
         model_input = pd.DataFrame({name: list(np.atleast_1d(cells)) for name, cells in model_input.items()})
     if isinstance(model_input, pd.DataFrame) and COLUMN in model_input.columns:
         return list(model_input[COLUMN])
-    raise Refused(f"expected a column {COLUMN!r} with images; {_SEND}")
+    raise Refused(body.NO_COLUMN)
 
 
 def _version(folder: Path) -> str:
@@ -91,44 +94,50 @@ def _workers() -> int:
     return 1
 
 
-def _install_error_handler(server: Any) -> None:
-    """Make the server that loads this model answer bad requests in one line.
+def _prepare(server: Any, limits: Limits) -> None:
+    """Make MLflow's server, which loads this model before it builds its application, a server that can face strangers.
 
-    By itself it echoes a body that it cannot parse, sends a stack trace for most errors in it, and status 500 for a
-    missing content type.
+    By itself it echoes a body that it cannot parse, answers faults of the model with status 400 and a stack trace that
+    it does not log, takes bodies of any length, and logs a stack trace for each client that goes away.
     """
-    if not getattr(server.invocations, "one_line_errors", False):  # this file may be loaded twice
-        server.invocations = _Invocations(server.invocations, server.InvocationsResponse)
+    if getattr(server.invocations, "prepared", False):  # this file may be loaded twice
+        return
+    server.invocations = _Invocations(server, limits)
+    catching = server._async_catch_mlflow_exception
+    server._async_catch_mlflow_exception = lambda endpoint: guarded(catching(endpoint), limits.max_request_bytes)
 
 
 class _Invocations:
-    """MLflow's handler of a request body, with errors of one line."""
+    """The handler of a request body: refusals are one line, faults are logged and answered with status 500."""
 
-    one_line_errors = True
+    prepared = True
 
-    def __init__(self, invocations: Callable[..., Any], response: Callable[..., Any]):
-        self.invocations, self.response = invocations, response
+    def __init__(self, server: Any, limits: Limits):
+        self.server, self.limits = server, limits
 
-    def __call__(self, data: Any, content_type: str | None, model: Any, _: Any) -> Any:
-        kind = (content_type or "").split(";")[0].strip().lower()
-        if kind not in _KINDS:
-            return self._refusal(415, f"the content type must be one of {', '.join(_KINDS)}")
+    def __call__(self, data: bytes, content_type: str | None, model: Any, _: Any) -> Any:
+        kind, *options = [part.strip() for part in (content_type or "").lower().split(";")]
+        if kind not in body.KINDS or any(option.replace('"', "") not in ("", "charset=utf-8") for option in options):
+            return self._error(415, f"the content type must be one of {', '.join(body.KINDS)}, in UTF-8")
         try:
-            # As text, cells arrive as they were sent. As bytes, one cell that is not base64 would fail all rows.
-            return self.invocations(data, content_type, model, Schema([ColSpec("string", COLUMN)]))
-        except Refused as error:
-            return self._refusal(400, error.line)
-        except MlflowException as error:
-            missing = "missing inputs" in str(error.message)
-            problem = f"expected a column {COLUMN!r} with images" if missing else f"no table of images in {kind}"
-            return self._refusal(400, f"{problem}; {_SEND}")
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError):
-            # A body that MLflow's own parsers fail on; ours raise `Refused`.
-            return self._refusal(400, f"no table of images in {kind}; {_SEND}")
+            cells, params = body.parse(data, kind, self.limits.max_images)
+            self.limits.check(len(cells))
+            answers = model.predict(pd.DataFrame({COLUMN: pd.Series(cells, dtype=object)}), params=params)
+            text = io.StringIO()
+            self.server.predictions_to_json(answers, text)
+        except ImageError as error:
+            return self._error(400, str(error))
+        except Exception as error:
+            if hasattr(error, "line"):  # `Refused`; not caught by its name, which differs if this file is loaded twice
+                return self._error(400, error.line)
+            reference = secrets.token_hex(4)
+            log.error("internal error, reference %s", reference, exc_info=error)
+            return self._error(500, f"internal error, reference {reference} in the log of the server")
+        return self.server.InvocationsResponse(text.getvalue(), 200, body.JSON)
 
-    def _refusal(self, status: int, line: str) -> Any:
-        code = "INVALID_PARAMETER_VALUE" if status == 400 else "BAD_REQUEST"
-        return self.response(json.dumps({"error_code": code, "message": line}), status, "application/json")
+    def _error(self, status: int, line: str) -> Any:
+        told = {"error_code": _CODES[status], "message": line}
+        return self.server.InvocationsResponse(json.dumps(told), status, body.JSON)
 
 
 mlflow.models.set_model(ServedModel())

@@ -1,0 +1,101 @@
+"""From the body of a request to the cells of its column of images, and its parameters.
+
+Takes every format of MLflow's server. Its own parser would build a table of whatever is sent first, and ignores
+misspelt names.
+"""
+
+import io
+import json
+from typing import Any, NoReturn
+
+import pandas as pd
+
+from cxr.errors import ImageError
+from cxr.serving.request import COLUMN
+
+JSON, CSV = "application/json", "text/csv"
+KINDS = (JSON, CSV)
+PARAMS: dict[str, type] = {"operating_point": str, "heatmap": bool, "strict": bool}
+_FORMATS = ("dataframe_records", "dataframe_split", "inputs", "instances")
+_SEND = f'send {{"dataframe_records": [{{"{COLUMN}": BASE64}}]}}'
+NO_COLUMN = f"expected a column {COLUMN!r} with images; {_SEND}"
+_FIRST_LINE = 1000  # characters of a CSV file; it names the columns
+
+
+def parse(data: bytes, kind: str, max_images: int) -> tuple[list[Any], dict[str, Any]]:
+    """The cells of the column, as they were sent, and the parameters; of CSV, no more than one above `max_images`.
+
+    Raises:
+        ImageError: there is no such column, or something else than one table and its parameters.
+    """
+    return _from_json(data) if kind == JSON else (_from_csv(data, max_images), {})
+
+
+def _from_json(data: bytes) -> tuple[list[Any], dict[str, Any]]:
+    try:
+        body = json.loads(data, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise _no_table(JSON) from None
+    given = [name for name in _FORMATS if name in body] if isinstance(body, dict) else []
+    if len(given) != 1:
+        raise _no_table(JSON)
+    if body.keys() - {given[0], "params"}:
+        raise ImageError(f"expected {given[0]} and params in a request, and nothing else")
+    params = _checked(body.get("params"))
+    return _from_split(body[given[0]]) if given[0] == "dataframe_split" else _from_rows(body[given[0]]), params
+
+
+def _from_split(table: Any) -> list[Any]:
+    columns, rows = (table.get("columns"), table.get("data")) if isinstance(table, dict) else (None, None)
+    if not isinstance(columns, list) or not isinstance(rows, list):
+        raise _no_table(JSON)
+    if columns.count(COLUMN) != 1:
+        raise ImageError(NO_COLUMN)
+    if not all(isinstance(row, list) and len(row) == len(columns) for row in rows):
+        raise _no_table(JSON)
+    place = columns.index(COLUMN)
+    return [row[place] for row in rows]
+
+
+def _from_rows(table: Any) -> list[Any]:
+    """Cells of a list of rows, of a list of cells, or of a column by its name."""
+    if isinstance(table, dict) and COLUMN in table:
+        return table[COLUMN] if isinstance(table[COLUMN], list) else [table[COLUMN]]
+    if isinstance(table, dict):
+        raise ImageError(NO_COLUMN)
+    if not isinstance(table, list):
+        raise _no_table(JSON)
+    if table and all(isinstance(row, dict) and COLUMN not in row for row in table):
+        raise ImageError(NO_COLUMN)
+    return [row.get(COLUMN) if isinstance(row, dict) else row for row in table]
+
+
+def _from_csv(data: bytes, max_images: int) -> list[Any]:
+    if len(data.split(b"\n", 1)[0]) > _FIRST_LINE:
+        raise _no_table(CSV)
+    try:
+        table = pd.read_csv(io.BytesIO(data), dtype=str, nrows=max_images + 1)
+    except ValueError:  # pandas derives all errors of its parser from it
+        raise _no_table(CSV) from None
+    if COLUMN not in table.columns:
+        raise ImageError(NO_COLUMN)
+    return [cell if isinstance(cell, str) else None for cell in table[COLUMN]]
+
+
+def _checked(params: Any) -> dict[str, Any]:
+    if params is None:
+        return {}
+    if not isinstance(params, dict) or not params.keys() <= PARAMS.keys():
+        raise ImageError(f"params: expected {', '.join(PARAMS)} and no others")
+    for name, value in params.items():
+        if not isinstance(value, PARAMS[name]):
+            raise ImageError(f"params: {name}: expected {'true or false' if PARAMS[name] is bool else 'a name'}")
+    return params
+
+
+def _refuse_constant(_: str) -> NoReturn:
+    raise ValueError("NaN and infinities are no JSON")
+
+
+def _no_table(kind: str) -> ImageError:
+    return ImageError(f"no table of images in {kind}; {_SEND}")
