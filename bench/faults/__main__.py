@@ -7,6 +7,7 @@ import time
 SHORT: dict[str, tuple[str, ...]] = {
     "power": ("--count", "2"),
     "supply": (),
+    "service": ("--count", "12", "--minutes", "0.3"),
 }
 """Arguments of the short form of each part, by module."""
 
