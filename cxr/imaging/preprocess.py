@@ -19,10 +19,14 @@ ResizeMode = Literal["crop", "squash", "pad"]
 _RESAMPLING = {name: Image.Resampling[name.upper()] for name in get_args(Interpolation)}
 
 
+class TooManyPixelsError(ImageError):
+    """An image with more pixels than are accepted, not decoded yet."""
+
+
 def check_size(width: int, height: int, max_pixels: int) -> None:
     """Raise `ImageError` for the size, in pixels, of an image that must not be decoded."""
     if width * height > max_pixels:
-        raise ImageError(f"{width} x {height} pixels; at most {max_pixels:,} in all are accepted")
+        raise TooManyPixelsError(f"{width} x {height} pixels; at most {max_pixels:,} in all are accepted")
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{width} x {height} pixels; each side must have at least {MIN_SIDE}")
     if max(width, height) > MAX_ASPECT * min(width, height):

@@ -20,7 +20,7 @@ from PIL import Image
 from cxr.common.files import sha256_of
 from cxr.errors import CxrError, ImageError
 from cxr.imaging import heatmap
-from cxr.imaging.preprocess import InputSpec
+from cxr.imaging.preprocess import InputSpec, TooManyPixelsError
 from cxr.imaging.reader import ImageReader, ReadImage
 from cxr.serving import decision
 from cxr.serving.ood import OODDetector
@@ -32,6 +32,7 @@ ARTIFACT = "service"  # name of the folder inside a registered model
 MODEL, DETECTOR, CONFIG = "model.onnx", "ood.npz", "service.json"
 FORMAT = 2
 OK, REFER, ERROR = "ok", "refer", "error"
+_LARGE = 16_000_000  # pixels; more than most radiographs have, and a noticeable time to decode
 BATCH = 32  # images that go through the network at once
 
 
@@ -67,8 +68,11 @@ class Service:
         self.detector = OODDetector.load(folder / DETECTOR)
         self.session = Session(folder / MODEL, threads, self.spec.size)
         self.reader = ImageReader(self.spec, self.limits.max_pixels)
-        # However many requests arrive at once, no more images are decoded at once than there are cores.
+        self._reader_of_small = ImageReader(self.spec, min(_LARGE, self.limits.max_pixels))
+        # However many requests arrive at once, no more images are decoded at once than there are cores, and on no more
+        # than half of these the large ones, so that others need not wait for them.
         self._cores = threading.BoundedSemaphore(max(1, threads))
+        self._cores_for_large = threading.BoundedSemaphore(max(1, threads // 2))
         self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode")
 
     def answer(
@@ -97,11 +101,17 @@ class Service:
     def read(self, value: Any) -> Row:
         """One cell of a request, decoded for the network, or why it cannot be."""
         try:
-            data = image_bytes(value, self.limits.max_bytes)
-            with self._cores:
-                return Row(self.reader.read(data))
+            return Row(self._decode(image_bytes(value, self.limits.max_bytes)))
         except ImageError as error:
             return Row(error=str(error))
+
+    def _decode(self, data: bytes) -> ReadImage:
+        try:
+            with self._cores:
+                return self._reader_of_small.read(data)
+        except TooManyPixelsError:  # known from the header
+            with self._cores_for_large, self._cores:
+                return self.reader.read(data)
 
     def answer_rows(self, rows: list[Row], point: str, with_heatmap: bool) -> pd.DataFrame:
         """The answers for images that `read` has read, at a known operating point."""

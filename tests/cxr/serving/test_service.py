@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 
 from cxr.errors import CxrError, ImageError
 from cxr.imaging import reader
+from cxr.serving import service as module
 from cxr.serving.service import Row, Service, columns
 from tests.helpers import CLASSES, deployed, png
 
@@ -75,6 +77,31 @@ def test_no_more_pictures_are_decoded_at_once_than_there_are_cores(service, pict
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda one: service.answer([one]), pictures[:16]))
     assert max(most) == 2
+
+
+def test_large_pictures_leave_cores_to_others(served, pictures, monkeypatch):
+    """However many large pictures are being decoded, a small one is answered."""
+    monkeypatch.setattr(module, "_LARGE", 10_000)
+    over, plain = threading.Event(), reader.decode_image
+    large = png(np.random.default_rng(0).integers(0, 256, (120, 120), dtype=np.uint8))
+    patient = Service(served.folder, threads=2)
+
+    def slow(data, max_pixels):
+        image = plain(data, max_pixels)
+        if data == large:
+            assert over.wait(60)
+        return image
+
+    monkeypatch.setattr(reader, "decode_image", slow)
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(patient.answer, [large]) for _ in range(4)]
+        try:
+            small = [pool.submit(patient.answer, [one]) for one in pictures[:8]]
+            assert [answer.result(30)["status"][0] for answer in small]
+            assert not any(one.done() for one in waiting)
+        finally:
+            over.set()
+        assert [one.result(30)["label"][0] for one in waiting]
 
 
 def test_operating_points_decide(service, pictures):
