@@ -9,11 +9,17 @@ class CxrError(Exception):
     """
 
     def __init__(self, message: str):
-        super().__init__(" ".join(str(message).split()))
+        # Words of a foreign file may hold characters that move the cursor of a terminal.
+        line = " ".join(str(message).split())
+        super().__init__("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line))
 
 
 class ImageError(CxrError):
     """An image that cannot be read, or cannot be read as a grey X-ray without guessing."""
+
+
+class BusyError(CxrError):
+    """There is no capacity at the moment; the same request may succeed later."""
 
 
 def in_short(error: Exception) -> str:

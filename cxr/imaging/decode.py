@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from cxr.errors import ImageError, in_short
 from cxr.imaging import dicom
+from cxr.imaging.cost import check_cost
+from cxr.imaging.dicom_pool import POOL
+from cxr.imaging.lookup import bands
 from cxr.imaging.preprocess import check_size
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
@@ -22,6 +25,15 @@ MAX_PIXELS = 100_000_000  # 100 megapixels: far above any radiograph, far below 
 # Pillow warns of decompression bombs, which `max_pixels` already refuses. Set once and not around each call, since
 # images are decoded in threads, which share the warning filters.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+_UPRIGHT = {  # EXIF orientation: what turns the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _COLOUR_SIDE = 64  # pixels; side of the thumbnail that colour is measured on
 
 
@@ -53,16 +65,19 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
             guessing (CMYK, floating point, transparent pixels).
     """
     if dicom.is_dicom(data):
-        radiograph = dicom.read(data, max_pixels)
+        radiograph = POOL.read(data, max_pixels)
         return DecodedImage(radiograph.grey, radiograph.mode, radiograph.patient)
     image = open_image(data, max_pixels)
     mode = image.mode
     try:
         image.load()
-        image = ImageOps.exif_transpose(image)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception as error:  # decoders raise many types on damaged files
         raise ImageError(f"the image is damaged ({in_short(error)})") from None
-    return DecodedImage(_to_grey(image), mode, colour=_colour(image))
+    grey, colour = _to_grey(image), _colour(image)
+    if orientation in _UPRIGHT:
+        grey = np.array(Image.fromarray(grey).transpose(_UPRIGHT[orientation]))
+    return DecodedImage(grey, mode, colour=colour)
 
 
 def decode_grey(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -78,6 +93,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     if not data:
         raise ImageError("the file is empty (0 bytes)")
+    check_cost(data)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -86,42 +102,59 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise ImageError(f"the header cannot be read ({in_short(error)})") from None
     width, height = image.size
     check_size(width, height, max_pixels)
-    frames = _frames(image)
-    if frames > 1:
-        raise ImageError(f"{frames} frames; expected a single image")
+    # Not `n_frames`: TIFF files can chain frames without end.
+    if getattr(image, "is_animated", False):
+        raise ImageError("more than one frame; expected a single image")
     return image
-
-
-def _frames(image: Image.Image) -> int:
-    try:
-        return getattr(image, "n_frames", 1)
-    except Exception as error:  # counting frames reads further into the file
-        raise ImageError(f"the header cannot be read ({in_short(error)})") from None
 
 
 def _to_grey(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ImageError(f"grey levels from {values.min()} to {values.max()}; expected 0 to 65535")
-        return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    if image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    if image.mode in ("LA", "RGBA"):
-        if np.asarray(image.getchannel("A")).min() < 255:
-            raise ImageError("transparent pixels; flatten the image to grey or RGB first")
-        image = image.convert(image.mode[:-1])
-    if image.mode in ("1", "RGB", "YCbCr"):
+        return _deep_to_grey(image)
+    alpha = _alpha(image)
+    if alpha is not None and alpha.getextrema()[0] != 255:
+        raise ImageError("transparent pixels; flatten the image to grey or RGB first")
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGB")
+    if image.mode in ("1", "LA", "RGB", "RGBA", "YCbCr"):
         image = image.convert("L")
     if image.mode != "L":
         raise ImageError(f"unsupported colour mode {image.mode}; convert the image to grey, RGB or a palette first")
     return np.array(image, dtype=np.uint8)
 
 
+def _alpha(image: Image.Image) -> Image.Image | None:
+    """The alpha channel; None for an image without transparency."""
+    if image.mode in ("LA", "PA", "RGBA"):
+        return image.getchannel("A")
+    # A palette or a grey level or colour that is transparent.
+    transparency = "transparency" in image.info and image.mode in ("1", "L", "P", "RGB")
+    return image.convert("RGBA").getchannel("A") if transparency else None
+
+
+def _deep_to_grey(image: Image.Image) -> np.ndarray:
+    """Scale grey levels of more than 8 bits linearly to 0..255."""
+    tags, transparency = getattr(image, "tag_v2", {}), image.info.get("transparency", -1)
+    white = 4095 if tags.get(TiffImagePlugin.BITSPERSAMPLE) == (12,) else 65535
+    table = ((np.minimum(np.arange(65536), white) * 255 + white // 2) // white).astype(np.uint8)
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # Pillow inverts 8-bit levels, but not these
+        table = 255 - table
+    grey = np.empty((image.height, image.width), np.uint8)
+    for rows in bands(grey):
+        values = np.asarray(image.crop((0, rows.start, image.width, min(rows.stop, image.height))))
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageError(f"grey levels from {values.min()} to {values.max()}; expected 0 to 65535")
+        if (values == transparency).any():
+            raise ImageError("transparent pixels; flatten the image to grey or RGB first")
+        grey[rows] = table[values]
+    return grey
+
+
 def _colour(image: Image.Image) -> float:
     if image.mode not in ("P", "RGB", "RGBA", "YCbCr"):
         return 0.0
-    small = image.convert("RGB").resize((_COLOUR_SIDE, _COLOUR_SIDE), Image.Resampling.BOX)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    small = rgb.resize((_COLOUR_SIDE, _COLOUR_SIDE), Image.Resampling.BOX)
     return float(np.ptp(np.asarray(small, dtype=np.int16), axis=2).mean() / 255)
 
 

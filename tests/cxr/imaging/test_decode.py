@@ -1,10 +1,11 @@
 """Every kind of file is read correctly or refused, never read wrongly."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
 from cxr.errors import CxrError, ImageError
@@ -40,6 +41,25 @@ def test_sixteen_bits_are_scaled_and_not_clipped():
     assert (decode.decode_grey(encoded(Image.fromarray(deep))) == GREY).all()
 
 
+@pytest.mark.parametrize(
+    ("bits", "zero_is_white", "levels", "expected"),
+    [
+        (16, False, struct.pack("<4H", 0, 65535, 32896, 257), [0, 255, 128, 1]),
+        (16, True, struct.pack("<4H", 0, 65535, 32896, 257), [255, 0, 127, 254]),
+        (12, False, bytes((0x00, 0x0F, 0xFF, 0x80, 0x80, 0x10)), [0, 255, 128, 1]),  # 0, 4095, 2056, 16
+        (8, True, bytes((0, 255, 128, 1)), [255, 0, 127, 254]),
+    ],
+)
+def test_grey_levels_of_tiff_files_are_read_as_they_are_meant(bits, zero_is_white, levels, expected):
+    """16-bit levels of which 0 is white, and 12-bit levels, of which 4095 is."""
+    data = levels * (16 * 16 // 4)
+    elements = [(256, 16), (257, 16), (258, bits), (259, 1), (262, 0 if zero_is_white else 1)]
+    elements += [(273, 8 + 2 + 8 * 12 + 4), (278, 16), (279, len(data))]
+    table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in elements)
+    file = b"II*\0" + struct.pack("<IH", 8, len(elements)) + table + bytes(4) + data
+    assert decode.decode_grey(file).ravel()[:4].tolist() == expected
+
+
 def test_palette_indices_are_looked_up():
     palette = Image.fromarray(GREY).convert("P")
     palette.putpalette([255 - i // 3 for i in range(768)])  # index 0 is white
@@ -59,12 +79,28 @@ def test_opaque_alpha_is_dropped_and_transparency_refused():
         decode.decode_grey(encoded(opaque))
 
 
-def test_exif_orientation_is_applied():
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16", "P", "1"])
+def test_a_level_or_colour_that_is_transparent_is_refused_if_it_occurs(mode):
+    dark = Image.fromarray(np.where(GREY > 127, 255, 0).astype(np.uint8))
+    picture = Image.fromarray(np.asarray(dark).astype(np.uint16) * 257) if mode == "I;16" else dark.convert(mode)
+    white, other = {"RGB": ((255,) * 3, (7,) * 3), "I;16": (65535, 7)}.get(mode, (255, 7))
+    if mode == "P":
+        white = picture.getpixel(tuple(int(i) for i in np.argwhere(GREY.T > 127)[0]))
+    with pytest.raises(ImageError, match="transparent pixels; flatten"):
+        decode.decode_grey(encoded(picture, transparency=white))
+    if mode != "1":
+        assert (decode.decode_grey(encoded(picture, transparency=other)) == np.asarray(dark)).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_exif_orientation_is_applied(kind, orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-    upright = decode.decode_grey(encoded(Image.fromarray(GREY), "JPEG", quality=95))
-    turned = decode.decode_grey(encoded(Image.fromarray(GREY), "JPEG", quality=95, exif=exif))
-    assert (turned == np.rot90(upright, -1)).all()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(GREY), kind, exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert upright.size == ((40, 56) if orientation in range(5, 9) else (56, 40))
+    assert (decode.decode_grey(data) == np.asarray(upright)).all()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +116,7 @@ def test_exif_orientation_is_applied():
         (encoded(Image.fromarray(GREY[:8, :8])), "must have at least 16"),
         (
             encoded(Image.fromarray(GREY), "TIFF", save_all=True, append_images=[Image.fromarray(GREY)]),
-            "2 frames; expected a single image",
+            "more than one frame; expected a single image",
         ),
     ],
     ids=["0-byte", "text", "gif", "cmyk", "truncated jpeg", "truncated png", "float", "icon", "frames"],
