@@ -21,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from cxr.datasets import phantom
-from cxr.errors import ImageError
+from cxr.errors import BusyError, ImageError
 from cxr.serving.service import Service, png
 
 HOSTS = ["127.0.0.1", "localhost"]
@@ -96,7 +96,10 @@ def _answer(service: Service, data: bytes, point: str) -> Response:
         point = service.check_operating_point(point)
     except ImageError as error:
         return _json_response({"message": str(error)}, 400)
-    row = service.read(data)
+    try:
+        row = service.read(data)
+    except BusyError as error:
+        return _json_response({"message": str(error)}, 503)
     if row.image is None:
         return _json_response({"message": row.error}, 400)
     answer = service.answer_rows([row], point, with_heatmap=True).iloc[0].to_dict()

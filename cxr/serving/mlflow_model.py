@@ -20,25 +20,25 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from cxr.common.hardware import cores
-from cxr.errors import ImageError
+from cxr.errors import BusyError, ImageError
 from cxr.serving import body
 from cxr.serving.endpoint import guarded
 from cxr.serving.request import COLUMN, Limits
 from cxr.serving.service import ARTIFACT, Service
 
 _SERVER = "mlflow.pyfunc.scoring_server"
-_CODES = {400: "INVALID_PARAMETER_VALUE", 415: "BAD_REQUEST", 500: "INTERNAL_ERROR"}
+_CODES = {400: "INVALID_PARAMETER_VALUE", 415: "BAD_REQUEST", 500: "INTERNAL_ERROR", 503: "TEMPORARILY_UNAVAILABLE"}
 log = logging.getLogger("cxr.serving")  # not __name__, which MLflow chooses
 
 
 class Refused(MlflowException):
-    """A request that is answered with status 400 and one line.
+    """A request that is answered with one line, and a status of 400 unless another is given.
 
     `line` stays as it is, whatever MLflow adds to the message on the way.
     """
 
-    def __init__(self, line: str):
-        self.line = line
+    def __init__(self, line: str, status: int = 400):
+        self.line, self.status = line, status
         super().__init__(line, error_code=INVALID_PARAMETER_VALUE)
 
 
@@ -66,6 +66,8 @@ class ServedModel(PythonModel):
             )
         except ImageError as error:
             raise Refused(str(error)) from None
+        except BusyError as error:
+            raise Refused(str(error), 503) from None
 
 
 def _column(model_input: Any) -> list[Any]:
@@ -129,7 +131,7 @@ class _Invocations:
             return self._error(400, str(error))
         except Exception as error:
             if hasattr(error, "line"):  # `Refused`; not caught by its name, which differs if this file is loaded twice
-                return self._error(400, error.line)
+                return self._error(getattr(error, "status", 400), error.line)
             reference = secrets.token_hex(4)
             log.error("internal error, reference %s", reference, exc_info=error)
             return self._error(500, f"internal error, reference {reference} in the log of the server")

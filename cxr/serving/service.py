@@ -20,6 +20,7 @@ from PIL import Image
 from cxr.common.files import sha256_of
 from cxr.errors import CxrError, ImageError
 from cxr.imaging import heatmap
+from cxr.imaging.dicom import is_dicom
 from cxr.imaging.preprocess import InputSpec, TooManyPixelsError
 from cxr.imaging.reader import ImageReader, ReadImage
 from cxr.serving import decision
@@ -71,9 +72,9 @@ class Service:
         self._reader_of_small = ImageReader(self.spec, min(_LARGE, self.limits.max_pixels))
         # However many requests arrive at once, no more images are decoded at once than there are cores, and on no more
         # than half of these the large ones, so that others need not wait for them.
-        self._cores = threading.BoundedSemaphore(max(1, threads))
-        self._cores_for_large = threading.BoundedSemaphore(max(1, threads // 2))
-        self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode")
+        self._threads = max(1, threads)
+        self._cores = threading.BoundedSemaphore(self._threads)
+        self._cores_for_large = threading.BoundedSemaphore(max(1, self._threads // 2))
 
     def answer(
         self, values: list[Any], *, point: str = "", with_heatmap: bool = False, strict: bool = True
@@ -88,10 +89,13 @@ class Service:
 
         Raises:
             ImageError: too many images, an unknown operating point or, if `strict`, an image that cannot be read.
+            BusyError: too many DICOM files are being decoded.
         """
         point = self.check_operating_point(point)
         self.limits.check(len(values))
-        rows = list(map(self.read, values) if len(values) == 1 else self._pool.map(self.read, values))
+        # Each request has threads of its own, so that none waits until a longer one has been read.
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
+            rows = list(map(self.read, values) if len(values) == 1 else pool.map(self.read, values))
         if strict:
             for number, row in enumerate(rows):
                 if row.error:
@@ -106,6 +110,8 @@ class Service:
             return Row(error=str(error))
 
     def _decode(self, data: bytes) -> ReadImage:
+        if is_dicom(data):  # waits for a process that decodes it, and must not keep other images from being decoded
+            return self.reader.read(data)
         try:
             with self._cores:
                 return self._reader_of_small.read(data)
