@@ -8,6 +8,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "power": ("--count", "2"),
     "supply": (),
     "service": ("--count", "12", "--minutes", "0.3"),
+    "files": ("--count", "400", "--minutes", "0.5"),
 }
 """Arguments of the short form of each part, by module."""
 
