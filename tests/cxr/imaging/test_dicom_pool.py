@@ -28,7 +28,7 @@ def radiograph(dataset, plain=dicom.radiograph):
         case "sleeps": time.sleep(3600)
         case "is stopped": os.kill(os.getpid(), signal.SIGSTOP)
         case "crashes": ctypes.string_at(0)
-        case "swells": bytearray(1 << 40)
+        case "swells": bytearray(2 << 30)
         case "prints": os.write(1, b"warning of a C library")
         case "kills its parent": os.kill(os.getppid(), signal.SIGKILL)
     return plain(dataset)
