@@ -5,6 +5,7 @@ import logging
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cxr.common.files import write_atomic
 from cxr.errors import CxrError
 from cxr.settings.schema import Settings
-from steps.runtime import process
+from steps.runtime import disks, process
 from steps.runtime.cli import Step
 
 if TYPE_CHECKING:  # mlflow takes seconds to import, and `--help` does without it
@@ -78,10 +79,12 @@ class Context:
         from mlflow.exceptions import MlflowException
 
         try:
-            path = mlflow.artifacts.download_artifacts(
-                run_id=run_id, artifact_path=artifact_path, dst_path=str(self.folder / "fetched" / run_id)
-            )
+            # Not by `run_id=`: MLflow then takes every error for a missing artifact.
+            uri = f"{self.client.get_run(run_id).info.artifact_uri}/{artifact_path}"
+            path = mlflow.artifacts.download_artifacts(uri, dst_path=str(self.folder / "fetched" / run_id))
         except (MlflowException, OSError) as error:
+            if (full := disks.problem(error, mlflow.get_tracking_uri(), self.places())) is not None:
+                raise full from None
             reason = str(error).splitlines()[0]
             raise CxrError(f"run {run_id} has no artifact {artifact_path} ({reason}); run that step again") from None
         return Path(path)
@@ -141,6 +144,18 @@ class Context:
         self.run_id = run.info.run_id
         self.client.update_run(self.run_id, status="RUNNING")
         self.tag("cxr.process", process.identity())
+
+    def places(self) -> list[disks.Place]:
+        """Folders that the step writes to."""
+        from mlflow.exceptions import MlflowException
+
+        places = [disks.temporary()]
+        with suppress(MlflowException):  # the store may be what failed
+            if (root := self._local_root()) is not None:
+                places.append(disks.Place("the artifact folder", root.parents[1], "make room there"))
+        if hasattr(self, "settings"):
+            places.append(disks.log_dir(Path(self.settings.log_dir)))
+        return places
 
     def _local_root(self) -> Path | None:
         """Artifact folder of the run, if it is on this machine."""

@@ -7,18 +7,29 @@ which all steps share, and in a folder of the run, which becomes its artifact `l
 import logging
 import logging.handlers
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 from pythonjsonlogger.json import JsonFormatter
 
 from cxr.errors import CxrError
+from steps.runtime import disks
+from steps.runtime.disks import Place
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "errors": logging.ERROR}
 MAX_BYTES = 10_000_000  # per file, before it is rotated
 BACKUPS = 3
 FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s %(process)d"
 PACKAGES = ("cxr", "steps")
+
+
+class _Failure:
+    """State shared by the files: the first that could not be written, and whether that still stops the step."""
+
+    error: CxrError | None = None
+    stops = False
 
 
 def open_console() -> None:
@@ -30,35 +41,92 @@ def open_console() -> None:
 
 
 def open_logs(step: str, run_id: str, log_dir: Path, run_folder: Path) -> None:
-    """Send the records of this process to both folders as well."""
-    root = logging.getLogger()
-    fields = {"step": step, "run_id": run_id}
-    try:
-        log_dir.mkdir(parents=True, exist_ok=True)
-        run_folder.mkdir(parents=True, exist_ok=True)
+    """Send the records of this process to both folders as well.
+
+    A folder that can no longer be written stops the step: its log call, or `check`, raises `CxrError`.
+    """
+    _Failure.error, _Failure.stops = None, True
+    formatter = JsonFormatter(FIELDS, defaults={"step": step, "run_id": run_id})
+    kinds = ((_SharedFile, disks.log_dir(log_dir), log_dir), (_RunFile, disks.temporary(), run_folder))
+    for kind, place, folder in kinds:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disks.told(place, error.strerror or str(error)) from None
         for name, level in LEVELS.items():
-            # Driver and steps write to the shared files at the same time; this handler locks them.
-            shared = ConcurrentRotatingFileHandler(
-                str(log_dir / f"{name}.log"), maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8"
-            )
-            private = logging.handlers.RotatingFileHandler(
-                run_folder / f"{name}.log", maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8"
-            )
-            for handler in (shared, private):
-                handler.setLevel(level)
-                handler.setFormatter(JsonFormatter(FIELDS, defaults=fields))
-                handler.addFilter(_is_ours_or_warning if level > logging.DEBUG else _is_no_chatter)
-                root.addHandler(handler)
-    except OSError as error:
-        raise CxrError(f"log_dir {log_dir} is not writable ({error.strerror or error}); give another folder") from None
+            handler = kind(folder / f"{name}.log", maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8")
+            handler.place = place
+            handler.setLevel(level)
+            handler.setFormatter(formatter)
+            handler.addFilter(_is_ours_or_warning if level > logging.DEBUG else _is_no_chatter)
+            logging.getLogger().addHandler(handler)
+
+
+def check() -> None:
+    """Raise `CxrError` if a record could not be written and nobody has been told, as in a thread."""
+    if _Failure.error is not None:
+        raise _Failure.error
+
+
+def no_longer_stop() -> None:
+    """From now on, files that cannot be written are left out: the step is ending, and its own message comes first."""
+    _Failure.stops = False
+
+
+def close_files() -> None:
+    """Close the files; the console stays."""
+    for handler in list(logging.getLogger().handlers):
+        if isinstance(handler, _File):
+            _detach(handler)
 
 
 def close_logs() -> None:
-    """Flush and detach all handlers of the root logger."""
-    root = logging.getLogger()
-    for handler in list(root.handlers):
-        root.removeHandler(handler)
-        handler.close()
+    """Detach all handlers of the root logger."""
+    for handler in list(logging.getLogger().handlers):
+        _detach(handler)
+
+
+def _detach(handler: logging.Handler) -> None:
+    logging.getLogger().removeHandler(handler)
+    handler.close()
+
+
+class _File(logging.FileHandler):
+    """A log file that stops the step when it cannot be written, instead of printing a trace for every record."""
+
+    place: Place
+
+    def close(self) -> None:
+        """Close the file; a record that could not be written, and so cannot be flushed either, is dropped."""
+        if self.stream is not None:
+            with suppress(OSError):
+                self.stream.close()
+            self.stream = None
+        super().close()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Detach the files of this place; raise `CxrError` where the step can still be stopped."""
+        error = sys.exc_info()[1]
+        if isinstance(error, CxrError):  # raised below, and caught by a rotating handler on its way out
+            raise error
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        for handler in list(logging.getLogger().handlers):
+            if isinstance(handler, _File) and handler.place == self.place:
+                _detach(handler)
+        failure = disks.told(self.place, error.strerror or str(error))
+        _Failure.error = _Failure.error or failure
+        if _Failure.stops and threading.current_thread() is threading.main_thread():
+            raise failure from None
+
+
+class _SharedFile(_File, ConcurrentRotatingFileHandler):
+    """A file in `log_dir`. Driver and steps write to it at the same time; the handler locks it."""
+
+
+class _RunFile(_File, logging.handlers.RotatingFileHandler):
+    """A file of the run."""
 
 
 def _console() -> logging.Handler:

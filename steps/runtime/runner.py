@@ -7,13 +7,13 @@ A step is a `Step` in `steps/NAME.py`, which calls `main(STEP)`, and a function 
 import logging
 import os
 import sys
-import tempfile
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import CxrError
-from steps.runtime import process
+from steps.runtime import disks, process, scratch
 from steps.runtime.cli import Arguments, Step, parse
 from steps.runtime.context import Context
 
@@ -41,14 +41,16 @@ def _in_run(step: Step, arguments: Arguments) -> int:
     """Open a run, do the step's work in it, and close it; returns the exit status."""
     import mlflow
 
-    from steps.runtime import logs, runs
+    from steps.runtime import logs
 
     logs.open_console()
     _quiet_mlflow()
     run, status, code, context = _start(step), "FAILED", 1, None
     client = process.with_unbroken_calls(mlflow.MlflowClient())
+    log = logging.getLogger(f"steps.{step.name}")
     try:
-        with tempfile.TemporaryDirectory(prefix=f"cxr-{step.name}-") as scratch:
+        scratch.remove_abandoned()
+        with scratch.folder(step.name) as folder:
             context = Context(
                 step=step,
                 flags=arguments.flags,
@@ -56,44 +58,67 @@ def _in_run(step: Step, arguments: Arguments) -> int:
                 run_id=run.info.run_id,
                 experiment_id=run.info.experiment_id,
                 client=client,
-                folder=Path(scratch),
-                log=logging.getLogger(f"steps.{step.name}"),
+                folder=folder,
+                log=log,
             )
-            context.tag("cxr.process", process.identity())
-            runs.mark_abandoned(client, run.info.experiment_id)
             status, code = _work(context, arguments)
+    except CxrError as error:  # no scratch folder
+        _report(log, client, run.info.run_id, error)
     finally:
-        _end(client, run, context, status)
+        code = _end(log, client, run, context, status) or code
+        logs.close_logs()
     return code
 
 
 def _work(context: Context, arguments: Arguments) -> tuple[str, int]:
     """Resolve settings, open the logs and do the step's work; returns the status of the run and the exit status."""
-    from steps.runtime import logs
+    from steps.runtime import logs, runs
     from steps.runtime.settings import settings_for
 
     name = context.step.name
     try:
+        context.tag("cxr.process", process.identity())
+        runs.mark_abandoned(context.client, context.experiment_id)
         context.settings = settings_for(context, arguments)
         logs.open_logs(name, context.run_id, Path(context.settings.log_dir), context.folder / "logs")
         context.put_text(context.settings.to_yaml(), "settings.yaml")
         # Imported only now, by name: it imports torch and mlflow, which `--help` does without.
         import_module(f"steps.work.{name}").run(context)
+        logs.check()
         return "FINISHED", 0
-    except CxrError as error:
-        context.log.error("%s", error)
-        context.tag("cxr.error", str(error)[:4000])
-        return "FAILED", 1
     except KeyboardInterrupt:
+        logs.no_longer_stop()
         context.log.warning("interrupted; finished work is kept")
         return "KILLED", 130
     except Exception as error:
-        line = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
-        context.log.exception("%s (a bug in this program; the traceback is in errors.log)", line)
-        context.tag("cxr.error", line[:4000])
+        _report(context.log, context.client, context.run_id, _user_error(context, error) or error)
         return "FAILED", 1
     finally:
         _log_logs(context)
+
+
+def _user_error(context: Context, error: Exception) -> CxrError | None:
+    """The error as one that the user can correct; None for a bug."""
+    from mlflow import get_tracking_uri
+
+    return error if isinstance(error, CxrError) else disks.problem(error, get_tracking_uri(), context.places())
+
+
+def _report(log: logging.Logger, client: "MlflowClient", run_id: str, error: Exception) -> None:
+    """Say in one line why the step failed, and tag its run with it."""
+    from mlflow.exceptions import MlflowException
+
+    from steps.runtime import logs
+
+    logs.no_longer_stop()
+    if isinstance(error, CxrError):
+        reason = str(error)
+        log.error("%s", reason)
+    else:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+        log.error("%s (a bug in this program; the traceback is in errors.log)", reason, exc_info=error)
+    with suppress(MlflowException, OSError):  # the store may be what failed
+        client.set_tag(run_id, "cxr.error", reason[:4000])
 
 
 def _start(step: Step) -> "Run":
@@ -105,33 +130,45 @@ def _start(step: Step) -> "Run":
             run = mlflow.start_run(log_system_metrics=step.system_metrics)
             mlflow.set_tags({"cxr.step": step.name, "mlflow.runName": step.name})
     except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise CxrError(f"the MLflow store {mlflow.get_tracking_uri()} cannot be used: {reason}") from None
+        store, reason = mlflow.get_tracking_uri(), str(error).splitlines()[0]
+        raise disks.problem(error, store, []) or CxrError(
+            f"the MLflow store {store} cannot be used: {reason}"
+        ) from None
     return run
 
 
-def _end(client: "MlflowClient", run: "Run", context: Context | None, status: str) -> None:
-    """Close the run, and the earlier run that it continued, if any."""
+def _end(log: logging.Logger, client: "MlflowClient", run: "Run", context: Context | None, status: str) -> int:
+    """Close the run, and the earlier run that it continued, if any; returns 1 if that cannot be stored."""
     import mlflow
+    from mlflow.exceptions import MlflowException
 
-    if context is not None and context.run_id != run.info.run_id:
-        client.set_terminated(context.run_id, status)
-    mlflow.end_run(status)
+    try:
+        if context is not None and context.run_id != run.info.run_id:
+            client.set_terminated(context.run_id, status)
+        mlflow.end_run(status)
+        return 0
+    except (MlflowException, OSError) as error:
+        if status == "FINISHED":  # otherwise the step has said what failed; the next start marks the run
+            store = mlflow.get_tracking_uri()
+            log.error("%s", disks.problem(error, store, []) or f"the MLflow store {store} cannot be written: {error}")
+        return 1
 
 
 def _log_logs(context: Context) -> None:
+    """Log the log files with the run, and close them."""
+    from mlflow.exceptions import MlflowException
+
+    from steps.runtime import logs
+
+    logs.close_files()
     folder = context.folder / "logs"
     if not folder.is_dir():
         return
-    from steps.runtime import logs
-
-    for handler in logging.getLogger().handlers:
-        handler.flush()
     try:
         context.put(folder, "logs")
-    except CxrError as error:  # the logs are still in log_dir; a full store must not hide how the step itself ended
-        context.log.error("cannot log the log files with the run: %s", error)
-    logs.close_logs()
+    except (CxrError, MlflowException, OSError) as error:
+        # The logs are still in log_dir; what became of the step itself matters more, and often it has the same cause.
+        context.log.debug("the log files are not logged with the run: %s", error)
 
 
 def _failed(step: Step, error: CxrError) -> int:
@@ -158,7 +195,9 @@ def _fail_project_run(reason: str) -> None:
 def _quiet_mlflow() -> None:
     """Silence MLflow's progress bars and its notices about the store."""
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    for name in ("mlflow", "alembic", "mlflow.store.db.utils"):
+    for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It prints the trace of every error of the database, which it raises as well: the step tells it in one line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     # It warns where pip is missing; environments made by uv have none, and models list every package they need.
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)

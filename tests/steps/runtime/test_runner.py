@@ -4,9 +4,12 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import types
 from pathlib import Path
@@ -14,8 +17,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from bench.faults.mounts import CannotMountError, small_disk
 from cxr.errors import CxrError
 from steps.runtime import context as context_module
+from steps.runtime import scratch
 from steps.runtime.cli import Step
 from steps.runtime.runner import main
 from tests.steps.conftest import ROOT
@@ -145,7 +150,93 @@ def test_a_log_folder_that_cannot_be_written_is_named(run, tmp_path):
     (tmp_path / "file").write_text("")
     code, step_run = run(lambda context: None, "--log_dir", str(tmp_path / "file" / "logs"))
     assert (code, step_run.info.status) == (1, "FAILED")
-    assert "is not writable" in step_run.data.tags["cxr.error"]
+    assert "cannot be written (Not a directory)" in step_run.data.tags["cxr.error"]
+
+
+@pytest.mark.parametrize("thread", [False, True], ids=["step", "thread"])
+def test_a_full_log_folder_ends_the_step_with_one_line(run, tmp_path, capfd, thread):
+    (tmp_path / "logs").mkdir()
+    for name in ("debug", "info"):
+        (tmp_path / f"logs/{name}.log").symlink_to("/dev/full")
+
+    def work(context):
+        if thread:
+            other = threading.Thread(target=context.log.info, args=("one",))
+            other.start()
+            other.join()
+        else:
+            context.log.info("one")
+
+    code, step_run = run(work)
+    assert (code, step_run.info.status) == (1, "FAILED")
+    line = f"log_dir {tmp_path / 'logs'} cannot be written (No space left on device); make room there, or give another"
+    assert line in step_run.data.tags["cxr.error"]
+    printed = [text for text in capfd.readouterr().err.splitlines() if " main: one" not in text]
+    assert len(printed) == 1, (work, printed)
+    assert f"main: ERROR: {line}" in printed[0]
+    assert "cannot be written" in artifact(step_run, "logs/errors.log").read_text()
+    for name in ("debug", "info"):
+        (tmp_path / f"logs/{name}.log").unlink()
+    assert run(work)[0] == 0
+
+
+@pytest.fixture
+def small_temporary(tmp_path, monkeypatch) -> Path:
+    """A folder for temporary files with room for one megabyte."""
+    try:
+        with small_disk(tmp_path / "temporary", megabytes=1) as folder:
+            monkeypatch.setenv("TMPDIR", str(folder))
+            monkeypatch.setattr(tempfile, "tempdir", None)
+            yield folder
+    except CannotMountError as error:
+        pytest.skip(str(error))
+
+
+def test_full_temporary_files_end_the_step_with_one_line(run, capsys, small_temporary):
+    def fetch(context):
+        big = Path(context._local_root()) / "bundle/model.pt"
+        big.parent.mkdir()
+        big.write_bytes(bytes(2_000_000))
+        context.fetch(context.run_id, "bundle")
+
+    def write(context):
+        (context.folder / "last.pt").write_bytes(bytes(2_000_000))
+
+    def log(context):
+        (context.folder / "rest").write_bytes(bytes(shutil.disk_usage(small_temporary).free - 8192))
+        for _ in range(1000):
+            logging.getLogger("steps.main").debug("x" * 100)
+
+    for work in (fetch, write, log):
+        code, step_run = run(work)
+        line = (
+            f"the folder for temporary files {small_temporary} cannot be written (No space left on device); make room"
+        )
+        assert (code, step_run.info.status) == (1, "FAILED")
+        assert line in step_run.data.tags["cxr.error"]
+        printed = capsys.readouterr().err.splitlines()
+        assert len(printed) == 1, "\n".join(printed)
+        assert f"main: ERROR: {line}" in printed[0]
+        assert not list(small_temporary.iterdir())
+    assert run(lambda context: context.put_text("fits", "text"))[0] == 0
+
+
+def test_a_temporary_folder_without_any_room_fails_the_run(run, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    code, step_run = run(lambda context: None)
+    assert (code, step_run.info.status) == (1, "FAILED")
+    assert "set TMPDIR to" in step_run.data.tags["cxr.error"]
+    assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+def test_a_step_removes_what_a_killed_one_has_left(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    left = tmp_path / f"{scratch.PREFIX}train-1"
+    left.mkdir()
+    assert run(lambda context: None)[0] == 0
+    assert not left.exists()
 
 
 def test_a_store_that_cannot_be_used_is_named(run, tmp_path, monkeypatch, capfd):
