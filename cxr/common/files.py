@@ -16,6 +16,8 @@ from typing import BinaryIO
 
 from cxr.errors import CxrError
 
+_HALF = ".half"  # end of the name of a file that is still being written
+
 
 def write_atomic(path: str | Path, content: bytes | Callable[[BinaryIO], object], *, mode: int | None = None) -> None:
     """Write a file completely or not at all; on failure, an existing file is left unchanged.
@@ -34,7 +36,7 @@ def write_atomic(path: str | Path, content: bytes | Callable[[BinaryIO], object]
     temporary = None
     try:
         made = _make_folder(path.parent)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_HALF, dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             if callable(content):
                 content(file)
@@ -106,6 +108,12 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def remove_half_written(folder: str | Path) -> None:
+    """Remove what `write_atomic` left below a folder when it was killed. Nobody may be writing there any more."""
+    for path in Path(folder).rglob(f".*{_HALF}"):
+        path.unlink(missing_ok=True)
 
 
 def sha256_of(path: str | Path) -> str:

@@ -159,8 +159,6 @@ class Context:
 
     def _local_root(self) -> Path | None:
         """Artifact folder of the run, if it is on this machine."""
-        from mlflow.utils.file_utils import local_file_uri_to_path
-        from mlflow.utils.uri import is_local_uri
+        from steps.runtime import runs
 
-        uri = self.client.get_run(self.run_id).info.artifact_uri
-        return Path(local_file_uri_to_path(uri)) if is_local_uri(uri) else None
+        return runs.artifact_folder(self.client, self.run_id)

@@ -6,12 +6,16 @@ Tags that this project sets: `cxr.step` (entry point), `cxr.process` (process th
 """
 
 import logging
+from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 
+from cxr.common.files import remove_half_written
 from cxr.errors import CxrError
 from steps.runtime import process
 
@@ -61,6 +65,19 @@ def find(client: MlflowClient, experiment_id: str, kinds: tuple[str, ...], run_i
     return run
 
 
+def artifact_folder(client: MlflowClient, run_id: str) -> Path | None:
+    """Folder with the artifacts of a run, if it is on this machine."""
+    uri = client.get_run(run_id).info.artifact_uri
+    return Path(local_file_uri_to_path(uri)) if is_local_uri(uri) else None
+
+
+def tidy(client: MlflowClient, run_id: str) -> None:
+    """Remove the half-written artifacts of a run whose process was killed."""
+    folder = artifact_folder(client, run_id)
+    if folder is not None:
+        remove_half_written(folder)
+
+
 def mark_abandoned(client: MlflowClient, experiment_id: str) -> list[str]:
     """Mark runs as KILLED that are RUNNING in the store while their process is gone; returns their IDs."""
     running = {run.info.run_id: run for run in search(client, experiment_id, "", "RUNNING")}
@@ -72,6 +89,7 @@ def mark_abandoned(client: MlflowClient, experiment_id: str) -> list[str]:
         if "cxr.process" not in run.data.tags and run.data.tags.get("mlflow.parentRunId") in dead
     ]
     for run_id in dead:
+        tidy(client, run_id)
         client.set_tag(run_id, "cxr.note", "marked by a later run: its process was gone")
         client.set_terminated(run_id, "KILLED")
         log.warning("run %s was left RUNNING by a process that is gone; marked it as KILLED", run_id)

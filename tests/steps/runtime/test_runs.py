@@ -1,11 +1,15 @@
 """Find the run that a step starts from, and mark runs that a crash left behind."""
 
+import subprocess
+import sys
+
 import mlflow
 import psutil
 import pytest
 
 from cxr.errors import CxrError
 from steps.runtime import process, runs
+from tests.steps.conftest import ROOT
 
 
 @pytest.fixture
@@ -74,6 +78,21 @@ def test_runs_of_dead_processes_are_marked_and_others_left_alone(client, experim
     assert set(runs.mark_abandoned(client, experiment_id)) == {dead, child}
     status = {run_id: client.get_run(run_id).info.status for run_id in (dead, child, alive, elsewhere, unknown)}
     assert status == {dead: "KILLED", child: "KILLED", alive: "RUNNING", elsewhere: "RUNNING", unknown: "RUNNING"}
+
+
+def test_half_written_artifacts_of_a_killed_step_are_removed(client, experiment_id):
+    dead = make(client, experiment_id, "train", "RUNNING", process=gone())
+    folder = runs.artifact_folder(client, dead) / "checkpoint"
+    code = """
+import os, signal, sys
+from cxr.common.files import write_atomic
+write_atomic(sys.argv[1], b"whole")
+write_atomic(sys.argv[1], lambda file: (file.write(b"half"), file.flush(), os.kill(os.getpid(), signal.SIGKILL)))
+"""
+    subprocess.run([sys.executable, "-c", code, folder / "last.pt"], cwd=ROOT, check=False)
+    assert len(list(folder.iterdir())) == 2
+    assert runs.mark_abandoned(client, experiment_id) == [dead]
+    assert [(file.name, file.read_bytes()) for file in folder.iterdir()] == [("last.pt", b"whole")]
 
 
 def test_a_process_differs_from_a_later_one_with_the_same_pid():
