@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 SHOWN = 5  # failures of a case that are printed
+SKIPPED = 77  # exit status of a part that cannot run on this machine
 
 
 def arguments(about: str, count: int, minutes: float) -> argparse.Namespace:
@@ -66,6 +68,11 @@ class Table:
     def seconds(self) -> float:
         """Seconds since the part began."""
         return time.monotonic() - self._start
+
+    def skip(self, why: str) -> NoReturn:
+        """End the process: the part cannot run here, which is neither a pass nor a failure."""
+        print(f"\n{self.title}: SKIPPED: {why}", flush=True)
+        sys.exit(SKIPPED)
 
     def finish(self) -> None:
         """Print the table and end the process: with 1 if an attempt failed or none was made."""

@@ -72,16 +72,20 @@ class Workspace:
         """Start a step in a session of its own, with everything that it writes in this workspace."""
         given = {"log_dir": str(self.folder / "logs"), "cache.dir": str(self.folder / "cache/arrays")}
         given |= {"data.cache_dir": str(self.folder / "cache/data")}
-        given |= (self.settings if step == "main" else {}) | parameters
+        if step == "main":
+            given |= self.settings
+        elif step == "prepare_split":
+            given |= {name: value for name, value in self.settings.items() if name.startswith("data.")}
+        given |= parameters
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
         environment |= {"MLFLOW_TRACKING_URI": self.uri, "MLFLOW_EXPERIMENT_NAME": "faults"}
-        environment |= {"TMPDIR": str(self.folder / "tmp"), "OMP_NUM_THREADS": "1"}
+        environment |= {"TMPDIR": str(self.folder / "tmp"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", f"steps.{step}"]
         command += [word for name, value in given.items() for word in (f"--{name}", value)]
         output = self.folder / f"output-{time.monotonic_ns()}.txt"
         with output.open("wb") as file:
             process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+                command, cwd=self.folder, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
             )
         return Started(process, output)
 
@@ -90,10 +94,6 @@ class Workspace:
         client = self.client
         experiment = client.get_experiment_by_name("faults")
         return list(client.search_runs([experiment.experiment_id])) if experiment else []
-
-    def finished(self, step: str) -> Run:
-        """The newest finished run of a step."""
-        return next(r for r in self.runs() if r.info.status == "FINISHED" and r.data.tags.get("cxr.step") == step)
 
     def versions(self) -> list[ModelVersion]:
         """Every registered version."""
@@ -106,11 +106,14 @@ class Workspace:
     def results(self) -> dict[str, str]:
         """Digests of what a finished workflow has made: weights, scores, and every file of the caches."""
         found = {}
-        for step, files in {"train": ["bundle/model.pt"], "finetune": ["bundle/model.pt"]}.items():
-            for file in files:
-                found[f"{step} {file}"] = sha256_of(self.artifact(self.finished(step), file))
-        for file in ("evaluation/scores.json", "evaluation/predictions.json"):
-            found[f"evaluate {file}"] = sha256_of(self.artifact(self.finished("evaluate"), file))
+        made = {
+            "train": ["bundle/model.pt"],
+            "finetune": ["bundle/model.pt"],
+            "evaluate": ["evaluation/scores.json", "evaluation/predictions.json"],
+        }
+        done = {r.data.tags.get("cxr.step"): r for r in reversed(self.runs()) if r.info.status == "FINISHED"}
+        for step in made.keys() & done.keys():
+            found |= {f"{step} {file}": sha256_of(self.artifact(done[step], file)) for file in made[step]}
         cache = self.folder / "cache"
         for path in sorted(cache.rglob("*")):
             if path.is_file() and path.suffix != ".lock":
