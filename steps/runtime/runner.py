@@ -7,10 +7,14 @@ A step is a `Step` in `steps/NAME.py`, which calls `main(STEP)`, and a function 
 import logging
 import os
 import sys
-from contextlib import suppress
+import tempfile
+from contextlib import AbstractContextManager, nullcontext, suppress
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from cxr.errors import CxrError
 from steps.runtime import disks, process, scratch
@@ -124,17 +128,26 @@ def _report(log: logging.Logger, client: "MlflowClient", run_id: str, error: Exc
 def _start(step: Step) -> "Run":
     import mlflow
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with process.unbroken():
+        with process.unbroken(), _alone(mlflow.get_tracking_uri()):
             run = mlflow.start_run(log_system_metrics=step.system_metrics)
             mlflow.set_tags({"cxr.step": step.name, "mlflow.runName": step.name})
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         store, reason = mlflow.get_tracking_uri(), str(error).splitlines()[0]
         raise disks.problem(error, store, []) or CxrError(
             f"the MLflow store {store} cannot be used: {reason}"
         ) from None
     return run
+
+
+def _alone(store: str) -> AbstractContextManager[object]:
+    """A lock for the first contact with a database: two processes that make its tables at once damage it."""
+    if not store.startswith("sqlite:"):
+        return nullcontext()
+    name = f"cxr-store-{sha256(store.encode()).hexdigest()[:16]}.lock"
+    return FileLock(Path(tempfile.gettempdir()) / name, mode=0o666)
 
 
 def _end(log: logging.Logger, client: "MlflowClient", run: "Run", context: Context | None, status: str) -> int:
