@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import platformdirs
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from cxr.common.files import publish, sha256_of
 from cxr.errors import CxrError
@@ -32,7 +32,7 @@ FORMAT = 1
 ROWS, FACTS = "rows.bin", "facts.json"
 GB = 10**9
 # Names that this module gives: arrays, their locks and scratch folders.
-_OURS = re.compile(r"\.?[a-z]+-[0-9a-f]{20}(\.lock|-\w+)?")
+_OURS = re.compile(r"\.?([a-z]+-[0-9a-f]{20})(?:\.lock|-\w+)?")
 # Mapped pages that were read count as memory of the process until they are released, which costs next to nothing.
 _RELEASE_AFTER = 8 * 2**20  # bytes
 
@@ -199,22 +199,35 @@ class DiskCache:
     def clear(self) -> int:
         """Remove every array and the leftovers of interrupted builds; returns the bytes freed.
 
-        Anything else in the folder stays: it may be a folder of the user's own.
+        Anything else in the folder stays: an array that another process is building now, and files that are not ours,
+        since it may be a folder of the user's own.
         """
         freed = 0
         if not self.folder.is_dir():
             return freed
-        for path in sorted(self.folder.iterdir()):
-            if _OURS.fullmatch(path.name):
-                files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-                freed += sum(file.stat().st_size for file in files)
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+        ours = {match[1] for path in self.folder.iterdir() if (match := _OURS.fullmatch(path.name))}
+        for name in sorted(ours):
+            lock = self.folder / f".{name}.lock"
+            try:
+                with FileLock(lock, timeout=0):
+                    paths = [self.folder / name, *self.folder.glob(f".{name}-*"), lock]
+                    freed += sum(_remove(path) for path in paths)
+            except Timeout:
+                log.info("%s is being written by another run: left as it is", name)
         with suppress(OSError):  # something else is in it
             self.folder.rmdir()
         return freed
+
+
+def _remove(path: Path) -> int:
+    """Remove a file or folder, which may be missing; returns its size."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+    return size
 
 
 def _write(file: BinaryIO, plan: Plan, first: int, values: np.ndarray) -> None:

@@ -171,6 +171,21 @@ def test_clearing_says_what_it_freed(cache):
     assert not cache.folder.exists()
 
 
+def test_clearing_leaves_an_array_that_is_being_built(cache):
+    cache.get(plan(1), fill)
+
+    def slow(write):
+        fill(write)
+        DiskCache(cache.folder, 1.0).clear()  # as by another process
+        assert not (cache.folder / plan(1).name).exists()
+
+    found = cache.get(plan(0), slow)
+    assert (found.take(np.arange(20)) == ROWS_OF).all()
+    assert cache.get(plan(0), refuse) is not None
+    cache.clear()
+    assert not cache.folder.exists()
+
+
 def test_clearing_leaves_what_is_not_its_own(tmp_path):
     cache = DiskCache(tmp_path, 1.0)
     cache.get(plan(), fill)
