@@ -141,6 +141,7 @@ def _launch(context: Context, name: str, parameters: dict[str, str]) -> str:
             env_manager="local",
             experiment_id=context.experiment_id,
             run_name=name,
+            storage_dir=str(context.folder / "projects"),  # MLflow makes a folder there, and never removes it
         )
     except ExecutionException as error:
         run_id = re.search(r"[0-9a-f]{32}", str(error))
