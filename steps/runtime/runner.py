@@ -7,14 +7,10 @@ A step is a `Step` in `steps/NAME.py`, which calls `main(STEP)`, and a function 
 import logging
 import os
 import sys
-import tempfile
-from contextlib import AbstractContextManager, nullcontext, suppress
-from hashlib import sha256
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from filelock import FileLock
 
 from cxr.errors import CxrError
 from steps.runtime import disks, process, scratch
@@ -45,11 +41,11 @@ def _in_run(step: Step, arguments: Arguments) -> int:
     """Open a run, do the step's work in it, and close it; returns the exit status."""
     import mlflow
 
-    from steps.runtime import logs
+    from steps.runtime import logs, store
 
     logs.open_console()
     _quiet_mlflow()
-    run, status, code, context = _start(step), "FAILED", 1, None
+    run, status, code, context = store.open_run(step), "FAILED", 1, None
     client = process.with_unbroken_calls(mlflow.MlflowClient())
     log = logging.getLogger(f"steps.{step.name}")
     try:
@@ -123,31 +119,6 @@ def _report(log: logging.Logger, client: "MlflowClient", run_id: str, error: Exc
         log.error("%s (a bug in this program; the traceback is in errors.log)", reason, exc_info=error)
     with suppress(MlflowException, OSError):  # the store may be what failed
         client.set_tag(run_id, "cxr.error", reason[:4000])
-
-
-def _start(step: Step) -> "Run":
-    import mlflow
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        with process.unbroken(), _alone(mlflow.get_tracking_uri()):
-            run = mlflow.start_run(log_system_metrics=step.system_metrics)
-            mlflow.set_tags({"cxr.step": step.name, "mlflow.runName": step.name})
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        store, reason = mlflow.get_tracking_uri(), str(error).splitlines()[0]
-        raise disks.problem(error, store, []) or CxrError(
-            f"the MLflow store {store} cannot be used: {reason}"
-        ) from None
-    return run
-
-
-def _alone(store: str) -> AbstractContextManager[object]:
-    """A lock for the first contact with a database: two processes that make its tables at once damage it."""
-    if not store.startswith("sqlite:"):
-        return nullcontext()
-    name = f"cxr-store-{sha256(store.encode()).hexdigest()[:16]}.lock"
-    return FileLock(Path(tempfile.gettempdir()) / name, mode=0o666)
 
 
 def _end(log: logging.Logger, client: "MlflowClient", run: "Run", context: Context | None, status: str) -> int:

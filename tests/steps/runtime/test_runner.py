@@ -239,21 +239,6 @@ def test_a_step_removes_what_a_killed_one_has_left(run, tmp_path, monkeypatch):
     assert not left.exists()
 
 
-@pytest.mark.parametrize("damaged", [False, True], ids=["no folder", "no database"])
-def test_a_store_that_cannot_be_used_is_named(run, tmp_path, monkeypatch, capfd, damaged):
-    (tmp_path / "file").write_text("not a database")
-    uri = f"sqlite:///{tmp_path}/file{'' if damaged else '/mlflow.db'}"
-    with monkeypatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", uri)
-        mlflow.set_tracking_uri(uri)
-        with pytest.raises(SystemExit) as exit_:
-            main(STEP, ["--log_dir", str(tmp_path / "logs")])
-    assert exit_.value.code == 1
-    printed = capfd.readouterr().err
-    assert f"the MLflow store {uri} cannot be " in printed
-    assert "Traceback" not in printed
-
-
 def test_a_signal_waits_for_the_end_of_an_unbroken_call():
     code = """
 import os, signal
@@ -272,21 +257,3 @@ except KeyboardInterrupt:
 """
     finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert finished.stdout.split() == ["whole", "stopped"], finished.stderr
-
-
-@pytest.mark.slow
-def test_steps_that_start_together_make_the_store_once(tmp_path):
-    code = """
-import sys, types
-from steps.runtime.cli import Step
-from steps.runtime.runner import main
-sys.modules["steps.work.main"] = types.SimpleNamespace(run=lambda context: None)
-main(Step(name="main", about="A step for tests."), ["--log_dir", sys.argv[1]])
-"""
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/new.db", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, str(tmp_path / "logs")]
-    started = [
-        subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(4)
-    ]
-    printed = [process.communicate()[1] for process in started]
-    assert [process.returncode for process in started] == [0] * 4, "".join(printed)
