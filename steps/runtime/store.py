@@ -42,7 +42,7 @@ def _alone(uri: str) -> AbstractContextManager[object]:
 def _make(uri: str) -> None:
     """Make a missing database under another name: killed while it makes the tables, MLflow leaves it unusable."""
     file = make_url(uri).database if uri.startswith("sqlite:") else None
-    if file is None or Path(file).exists():
+    if not file or file == ":memory:" or Path(file).exists():
         return
     half = Path(file).with_name(f".{Path(file).name}.half")
     for leftover in half.parent.glob(f"{half.name}*"):  # of a killed process; a journal of it would be played back
