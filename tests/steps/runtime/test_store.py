@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import mlflow
 import pytest
@@ -46,10 +45,7 @@ main(Step(name="main", about="A step for tests."), ["--log_dir", sys.argv[1]])
     assert {run.info.status for run in client.search_runs(["0"])} == {"FINISHED"}
 
 
-@pytest.fixture
-def killed_while_making(tmp_path) -> Path:
-    """A folder in which a step was killed while it made the store."""
-    code = """
+OPEN = """
 import os, signal, sys, threading, time
 import mlflow
 from steps.runtime import store
@@ -61,18 +57,16 @@ def kill():
     time.sleep(0.3)
     os.kill(os.getpid(), signal.SIGKILL)
 
-mlflow.set_tracking_uri(sys.argv[2])
-threading.Thread(target=kill).start()
+mlflow.set_tracking_uri(f"sqlite:///{sys.argv[1]}/new.db")
+if "kill" in sys.argv:
+    threading.Thread(target=kill).start()
 store.open_run(Step(name="main", about=""))
 """
-    command = [sys.executable, "-c", code, str(tmp_path), f"sqlite:///{tmp_path}/new.db"]
-    assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
-    return tmp_path
 
 
-def test_a_store_whose_making_was_killed_is_made_again(killed_while_making):
-    assert not (killed_while_making / "new.db").exists()
-    mlflow.set_tracking_uri(f"sqlite:///{killed_while_making}/new.db")
-    store.open_run(STEP)
-    mlflow.end_run()
-    assert [path.name for path in killed_while_making.iterdir()] == ["new.db"]
+def test_a_store_whose_making_was_killed_is_made_again(tmp_path):
+    command = [sys.executable, "-c", OPEN, str(tmp_path)]
+    assert subprocess.run([*command, "kill"], cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    assert not (tmp_path / "new.db").exists()
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["new.db"]
