@@ -18,7 +18,7 @@ from cxr.loading.build import open_cache
 from cxr.loading.rasters import open_rasters
 from cxr.serving.probabilities import softmax
 from cxr.serving.service import BATCH, Service
-from steps.registry.gate import of_phantoms
+from steps.registry.gate import trained_on_phantoms
 from steps.registry.model_files import service_folder
 from steps.runtime.context import Context
 
@@ -54,8 +54,8 @@ class ChampionComparer:
 
     def _compare(self, champion: "ModelVersion", version: int) -> ChampionComparison | NoComparison:
         name = f"the champion (version {version})"
-        if of_phantoms(champion) != bool(self.manifest.source.get("synthetic")):
-            trained, here = ("phantoms", "X-rays") if of_phantoms(champion) else ("X-rays", "phantoms")
+        if trained_on_phantoms(champion.tags) != bool(self.manifest.source.get("synthetic")):
+            trained, here = ("phantoms", "X-rays") if trained_on_phantoms(champion.tags) else ("X-rays", "phantoms")
             reason = f"{name} was trained on {trained}, these images are {here}; no comparison"
             return NoComparison(version=version, why_not=reason)
         if champion.tags.get("cxr.manifest_digest") != self.manifest.digest:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cxr.gate")
 CHAMPION, CHALLENGER = "champion", "challenger"
-PHANTOMS = "cxr.synthetic"  # tag of a version: `true` if it was trained on drawn phantoms
+# Tags of a version: `true` if it was trained on drawn phantoms; the digest of its weights and what was chosen for them.
+PHANTOMS, BUNDLE = "cxr.synthetic", "cxr.bundle_digest"
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,20 @@ Compare = Callable[["ModelVersion"], ChampionComparison | NoComparison]
 
 
 def judge(
-    rules: GateSettings, scores: Scores, champion: "ModelVersion | None", compare: Compare, *, phantoms: bool
+    rules: GateSettings, scores: Scores, champion: "ModelVersion | None", compare: Compare, new: dict[str, str]
 ) -> Verdict:
     """Check the validation `scores` of a new version against the minimums and the present champion.
 
     The champion stays if the two score the same, and if they cannot be compared. Of models of which only one was
-    trained on X-rays, not on phantoms, that one wins: their scores say nothing about each other.
+    trained on X-rays, not on phantoms, that one wins: their scores say nothing about each other. The champion's own
+    weights, served by other code or with other settings, take its place: otherwise a repair would never be served.
 
     Args:
         rules: minimums, and what counts as better.
         scores: of the new version, by name.
         champion: the present champion, if there is one.
         compare: compares the new version with it.
-        phantoms: whether the new version was trained on phantoms.
+        new: tags of the new version.
     """
     checks = [_minimum(name, least, scores[name].value) for name, least in rules.minimum if least is not None]
     failed = [check.words for check in checks if not check.passed]
@@ -60,9 +62,13 @@ def judge(
         return Verdict(CHALLENGER, "; ".join(failed), checks)
     if champion is None:
         return Verdict(CHAMPION, "there was none before, and every minimum is reached", checks)
-    if phantoms != of_phantoms(champion):
+    phantoms = trained_on_phantoms(new)
+    if phantoms != trained_on_phantoms(champion.tags):
         checks.append(_x_rays(phantoms, champion.version))
         return Verdict(CHALLENGER if phantoms else CHAMPION, checks[-1].words, checks)
+    if new[BUNDLE] == champion.tags.get(BUNDLE):
+        words = f"the weights of version {champion.version}, with other code or settings to serve them"
+        return Verdict(CHAMPION, words, checks)
     outcome = compare(champion)
     if isinstance(outcome, NoComparison):
         checks.append(GateCheck(rule="comparison with the champion", passed=False, words=outcome.why_not))
@@ -74,9 +80,9 @@ def judge(
     return Verdict(CHAMPION, checks[-2].words, checks)
 
 
-def of_phantoms(version: "ModelVersion") -> bool:
-    """Whether a registered version was trained on phantoms; one that does not say was trained on X-rays."""
-    return version.tags.get(PHANTOMS) == "true"
+def trained_on_phantoms(tags: dict[str, str]) -> bool:
+    """Whether a version with these tags was trained on phantoms; one that does not say was trained on X-rays."""
+    return tags.get(PHANTOMS) == "true"
 
 
 def _x_rays(phantoms: bool, champion: int | str) -> GateCheck:

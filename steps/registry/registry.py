@@ -84,8 +84,7 @@ def register(
             if is_new and _exists(client, name) and not client.search_model_versions(f"name='{name}'"):
                 client.delete_registered_model(name)
             raise CxrError(f"the registry refused {name!r}: {str(error).splitlines()[0]}") from None
-        phantoms = tags[gate.PHANTOMS] == "true"
-        judge = partial(gate.judge, settings.registry.gate, scores, compare=comparer.compare, phantoms=phantoms)
+        judge = partial(gate.judge, settings.registry.gate, scores, compare=comparer.compare, new=tags)
         verdict, champion = settle(client, name, version, judge)
     return Registration(
         registered=_registered(context, version, verdict.result()),
@@ -252,7 +251,7 @@ def champion_of(client: "MlflowClient", name: str) -> "ModelVersion | None":
 def _version_of(client: "MlflowClient", name: str, tags: dict[str, str]) -> "ModelVersion | None":
     """The version registered before for the same bundle, serving settings and code, if there is one."""
     versions = client.search_model_versions(f"name='{name}'") if _exists(client, name) else []
-    same = ("cxr.bundle_digest", "cxr.serving", "cxr.serving_code")
+    same = (gate.BUNDLE, "cxr.serving", "cxr.serving_code")
     return next((v for v in versions if all(v.tags.get(key) == tags[key] for key in same)), None)
 
 

@@ -152,11 +152,8 @@ def run_step(store, tmp_path):
 
 
 @pytest.fixture
-def refused(workflow, monkeypatch, capfd):
-    """Function that runs a step in this process against the finished workflow, where it must fail.
-
-    Returns the one line of its error.
-    """
+def in_process(workflow, monkeypatch):
+    """Function that runs a step in this process against the finished workflow, and returns its exit status."""
     for name, value in {"MLFLOW_TRACKING_URI": workflow.uri, "MLFLOW_EXPERIMENT_ID": workflow.experiment_id}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
@@ -164,13 +161,28 @@ def refused(workflow, monkeypatch, capfd):
     mlflow.set_experiment(experiment_id=workflow.experiment_id)
     handlers = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
 
-    def run(step: str, **parameters: object) -> str:
+    def run(step: str, **parameters: object) -> int:
         module = import_module(f"steps.{step}")
         argv = [word for name, value in parameters.items() for word in (f"--{name.replace('__', '.')}", str(value))]
-        known = {run.info.run_id for run in workflow.client.search_runs([workflow.experiment_id])}
         with pytest.raises(SystemExit) as exit_:
             main(module.STEP, ["--log_dir", str(workflow.folder / "logs"), *argv])
-        assert exit_.value.code == 1
+        return exit_.value.code
+
+    yield run
+    for which, handler in handlers.items():
+        signal.signal(which, handler)
+
+
+@pytest.fixture
+def refused(workflow, in_process, capfd):
+    """Function that runs a step in this process against the finished workflow, where it must fail.
+
+    Returns the one line of its error.
+    """
+
+    def run(step: str, **parameters: object) -> str:
+        known = {run.info.run_id for run in workflow.client.search_runs([workflow.experiment_id])}
+        assert in_process(step, **parameters) == 1
         runs = workflow.client.search_runs([workflow.experiment_id])
         new_runs = [run for run in runs if run.info.run_id not in known]
         assert [run.info.status for run in new_runs] in (["FAILED"], [])  # none: refused before a run was open
@@ -182,6 +194,4 @@ def refused(workflow, monkeypatch, capfd):
             assert new_runs[0].data.tags["cxr.error"] in errors[0]
         return errors[0]
 
-    yield run
-    for which, handler in handlers.items():
-        signal.signal(which, handler)
+    return run

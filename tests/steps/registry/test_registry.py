@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import count
 
 import mlflow
 import pytest
@@ -25,9 +26,11 @@ def version(store):
     """Registers a version without files."""
     client = mlflow.MlflowClient()
     client.create_registered_model(NAME)
+    numbers = count()
 
-    def create(phantoms: str = "false"):
-        return client.create_model_version(NAME, "/nowhere", tags={"cxr.synthetic": phantoms})
+    def create(phantoms: str = "false", bundle: str = ""):
+        tags = {"cxr.synthetic": phantoms, "cxr.bundle_digest": bundle or str(next(numbers))}
+        return client.create_model_version(NAME, "/nowhere", tags=tags)
 
     return create
 
@@ -57,8 +60,7 @@ def settle(version, difference=None, accuracy: float = 0.9):
         )
         return ChampionComparison(version=number, validation=comparison, test=comparison)
 
-    phantoms = version.tags["cxr.synthetic"] == "true"
-    judge = partial(gate.judge, RULES, scores_with(accuracy), compare=compare, phantoms=phantoms)
+    judge = partial(gate.judge, RULES, scores_with(accuracy), compare=compare, new=version.tags)
     return registry.settle(mlflow.MlflowClient(), NAME, version, judge)[0]
 
 
@@ -126,6 +128,16 @@ def test_a_champion_that_does_not_say_what_it_was_trained_on_counts_as_one_of_x_
     assert settle(version("true"), (0.5, 0.4, 0.6)).alias == "challenger"
     assert settle(version(), ANOTHER_SPLIT).alias == "challenger"
     assert champion() == 1
+
+
+def test_the_weights_of_the_champion_served_otherwise_take_its_place(version):
+    settle(version(bundle="a"))
+    verdict = settle(version(bundle="a"), (0.0, 0.0, 0.0))
+    assert str(verdict) == "champion: the weights of version 1, with other code or settings to serve them"
+    assert champion() == 2
+    assert settle(version(bundle="a"), (0.0, 0.0, 0.0), accuracy=0.3).alias == "challenger"
+    assert settle(version(bundle="b"), (0.0, 0.0, 0.0)).alias == "challenger"
+    assert champion() == 2
 
 
 def test_of_two_at_once_the_second_is_compared_with_the_first(version):

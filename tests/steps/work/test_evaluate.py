@@ -8,6 +8,7 @@ import mlflow
 import pytest
 
 from cxr.evaluation.results import EvaluationReport
+from steps.registry import registry
 from tests.steps.conftest import SMALL
 
 
@@ -69,6 +70,21 @@ def test_a_champion_whose_files_are_gone_stays_until_somebody_decides(workflow):
     assert "are gone" in run.data.tags["cxr.gate"] and "promote" in run.data.tags["cxr.gate"]
     assert workflow.client.get_model_version_by_alias("gone", "champion").version == version.version
     assert "are gone" in report_of(workflow, run).champion.why_not
+
+
+def test_the_same_weights_are_registered_again_when_the_code_that_serves_them_has_changed(workflow, in_process):
+    settings = {"registry__name": "served-anew", "evaluate__robustness": "false"}
+    settings |= {name.replace(".", "__"): value for name, value in (word.split("=") for word in SMALL[-2:])}
+    assert in_process("evaluate", **settings) == in_process("evaluate", **settings) == 0
+    assert [v.version for v in workflow.client.search_model_versions("name='served-anew'")] == [1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "serving_code", lambda: "another")
+        assert in_process("evaluate", **settings) == 0
+    versions = workflow.client.search_model_versions("name='served-anew'")
+    assert sorted(v.version for v in versions) == [1, 2]
+    assert len({v.tags["cxr.bundle_digest"] for v in versions}) == 1
+    champion = workflow.client.get_model_version_by_alias("served-anew", "champion")
+    assert champion.version == 2 and "the weights of version 1" in champion.tags["cxr.gate"]
 
 
 @pytest.mark.slow
