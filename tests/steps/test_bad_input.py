@@ -152,7 +152,8 @@ def test_a_truncated_checkpoint_is_refused_and_its_run_unchanged(refused, workfl
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     try:
-        line = refused("train", resume=train.info.run_id, train__epochs=2, model__input_size=64, precision="float32")
+        same = {"train__epochs": 2, "train__optimizer__lr": 3e-4, "model__input_size": 64, "precision": "float32"}
+        line = refused("train", resume=train.info.run_id, **same)
     finally:
         file.write_bytes(whole)
     assert "is damaged" in line
