@@ -72,6 +72,7 @@ def _check_tiff(data: bytes) -> None:
     count, entry = ("Q", "HHQ8x") if big else ("H", "HHI4x")
     try:
         (place,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+        place = min(place, len(data))
         (entries,) = struct.unpack_from(order + count, data, place)
         place, size = place + struct.calcsize(order + count), struct.calcsize(order + entry)
         for number in range(min(entries, (len(data) - place) // size)):

@@ -66,6 +66,12 @@ def test_no_search_takes_long():
         assert time.process_time() - start < 3
 
 
+def test_an_offset_beyond_all_memory_is_refused():
+    for offset in (2**63, 2**64 - 1):
+        with pytest.raises(ImageError, match="the header cannot be read|not an image"):
+            decode.decode_grey(b"II+\0" + struct.pack("<HHQ", 8, 0, offset) + bytes(100))
+
+
 def test_ordinary_files_with_much_beside_their_pixels_are_read():
     profile = b"\xff\xda\xff\xd8" * 400_000  # looks like the start of many scans
     grey = decode.decode_grey(JPEG)
