@@ -26,7 +26,9 @@ def radiograph(dataset, plain=dicom.radiograph):
         case "spins":
             while True: pass
         case "sleeps": time.sleep(3600)
-        case "is stopped": os.kill(os.getpid(), signal.SIGSTOP)
+        case "never ends":
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            time.sleep(3600)
         case "crashes": ctypes.string_at(0)
         case "swells": bytearray(2 << 30)
         case "prints": os.write(1, b"warning of a C library")
@@ -102,6 +104,17 @@ def test_a_decoder_that_waits_for_nothing_is_ended(pool):
 
 
 @pytest.mark.slow
+def test_a_decoder_that_computes_without_end_gets_its_processor_time_and_no_more(pool):
+    pool.read(GOOD, PIXELS)
+    process = psutil.Process(pool._idle[0].pid)
+    before = process.cpu_times()
+    assert "ran for too long" in refusal(pool, misbehaving("spins"))
+    after = process.cpu_times()
+    used = sum(getattr(after, kind) - getattr(before, kind) for kind in ("children_user", "children_system"))
+    assert 0.9 * SPIN_S < used < 1.5 * SPIN_S
+
+
+@pytest.mark.slow
 def test_who_waits_too_long_for_a_turn_is_told_to_come_back(pool, monkeypatch):
     pool.read(GOOD, PIXELS)
     monkeypatch.setattr(dicom_pool, "WAIT_S", 0.3)
@@ -118,7 +131,7 @@ def test_who_waits_too_long_for_a_turn_is_told_to_come_back(pool, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["is stopped", "kills its parent"])
+@pytest.mark.parametrize("how", ["never ends", "kills its parent"])
 def test_a_process_ended_from_outside_is_replaced_and_blames_no_file(pool, monkeypatch, how):
     pool.read(GOOD, PIXELS)
     forks: set[int] = set()
@@ -130,15 +143,15 @@ def test_a_process_ended_from_outside_is_replaced_and_blames_no_file(pool, monke
         with pytest.raises(BusyError, match="was killed; send the file again"):
             pool.read(misbehaving(how), PIXELS)
     watcher.join()
-    assert forks or how != "is stopped"
+    assert forks or how != "never ends"
     _until(lambda: not any(_lives(fork) for fork in forks))
     assert pool.read(GOOD, PIXELS).grey.shape == NOISE.shape
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["", "is stopped"])
+@pytest.mark.parametrize("how", ["", "never ends"])
 def test_no_process_outlives_its_parent(tmp_path, how):
-    """Not even one that is stopped in the middle of a file."""
+    """Not even one that is in the middle of a file."""
     (tmp_path / "file.dcm").write_bytes(misbehaving(how))
     program = (
         "import sys, pathlib; from cxr.imaging import dicom_pool; dicom_pool._START = sys.argv[1]\n"
@@ -151,7 +164,7 @@ def test_no_process_outlives_its_parent(tmp_path, how):
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root,
     )  # fmt: skip
     if how:
-        _until(lambda: any(child.status() == psutil.STATUS_STOPPED for child in _offspring(parent.pid)))
+        _until(lambda: len(_offspring(parent.pid)) == 2)
     else:
         parent.stdout.readline()
     children = _offspring(parent.pid)
