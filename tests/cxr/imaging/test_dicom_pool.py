@@ -111,7 +111,7 @@ def test_a_decoder_that_computes_without_end_gets_its_processor_time_and_no_more
     assert "ran for too long" in refusal(pool, misbehaving("spins"))
     after = process.cpu_times()
     used = sum(getattr(after, kind) - getattr(before, kind) for kind in ("children_user", "children_system"))
-    assert 0.9 * SPIN_S < used < 1.5 * SPIN_S
+    assert 0.5 * SPIN_S < used < 1.5 * SPIN_S
 
 
 @pytest.mark.slow
