@@ -57,7 +57,7 @@ def test_another_model_is_compared_with_the_champion_on_the_same_images(workflow
 
 def test_a_champion_whose_files_are_gone_stays_until_somebody_decides(workflow):
     settings = ("registry.name=gone", "evaluate.robustness=false", *SMALL[-2:])
-    assert workflow.project("evaluate", *settings).returncode == 0
+    assert workflow.project("evaluate", f"run_id={workflow.first('finetune').info.run_id}", *settings).returncode == 0
     version = workflow.client.get_model_version_by_alias("gone", "champion")
     files = mlflow.artifacts.download_artifacts(
         artifact_uri=workflow.client.get_model_version_download_uri("gone", version.version),
