@@ -14,6 +14,7 @@ import mlflow
 import psutil
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.utils.file_utils import local_file_uri_to_path
 
 from cxr.common.files import sha256_of
 
@@ -122,13 +123,15 @@ class Workspace:
 
     def artifact(self, run: Run, path: str) -> Path:
         """An artifact of a run."""
-        return self.folder / "artifacts" / run.info.run_id / "artifacts" / path
+        return Path(local_file_uri_to_path(run.info.artifact_uri)) / path
 
     def leftovers(self) -> list[str]:
         """Files that a process was still writing when it ended, under their temporary names."""
         hidden = [path for name in FOLDERS for path in (self.folder / name).rglob(".*") if path.suffix != ".lock"]
         journals = list((self.folder / "store").glob("mlflow.db-*"))
-        scratch = [path for path in (self.folder / "tmp").iterdir() if path.suffix != ".lock"]
+        # PyTorch keeps what it compiles, for all later processes.
+        kept = (".lock", "torchinductor_")
+        scratch = [path for path in (self.folder / "tmp").iterdir() if not any(word in path.name for word in kept)]
         return sorted({str(path.relative_to(self.folder)) for path in (*hidden, *journals, *scratch)})
 
 
