@@ -11,7 +11,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "supply": (),
     "files": ("--count", "400", "--minutes", "0.5"),
     "service": ("--count", "12", "--minutes", "0.3"),
-    "kills": ("--count", "1"),
+    "kills": ("--seed", "16", "--count", "1"),  # SIGKILL to driver and step during the training
     "disks": ("--count", "4"),
     "together": ("--count", "1"),
 }
