@@ -73,7 +73,9 @@ def load(folder: str | Path) -> Bundle:
     if not file.is_file():
         raise CxrError(f"bundle {folder} has no {WEIGHTS}; a bundle is {WEIGHTS} and {CONFIG} together")
     if sha256_of(file) != values["weights_sha256"]:
-        raise CxrError(f"bundle {folder}: {WEIGHTS} is not the one that {CONFIG} names (truncated or replaced)")
+        raise CxrError(
+            f"bundle {folder}: {WEIGHTS} is not the one that {CONFIG} names (truncated or replaced); train again"
+        )
     spec = InputSpec.from_dict(values["input"])
     settings = ModelSettings(name=values["model"], weights="none", input_size=spec.size, resize_mode=spec.resize_mode)
     network = _empty(settings, tuple(values["classes"]), values["members"])

@@ -2,10 +2,13 @@
 
 import errno
 import hashlib
+import os
+import shutil
+import stat
 
 import pytest
 
-from cxr.common.files import sha256_of, write_atomic
+from cxr.common.files import publish, remove_folder, sha256_of, write_atomic
 from cxr.errors import CxrError
 
 
@@ -36,3 +39,56 @@ def test_a_folder_that_cannot_be_created_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CxrError, match="cannot be written"):
         write_atomic(tmp_path / "file/a", b"")
+
+
+def test_a_finished_folder_gets_its_name_and_a_file_replaces_another(tmp_path):
+    (tmp_path / "scratch/deep").mkdir(parents=True)
+    (tmp_path / "scratch/deep/a").write_bytes(b"one")
+    publish(tmp_path / "scratch", tmp_path / "folder")
+    for content in (b"old", b"new"):
+        (tmp_path / "scratch").write_bytes(content)
+        publish(tmp_path / "scratch", tmp_path / "file")
+    assert (tmp_path / "folder/deep/a").read_bytes() == b"one"
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_folder_does_not_replace_a_full_one(tmp_path):
+    for name in ("scratch", "folder"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text(name)
+    with pytest.raises(OSError, match="not empty"):
+        publish(tmp_path / "scratch", tmp_path / "folder")
+    assert (tmp_path / "folder/a").read_text() == "folder" and (tmp_path / "scratch/a").exists()
+
+
+def test_a_folder_loses_its_name_before_its_files(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/a").write_text("")
+
+    def kill(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", kill)
+        with pytest.raises(KeyboardInterrupt):
+            remove_folder(tmp_path / "folder", ".gone-")
+    assert not (tmp_path / "folder").exists()
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".gone-")
+    remove_folder(left, ".gone-")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_system_that_cannot_sync_folders_is_no_error(tmp_path, monkeypatch):
+    def fsync(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    code = errno.EINVAL
+    write_atomic(tmp_path / "a", b"one")
+    assert (tmp_path / "a").read_bytes() == b"one"
+    code = errno.EIO
+    with pytest.raises(CxrError, match="Input/output error"):
+        write_atomic(tmp_path / "a", b"two")

@@ -59,6 +59,23 @@ def test_a_row_for_every_file_in_order(service, folder, tmp_path):
     assert not (tmp_path / "preds.parquet.shards").exists()
 
 
+def test_shards_left_beside_a_complete_output_are_removed(service, folder, tmp_path, monkeypatch):
+    paths, output = batch.list_files(folder), tmp_path / "preds.parquet"
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", kill)
+        with pytest.raises(KeyboardInterrupt):
+            batch.score(service, paths, output, {}, "m")
+    left = tmp_path / "preds.parquet.shards"
+    assert output.exists() and [file.name for file in left.iterdir()] == ["plan.json"]
+    Counting.asked = 0
+    batch.score(service, paths, output, {}, "m")
+    assert not left.exists() and Counting.asked == 0
+
+
 def test_what_was_scored_before_a_kill_is_not_scored_again(service, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "SHARD_ROWS", 10)
     paths, output = batch.list_files(folder), tmp_path / "preds.parquet"
