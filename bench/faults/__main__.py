@@ -12,7 +12,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "files": ("--count", "400", "--minutes", "0.5"),
     "service": ("--count", "12", "--minutes", "0.3"),
     "kills": ("--seed", "16", "--count", "1"),  # SIGKILL to driver and step during the training
-    "disks": ("--count", "4"),
+    "disks": ("--count", "3"),
     "together": ("--count", "1"),
 }
 """Arguments of the short form of each part, by module."""
