@@ -1,5 +1,6 @@
 """What the project writes and reads again: the cases of `bench.faults.power`."""
 
+import secrets
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import torch
 from bench.common import settings
 from bench.faults.power_recorder import Recorder
 from cxr.common.files import publish
-from cxr.datasets import archive, phantom, sources
+from cxr.datasets import archive, patients, phantom, sources
 from cxr.datasets.manifest import COLUMNS, Manifest
 from cxr.errors import CxrError
 from cxr.loading.disk_cache import ROWS, DiskCache, Plan
@@ -133,6 +134,28 @@ def _manifest() -> Written:
         return {"normal": OLD, "virus": NEW}[labels.pop()]
 
     return Written("a manifest over an older one", made("normal").save, lambda f, _: made("virus").save(f), read)
+
+
+def _key() -> Written:
+    def pseudonym(folder: Path) -> str:
+        patients._key.cache_clear()
+        return patients.pseudonym("4711")
+
+    def write(folder: Path, _: Recorder) -> None:
+        with _in(folder), mock.patch.object(secrets, "token_hex", lambda size: "ab" * size):
+            made.append(pseudonym(folder))
+
+    def read(folder: Path, _: int) -> str:
+        with _in(folder):
+            there, said = patients.key_file().exists(), pseudonym(folder)
+        _check(said == made[0] or not there, "another pseudonym than was given before")
+        return NEW if there else AGAIN
+
+    def _in(folder: Path) -> Any:
+        return mock.patch.object(patients, "key_file", return_value=folder / "config/cxr/patients.key")
+
+    made: list[str] = []
+    return Written("the key of patient pseudonyms", _nothing, write, read)
 
 
 def _cached(damaged: bool) -> Written:
@@ -267,7 +290,7 @@ def _predictions(other: bool) -> Written:
 def cases(inputs: Path) -> list[Written]:
     """All of them; `inputs` is a folder for what they read."""
     return [
-        _file(), _checkpoint(), _bundle(False), _bundle(True), _manifest(), _cached(False), _cached(True),
+        _file(), _checkpoint(), _bundle(False), _bundle(True), _manifest(), _key(), _cached(False), _cached(True),
         _unpacked(inputs, False), _unpacked(inputs, True), _phantoms(False), _phantoms(True),
         _predictions(False), _predictions(True),
     ]  # fmt: skip

@@ -35,7 +35,7 @@ def write_atomic(path: str | Path, content: bytes | Callable[[BinaryIO], object]
     path = Path(path)
     temporary = None
     try:
-        made = _make_folder(path.parent)
+        make_folder(path.parent)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_HALF, dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             if callable(content):
@@ -46,8 +46,7 @@ def write_atomic(path: str | Path, content: bytes | Callable[[BinaryIO], object]
             os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask() if mode is None else mode)
         Path(temporary).replace(path)
-        for folder in (path.parent, *made):
-            sync_folder(folder)
+        sync_folder(path.parent)
     except OSError as error:
         raise CxrError(
             f"{path}: cannot be written ({error.strerror or error}); make room or use another folder"
@@ -96,6 +95,14 @@ def remove_folder(folder: Path, prefix: str) -> None:
     shutil.rmtree(away, ignore_errors=True)
 
 
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder, with `mode`, and its parents where they are missing; they survive a power failure."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(mode, parents=True, exist_ok=True)
+    for place in missing:
+        sync_folder(place.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Let the names in a folder reach the disk."""
     if os.name == "nt":  # folders cannot be opened there, and NTFS keeps the order of renamings by itself
@@ -125,13 +132,6 @@ def sha256_of(path: str | Path) -> str:
 def sha256_of_text(text: str) -> str:
     """Return the SHA-256 of a text, in hex."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _make_folder(folder: Path) -> list[Path]:
-    """Make a folder and its parents where they are missing; returns the folders that have got a new one."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    return [place.parent for place in missing]
 
 
 def _sync_file(file: Path) -> None:

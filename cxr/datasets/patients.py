@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-from cxr.common.files import write_atomic
+from cxr.common.files import make_folder, write_atomic
 from cxr.common.locks import alone
 from cxr.errors import CxrError
 
@@ -46,7 +46,7 @@ def _key(file: Path) -> bytes:
     """The key in `file`, made there if there is none."""
     try:
         if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(file.parent, mode=0o700)
             with alone(file.with_suffix(".lock")):
                 if not file.exists():  # otherwise another process was faster
                     write_atomic(file, secrets.token_hex(KEY_BYTES).encode(), mode=0o600)

@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from cxr.common.files import publish
 from cxr.errors import CxrError
 from steps.runtime import disks, process
 from steps.runtime.cli import Step
@@ -48,4 +49,4 @@ def _make(uri: str) -> None:
     for leftover in half.parent.glob(f"{half.name}*"):  # of a killed process; a journal of it would be played back
         leftover.unlink()
     mlflow.MlflowClient(f"sqlite:///{half}").search_experiments()
-    half.replace(file)
+    publish(half, Path(file))

@@ -16,6 +16,7 @@ NAMES = (
     "a bundle",
     "a bundle over an older one",
     "a manifest over an older one",
+    "the key of patient pseudonyms",
     "a cached array",
     "a cached array over a damaged one",
     "an unpacked archive",
