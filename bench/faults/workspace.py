@@ -72,7 +72,8 @@ class Workspace:
     def start(self, step: str = "main", **parameters: str) -> "Started":
         """Start a step in a session of its own, with everything that it writes in this workspace."""
         given = {"log_dir": str(self.folder / "logs"), "cache.dir": str(self.folder / "cache/arrays")}
-        given |= {"data.cache_dir": str(self.folder / "cache/data")}
+        if step in ("main", "prepare_split", "clean"):  # it is the split's setting, and fixed for what follows
+            given["data.cache_dir"] = str(self.folder / "cache/data")
         if step == "main":
             given |= self.settings
         elif step == "prepare_split":
