@@ -68,23 +68,10 @@ def test_what_evaluate_ships_and_shows_belongs_to_its_code():
     assert {"cxr/serving/mlflow_model.py", "cxr/report/page.html.j2"} <= source_names("evaluate")
 
 
-@pytest.mark.parametrize("changed", ["steps/train.py", "steps/work/train.py", "steps/work/shared.py", "cxr/network.py"])
-def test_a_change_in_what_the_work_imports_changes_the_key(monkeypatch, tmp_path, changed):
-    files = {
-        "steps/train.py": "STEP = 1",
-        "steps/work/train.py": "from steps.work import shared",
-        "steps/work/shared.py": "def run():\n    import cxr.network",
-        "cxr/network.py": "x = 1",
-        "cxr/unused.py": "x = 1",
-    }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(code, "PROJECT", tmp_path)
+@pytest.mark.parametrize("component, other", [("digest", "other code"), ("libraries", {"torch": "next"})])
+def test_code_and_libraries_change_the_key(monkeypatch, component, other):
     before = key("train")
-    (tmp_path / "cxr/unused.py").write_text("x = 2")
-    assert key("train") == before
-    (tmp_path / changed).write_text(files[changed] + "  # changed")
+    monkeypatch.setattr(code, component, lambda *modules: other)
     assert key("train") != before
 
 
