@@ -16,9 +16,8 @@ _ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _OF_SYSTEM = re.compile(
     rf"\[Errno (?:{'|'.join(map(str, _ERRNOS))})\] ([^:'\"\n]+)(?:: '([^'\n]+)'(?: -> '([^'\n]+)')?)?"
 )
-_OF_SQLITE = re.compile(
-    r"database or disk is full|attempt to write a readonly database|disk I/O error|unable to open database file"
-)
+_OF_SQLITE = re.compile(r"database or disk is full|attempt to write a readonly database|disk I/O error")
+_NOT_OPENED = "unable to open database file"
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,12 @@ def problem(error: BaseException, store: str, places: list[Place]) -> CxrError |
     """
     for cause in _chain(error):
         if match := _OF_SQLITE.search(str(cause)):
-            return CxrError(f"the MLflow store {store} cannot be written ({match[0]}); make room there, or free it")
+            return CxrError(
+                f"the MLflow store {store} cannot be written ({match[0]}); make room there, or make it writable"
+            )
+        if _NOT_OPENED in str(cause):
+            way_out = "its folder must exist and be writable"
+            return CxrError(f"the MLflow store {store} cannot be used ({_NOT_OPENED}); {way_out}")
         if isinstance(cause, OSError) and cause.errno in _ERRNOS:
             return told(_place(cause.filename2 or cause.filename, places), os.strerror(cause.errno))
         if match := _OF_SYSTEM.search(str(cause)):

@@ -21,7 +21,7 @@ def test_a_store_that_cannot_be_used_is_named(tmp_path, damaged):
     (tmp_path / "file").write_text("not a database")
     uri = f"sqlite:///{tmp_path}/file{'' if damaged else '/mlflow.db'}"
     mlflow.set_tracking_uri(uri)
-    with pytest.raises(CxrError, match=f"the MLflow store {uri} cannot be "):
+    with pytest.raises(CxrError, match=f"the MLflow store {uri} cannot be used"):
         store.open_run(STEP)
 
 
