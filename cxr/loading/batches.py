@@ -16,10 +16,12 @@ from cxr.common.hardware import cores
 from cxr.datasets.manifest import Manifest
 from cxr.imaging.preprocess import InputSpec
 from cxr.loading.augment import Augment
+from cxr.loading.mixing import Mixing
 from cxr.loading.rasters import RasterDataset, read_batches
 from cxr.models.normalise import Normalise
 
-_DRAWS = 1  # after seed and epoch: sets the draws of augmentation apart from those of the order
+# After seed and epoch: set the draws of augmentation and of mixing apart from those of the order.
+_DRAWS, _PARTNERS = 1, 2
 
 
 class Loader(Protocol):
@@ -38,10 +40,13 @@ class Loader(Protocol):
 
 
 class EpochOrder:
-    """The order of `count` images in the batches of an epoch: shuffled by `seed` and epoch, or as they are (None)."""
+    """The order of `count` images in the batches of an epoch: shuffled by `seed` and epoch, or as they are (None).
 
-    def __init__(self, count: int, batch_size: int, seed: int | None):
-        self.count, self.batch_size, self.order_seed = count, batch_size, seed
+    With `weights` (n,), as many images are drawn with these probabilities, with replacement.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int | None, weights: Tensor | None = None):
+        self.count, self.batch_size, self.order_seed, self.weights = count, batch_size, seed, weights
 
     @property
     def images(self) -> int:
@@ -53,11 +58,13 @@ class EpochOrder:
 
     def batches(self, epoch: int) -> list[Tensor]:
         """Indices `int64` of each batch of an epoch."""
-        return batch_indices(self.count, self.batch_size, self.order_seed, epoch)
+        return batch_indices(self.count, self.batch_size, self.order_seed, epoch, self.weights)
 
 
 class ImageLoader(EpochOrder):
     """Yields batches `(x, y)` on the device: x `float32` of shape (B, 3, S, S), y `int64` of shape (B,).
+
+    With `mixing`, y has the probabilities of the classes, `float32` of shape (B, C).
 
     Args:
         dataset: rasters of shape (R, R) and their labels.
@@ -66,7 +73,9 @@ class ImageLoader(EpochOrder):
         device: where batches are put.
         seed: decides the order of the images and their augmentation.
         shuffle: draw a new order for every epoch.
+        sampler: `balanced` draws images so that all classes are equally frequent; needs `shuffle`.
         augment: applied to every batch; None leaves images as evaluation sees them.
+        mixing: mixes the images of a batch with others; needs `augment`.
         workers: threads that decode; "auto" is one per core.
     """
 
@@ -79,11 +88,14 @@ class ImageLoader(EpochOrder):
         device: torch.device,
         seed: int = 0,
         shuffle: bool = False,
+        sampler: str = "shuffled",
         augment: Augment | None = None,
+        mixing: Mixing | None = None,
         workers: int | str = "auto",
     ):
-        super().__init__(len(dataset), batch_size, seed if shuffle else None)
-        self.dataset, self.device, self.seed, self.augment = dataset, device, seed, augment
+        weights = balanced(dataset.labels) if sampler == "balanced" else None
+        super().__init__(len(dataset), batch_size, seed if shuffle else None, weights)
+        self.dataset, self.device, self.seed, self.augment, self.mixing = dataset, device, seed, augment, mixing
         self.threads = cores() if workers == "auto" else max(1, int(workers))
         self.normalise = Normalise(spec).to(device)
         self._labels = torch.from_numpy(dataset.labels)
@@ -91,13 +103,19 @@ class ImageLoader(EpochOrder):
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch, decoded ahead of use."""
         batches = self.batches(epoch)
-        draws = self.augment.draw(self.count, seeded(self.seed, epoch, _DRAWS)) if self.augment is not None else None
-        rasters = read_batches(self.dataset.rasters, [indices.numpy() for indices in batches], self.threads)
-        for indices, batch in zip(batches, rasters, strict=True):
-            x = self._on_device(torch.from_numpy(batch))
-            if self.augment is not None and draws is not None:
-                x = self.augment(x, draws.of(indices))
-            yield self.normalise(x), self._labels[indices].to(self.device)
+        augment, mixing = self.augment, self.mixing
+        draws = augment.draw(self.count, seeded(self.seed, epoch, _DRAWS)) if augment is not None else None
+        partners = mixing.draw(self.count, seeded(self.seed, epoch, _PARTNERS)) if mixing is not None else None
+        read = batches if partners is None else [torch.cat([i, partners.index[i]]) for i in batches]
+        rasters = read_batches(self.dataset.rasters, [indices.numpy() for indices in read], self.threads)
+        for indices, with_partners, batch in zip(batches, read, rasters, strict=True):
+            x, y = self._on_device(torch.from_numpy(batch)), self._labels[with_partners].to(self.device)
+            if augment is not None and draws is not None:
+                x = augment(x, draws.of(with_partners))
+            if mixing is not None and partners is not None:
+                own = len(indices)
+                x, y = mixing(x[:own], x[own:], y[:own], y[own:], partners.of(indices))
+            yield self.normalise(x), y
 
     def _on_device(self, rasters: Tensor) -> Tensor:
         if self.device.type == "cuda":
@@ -105,9 +123,16 @@ class ImageLoader(EpochOrder):
         return rasters.to(self.device, non_blocking=True)
 
 
-def batch_indices(count: int, batch_size: int, seed: int | None, epoch: int) -> list[Tensor]:
+def batch_indices(
+    count: int, batch_size: int, seed: int | None, epoch: int, weights: Tensor | None = None
+) -> list[Tensor]:
     """Indices of each batch of an epoch: in order without a seed, else in the order drawn by seed and epoch."""
-    order = torch.arange(count) if seed is None else torch.randperm(count, generator=seeded(seed, epoch))
+    if seed is None:
+        order = torch.arange(count)
+    elif weights is None:
+        order = torch.randperm(count, generator=seeded(seed, epoch))
+    else:
+        order = torch.multinomial(weights, count, replacement=True, generator=seeded(seed, epoch))
     batches = list(order.split(batch_size))
     # Batch norm cannot learn from a single image; the order of another epoch puts it into a fuller batch.
     return batches[:-1] if seed is not None and len(batches) > 1 and len(batches[-1]) == 1 else batches
@@ -117,6 +142,12 @@ def class_weights(split: Manifest) -> Tensor:
     """`n / (C * n_c)` of shape (C,), `float32`: every class has the same total weight (scikit-learn's "balanced")."""
     counts = torch.bincount(torch.from_numpy(split.labels()), minlength=len(split.classes))
     return (counts.sum() / (len(counts) * counts)).float()
+
+
+def balanced(labels: np.ndarray) -> Tensor:
+    """Probabilities of n images, up to a factor, by which all classes are equally frequent, `float64` (n,)."""
+    counts = np.bincount(labels)
+    return torch.from_numpy(1 / counts[labels])
 
 
 def seeded(*numbers: int) -> torch.Generator:

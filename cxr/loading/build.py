@@ -1,18 +1,23 @@
 """Chooses what a training reads: images or cached features, whichever is faster and fits the disk."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from cxr.datasets.manifest import Manifest
+from cxr.errors import CxrError
+from cxr.imaging.preprocess import InputSpec
 from cxr.loading.augment import Augment, raster_spec
 from cxr.loading.batches import ImageLoader, Loader
 from cxr.loading.disk_cache import DiskCache
 from cxr.loading.feature_cache import FeatureLoader, FeatureRequest, open_features
+from cxr.loading.mixing import Mixing
 from cxr.loading.rasters import LazyDataset
+from cxr.loading.stages import StagedLoader, last_epochs
 from cxr.models.build import Network
 from cxr.models.device import Device
-from cxr.settings.schema import CacheSettings, TrainingSettings
+from cxr.settings.schema import AugmentSettings, CacheSettings, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -45,29 +50,45 @@ def build_loaders(
     """Loaders of the manifest's training and validation splits; `cache=None` keeps nothing on disk.
 
     `prefix` is the frozen half of the network; with cached features nothing of it is left to run.
+
+    Raises:
+        CxrError: settings that train on images only, together with cached features.
     """
     decoded = open_cache(cache)
-    splits = {name: manifest.split(name) for name in ("train", "val")}
-    train, val = (
-        _image_loader(network, splits[name], settings, decoded, device, seed, training=name == "train")
-        for name in splits
-    )
+    train, val = manifest.split("train"), manifest.split("val")
+    common: dict[str, Any] = {
+        "device": device.device,
+        "batch_size": settings.batch_size,
+        "seed": seed,
+        "workers": settings.workers,
+    }
+    val_images = ImageLoader(LazyDataset(val, network.spec, decoded), network.spec, **common)
     if cache is None or not cache.features or isinstance(prefix, nn.Identity):
-        return Loaders(train, val, prefix)
+        return Loaders(_staged(network, train, settings, decoded, common), val_images, prefix)
+    _check_features(settings)
+    train_images = _training_loader(network, train, settings, decoded, common, settings.augment, network.spec)
     views = cached_views(settings, cache, unfreeze)
     features = open_features(
         [
-            FeatureRequest(splits["train"], train, network, prefix, unfreeze, device, views),
-            FeatureRequest(splits["val"], val, network, prefix, unfreeze, device, 1),
+            FeatureRequest(train, train_images, network, prefix, unfreeze, device, views),
+            FeatureRequest(val, val_images, network, prefix, unfreeze, device, 1),
         ],
         DiskCache(cache.dir, cache.max_gb),
     )
     if features is None:
-        return Loaders(train, val, prefix)
+        return Loaders(train_images, val_images, prefix)
     size = settings.batch_size
     return Loaders(
-        FeatureLoader(features[0], train.dataset.labels, batch_size=size, device=device, seed=seed, views=views),
-        FeatureLoader(features[1], val.dataset.labels, batch_size=size, device=device, seed=None),
+        FeatureLoader(
+            features[0],
+            train_images.dataset.labels,
+            batch_size=size,
+            device=device,
+            seed=seed,
+            views=views,
+            sampler=settings.sampler,
+        ),
+        FeatureLoader(features[1], val_images.dataset.labels, batch_size=size, device=device, seed=None),
         nn.Identity(),
     )
 
@@ -79,26 +100,51 @@ def cached_views(settings: TrainingSettings, cache: CacheSettings | None, unfree
     return 1 if settings.augment.off else cache.views
 
 
-def _image_loader(
+def _check_features(settings: TrainingSettings) -> None:
+    """Refuse what needs the images themselves in every epoch."""
+    asked = {
+        "stages": settings.stages,
+        "augment.mixup": settings.augment.mixup,
+        "augment.cutmix": settings.augment.cutmix,
+    }
+    if given := [name for name, value in asked.items() if value]:
+        raise CxrError(
+            f"{' and '.join(given)}: not possible with cached features; set unfreeze=all or cache.features=false"
+        )
+
+
+def _staged(
+    network: Network, split: Manifest, settings: TrainingSettings, cache: DiskCache | None, common: dict[str, Any]
+) -> Loader:
+    """The training loader: one, or one for each stage."""
+    if not settings.stages:
+        return _training_loader(network, split, settings, cache, common, settings.augment, network.spec)
+    loaders: list[Loader] = []
+    for stage in settings.stages:
+        augment, spec = settings.augment.scaled(stage.strength), network.spec.scaled(stage.size)
+        loaders.append(_training_loader(network, split, settings, cache, common, augment, spec))
+    ends = last_epochs(settings.stages, settings.epochs)
+    return StagedLoader(loaders, ends, [stage.strength for stage in settings.stages])
+
+
+def _training_loader(
     network: Network,
     split: Manifest,
     settings: TrainingSettings,
     cache: DiskCache | None,
-    device: Device,
-    seed: int,
-    *,
-    training: bool,
+    common: dict[str, Any],
+    augment: AugmentSettings,
+    spec: InputSpec,
 ) -> ImageLoader:
-    augment, spec = None, network.spec
-    if training and not settings.augment.off:
-        augment, spec = Augment(settings.augment, spec.size), raster_spec(spec, settings.augment)
+    """Batches of views of the training images at the size of `spec`."""
+    views = None if augment.off else Augment(augment, spec.size)
+    rasters = spec if augment.off else raster_spec(spec, augment)
     return ImageLoader(
-        LazyDataset(split, spec, cache),
-        network.spec,
-        batch_size=settings.batch_size,
-        device=device.device,
-        seed=seed,
-        shuffle=training,
-        augment=augment,
-        workers=settings.workers,
+        LazyDataset(split, rasters, cache),
+        spec,
+        shuffle=True,
+        sampler=settings.sampler,
+        augment=views,
+        mixing=Mixing(augment, len(network.classes)) if augment.mixes else None,
+        **common,
     )

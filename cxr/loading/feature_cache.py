@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from cxr.common import code
 from cxr.datasets.manifest import Manifest
-from cxr.loading.batches import EpochOrder, ImageLoader, seeded
+from cxr.loading.batches import EpochOrder, ImageLoader, balanced, seeded
 from cxr.loading.disk_cache import CachedArray, DiskCache, Plan, Write
 from cxr.models.build import Network
 from cxr.models.device import Device
@@ -45,8 +45,9 @@ class FeatureLoader(EpochOrder):
         device: Device,
         seed: int | None,
         views: int = 1,
+        sampler: str = "shuffled",
     ):
-        super().__init__(len(labels), batch_size, seed)
+        super().__init__(len(labels), batch_size, seed, balanced(labels) if sampler == "balanced" else None)
         self.array, self.labels, self.views = array, torch.from_numpy(labels), views
         self.device, self.seed = device, seed
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-ALLOWED_PACKAGES = ("torch.", "torchvision.", "torchmetrics.")
+ALLOWED_PACKAGES = ("torch.", "torchvision.", "torchmetrics.", "cxr.training.losses.")
 TARGET_KEY: Final = "_target_"
 # Old names of renamed settings and their new names, for the error message.
 RENAMED = {
@@ -86,11 +86,21 @@ class AugmentSettings(Section):
 
     flip: bool
     crop_scale: list[Annotated[float, Field(ge=0.05, le=1)]] = Field(min_length=2, max_length=2)
+    aspect: float = Field(ge=0, le=1)
     rotate: float = Field(ge=0, le=180)
+    shear: float = Field(ge=0, le=45)
     translate: float = Field(ge=0, le=0.5)
     brightness: float = Field(ge=0, le=1)
     contrast: float = Field(ge=0, lt=1)
     gamma: float = Field(ge=0, le=2)
+    blur: float = Field(ge=0, le=10)
+    noise: float = Field(ge=0, le=0.5)
+    jpeg: int = Field(ge=1, le=100)
+    erase: float = Field(ge=0, le=0.5)
+    border: float = Field(ge=0, le=0.3)
+    corners: float = Field(ge=0, le=0.4)
+    mixup: float = Field(ge=0, le=10)
+    cutmix: float = Field(ge=0, le=10)
 
     @model_validator(mode="after")
     def _check_order(self):
@@ -101,8 +111,31 @@ class AugmentSettings(Section):
     @property
     def off(self) -> bool:
         """Whether training sees the images exactly as evaluation does."""
-        strengths = (self.rotate, self.translate, self.brightness, self.contrast, self.gamma)
-        return not self.flip and self.crop_scale[0] == 1.0 and not any(strengths)
+        return not self.flip and self.crop_scale[0] == 1.0 and self.jpeg == 100 and not any(self._strengths().values())
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with one another."""
+        return bool(self.mixup or self.cutmix)
+
+    def scaled(self, strength: float) -> "AugmentSettings":
+        """The same changes at a share of their strength; flips stay."""
+        crop = [1 - strength * (1 - area) for area in self.crop_scale]
+        jpeg = round(100 - strength * (100 - self.jpeg))
+        weaker = {name: strength * value for name, value in self._strengths().items()}
+        return self.model_copy(update=weaker | {"crop_scale": crop, "jpeg": jpeg})
+
+    def _strengths(self) -> dict[str, float]:
+        apart = {"flip", "crop_scale", "jpeg"}
+        return {name: value for name, value in self.model_dump().items() if name not in apart}
+
+
+class StageSettings(Section):
+    """A stage of progressive learning (Tan and Le, "EfficientNetV2", 2021, section 4)."""
+
+    share: float = Field(gt=0, le=1)
+    size: Annotated[int, Field(ge=32, le=2048)]
+    strength: Unit
 
 
 class TrainingSettings(Section):
@@ -114,14 +147,32 @@ class TrainingSettings(Section):
     min_delta: float = Field(ge=0)
     checkpoint_interval: Positive
     class_weights: Literal["balanced", "none"]
+    sampler: Literal["shuffled", "balanced"]
     batch_norm: Literal["frozen", "trained"]
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None
     workers: Workers
     compile: Literal["auto"] | bool
     loss: Target
     optimizer: Target
+    layer_decay: float = Field(gt=0, le=1)
+    decay_norms: bool
+    clip_norm: Annotated[float, Field(gt=0)] | None
     scheduler: Target | None
+    scheduler_step: Literal["epoch", "batch"]
+    warmup: float = Field(ge=0)
+    ema: float = Field(ge=0, lt=1)
     metric: Target
+    stages: list[StageSettings]
     augment: AugmentSettings
+
+    @model_validator(mode="after")
+    def _check_stages(self):
+        total = sum(stage.share for stage in self.stages)
+        if self.stages and abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares of the stages add up to {total:g}, expected 1")
+        if len(self.stages) > self.epochs:
+            raise ValueError(f"{len(self.stages)} stages need at least as many epochs, got {self.epochs}")
+        return self
 
 
 class FinetuneSettings(TrainingSettings):

@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cxr.common import plotting
-from cxr.training.loop import TrainingResult
+from cxr.training.results import TrainingResult
 
 
 def training_curves(result: TrainingResult, metric: str) -> Figure:

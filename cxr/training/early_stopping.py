@@ -17,12 +17,19 @@ class EarlyStopping:
 
     def improved(self, score: float, epoch: int) -> bool:
         """Record the score of an epoch; True if it is the best so far."""
-        gain = math.inf if self.best is None else (score - self.best) * (1 if self.higher_is_better else -1)
+        gain = math.inf if self.best is None else self._gain(score, self.best)
         if gain > self.min_delta:
             self.best, self.best_epoch, self.waited = score, epoch, 0
             return True
         self.waited += 1
         return False
+
+    def is_better(self, score: float, other: float) -> bool:
+        """Whether `score` is better than `other`."""
+        return self._gain(score, other) > 0
+
+    def _gain(self, score: float, other: float) -> float:
+        return (score - other) * (1 if self.higher_is_better else -1)
 
     @property
     def over(self) -> bool:

@@ -10,64 +10,28 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel
 from torchmetrics import Metric
 from tqdm import tqdm
 
 from cxr.errors import CxrError
 from cxr.loading.batches import Loader
-from cxr.models.device import Device, random_states, restore_random_states
+from cxr.models.device import Device
 from cxr.models.freezing import run_frozen
 from cxr.settings.schema import TrainingSettings
+from cxr.training import resuming
 from cxr.training.early_stopping import EarlyStopping
+from cxr.training.optimisation import Schedule
+from cxr.training.results import Epoch, TrainingResult, Validation
+from cxr.training.resuming import State
 
 log = logging.getLogger(__name__)
-State = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Scores of the validation split after an epoch, or before the first one (epoch 0); the loss is a mean."""
-
-    epoch: int
-    val_loss: float
-    val_metric: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epoch(Validation):
-    """The results of one epoch. Losses are means over images; the metric is that of the whole validation split."""
-
-    lr: float
-    train_loss: float
-    images_per_second: float
-    epoch_seconds: float
-
-    def values(self) -> dict[str, float]:
-        """All values but the number of the epoch, by name."""
-        return {name: value for name, value in asdict(self).items() if name != "epoch"}
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """How a training ended.
-
-    Attributes:
-        start: the validation scores of the weights that training began with.
-        history: the epochs.
-        best: the epoch whose weights the suffix has now; `start` if none was better.
-        stopped: "epochs" or "patience".
-    """
-
-    start: Validation
-    history: list[Epoch]
-    best: Validation
-    stopped: str
 
 
 def _do_nothing(*_: Any) -> None:
@@ -101,23 +65,27 @@ class Training:
 
     prefix: nn.Module
     suffix: nn.Module
+    averaged: AveragedModel | None
     train: Loader
     val: Loader
     loss: nn.Module
     val_loss: nn.Module
     metric: Metric
     optimizer: torch.optim.Optimizer
-    scheduler: Any
+    schedule: Schedule
     settings: TrainingSettings
     device: Device
     seed: int
     fingerprint: dict[str, str]
     callbacks: Callbacks = field(default_factory=Callbacks)
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Forward pass in the precision of the device; logits `float32` of shape (B, C)."""
+    def logits(self, x: Tensor, suffix: nn.Module | None = None) -> Tensor:
+        """Forward pass in the precision of the device; logits `float32` of shape (B, C).
+
+        `suffix` takes the place of the one that is trained.
+        """
         with self.device.autocast():
-            return self.suffix(run_frozen(self.prefix, x)).float()
+            return (suffix or self.suffix)(run_frozen(self.prefix, x)).float()
 
 
 def train(training: Training, resume: State | None = None) -> TrainingResult:
@@ -135,7 +103,7 @@ def train(training: Training, resume: State | None = None) -> TrainingResult:
     stopping = EarlyStopping(settings.patience, settings.min_delta, bool(t.metric.higher_is_better))
     t.prefix.eval().requires_grad_(False)
     if resume is not None:
-        start, history, best_weights = _restore(t, stopping, resume)
+        start, history, best_weights = resuming.restore(t, stopping, resume)
     else:
         start, history = validate(t, 0), []
         if not math.isfinite(start.val_loss):
@@ -160,7 +128,12 @@ def train(training: Training, resume: State | None = None) -> TrainingResult:
                 loss = t.loss(t.logits(x), y)
                 t.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+                if settings.clip_norm is not None:
+                    nn.utils.clip_grad_norm_(t.suffix.parameters(), settings.clip_norm)
                 t.optimizer.step()
+                t.schedule.after_batch()
+                if t.averaged is not None:
+                    t.averaged.update_parameters(t.suffix)
                 loss_sum += loss.detach() * len(y)
                 is_bad = (first_bad_step == 0) & ~torch.isfinite(loss.detach())
                 first_bad_step = torch.where(is_bad, step, first_bad_step)
@@ -173,6 +146,10 @@ def train(training: Training, resume: State | None = None) -> TrainingResult:
             train_seconds = time.perf_counter() - started
 
             scores = validate(t, epoch)
+            if t.averaged is not None:
+                averaged = validate(t, epoch, t.averaged.module)
+                if stopping.is_better(averaged.val_metric, scores.val_metric):
+                    scores = replace(averaged, averaged=True)
             if not math.isfinite(scores.val_loss):
                 raise CxrError(
                     f"the validation loss is {scores.val_loss} in epoch {epoch} (lr {lr:g}); lower the learning rate"
@@ -187,12 +164,14 @@ def train(training: Training, resume: State | None = None) -> TrainingResult:
             )
             history.append(record)
             t.callbacks.on_epoch(record)
-            _step_scheduler(t.scheduler, record)
+            t.schedule.after_epoch(record.val_loss)
             if stopping.improved(record.val_metric, epoch):
-                best_weights = copy.deepcopy(t.suffix.state_dict())
-                t.callbacks.on_improved(record)
+                better = t.averaged.module if record.averaged and t.averaged is not None else t.suffix
+                best_weights = copy.deepcopy(better.state_dict())
+                with _weights(t.suffix, best_weights if record.averaged else None):
+                    t.callbacks.on_improved(record)
             if epoch % settings.checkpoint_interval == 0 or epoch == settings.epochs or stopping.over:
-                t.callbacks.on_checkpoint(_state(t, stopping, start, history, best_weights))
+                t.callbacks.on_checkpoint(resuming.state(t, stopping, start, history, best_weights))
     finally:
         t.suffix.load_state_dict(best_weights)
         t.suffix.eval()
@@ -201,19 +180,34 @@ def train(training: Training, resume: State | None = None) -> TrainingResult:
 
 
 @torch.no_grad()
-def validate(t: Training, epoch: int) -> Validation:
-    """Mean loss and metric over the validation split, after `epoch`."""
-    t.suffix.eval()
+def validate(t: Training, epoch: int, suffix: nn.Module | None = None) -> Validation:
+    """Mean loss and metric over the validation split after `epoch`, of the trained suffix or of another one."""
+    suffix = suffix or t.suffix
+    suffix.eval()
     t.metric.reset()
     losses, outputs, labels = [], [], []
     for x, y in t.val.epoch(0):
-        logits = t.logits(x)
+        logits = t.logits(x, suffix)
         losses.append(t.val_loss(logits, y) * len(y))
         outputs.append(logits)
         labels.append(y)
     logits, y = torch.cat(outputs), torch.cat(labels)
     t.metric.update(logits.softmax(1), y)
     return Validation(epoch, torch.stack(losses).sum().item() / len(y), float(t.metric.compute()))
+
+
+@contextmanager
+def _weights(module: nn.Module, state: State | None) -> Iterator[None]:
+    """Lend other weights to a module; None leaves it its own."""
+    if state is None:
+        yield
+        return
+    own = copy.deepcopy(module.state_dict())
+    module.load_state_dict(state)
+    try:
+        yield
+    finally:
+        module.load_state_dict(own)
 
 
 def set_train_mode(suffix: nn.Module, batch_norm: str) -> None:
@@ -235,50 +229,3 @@ def _progress(loader: Loader, epoch: int, epochs: int) -> Iterator[tuple[Tensor,
         leave=False,
         disable=not sys.stderr.isatty(),
     )
-
-
-def _step_scheduler(scheduler: Any, record: Epoch) -> None:
-    if isinstance(scheduler, ReduceLROnPlateau):
-        scheduler.step(record.val_loss)
-    elif scheduler is not None:
-        scheduler.step()
-
-
-def _state(t: Training, stopping: EarlyStopping, start: Validation, history: list[Epoch], best_weights: State) -> State:
-    return {
-        "epoch": history[-1].epoch,
-        "suffix": t.suffix.state_dict(),
-        "best": best_weights,
-        "optimizer": t.optimizer.state_dict(),
-        "scheduler": t.scheduler.state_dict() if t.scheduler is not None else None,
-        "stopping": asdict(stopping),
-        "start": asdict(start),
-        "history": [asdict(record) for record in history],
-        "random": random_states(),
-        "fingerprint": t.fingerprint,
-    }
-
-
-def _restore(t: Training, stopping: EarlyStopping, state: State) -> tuple[Validation, list[Epoch], State]:
-    """Put a training back to where `state` was taken; a state of another training raises `CxrError`."""
-    saved = state.get("fingerprint", {})
-    differing = [f"{k} ({saved.get(k)} then, {v} now)" for k, v in t.fingerprint.items() if saved.get(k) != v]
-    if differing:
-        raise CxrError(
-            f"the checkpoint is of another training: {', '.join(differing)}; train from scratch, without resume"
-        )
-    try:
-        t.suffix.load_state_dict(state["suffix"])
-        t.optimizer.load_state_dict(state["optimizer"])
-        if t.scheduler is not None:
-            t.scheduler.load_state_dict(state["scheduler"])
-        for name in ("best", "best_epoch", "waited"):
-            setattr(stopping, name, state["stopping"][name])
-        restore_random_states(state["random"])
-        history = [Epoch(**record) for record in state["history"]]
-        return Validation(**state["start"]), history, state["best"]
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        line = str(error).splitlines()[0]
-        raise CxrError(
-            f"the checkpoint does not fit this training ({line}); train from scratch, without resume"
-        ) from None

@@ -1,7 +1,6 @@
 """From a network, a manifest and settings to a `Training`: loaders, loss, metric, optimizer, scheduler."""
 
 import hashlib
-import inspect
 import json
 import logging
 
@@ -12,13 +11,16 @@ from cxr.datasets.manifest import Manifest
 from cxr.loading.batches import class_weights
 from cxr.loading.build import Loaders, build_loaders, cached_views
 from cxr.loading.feature_cache import FeatureLoader
+from cxr.loading.stages import StagedLoader
 from cxr.models import speedups
 from cxr.models.build import Network
 from cxr.models.device import Device
 from cxr.models.freezing import fold_batch_norms, split_network
 from cxr.settings import instantiate
 from cxr.settings.schema import CacheSettings, TrainingSettings
+from cxr.training import averaging
 from cxr.training.loop import Callbacks, Training
+from cxr.training.optimisation import Schedule, build_optimizer
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,10 @@ def set_up(
     prefix = prefix if isinstance(prefix, nn.Identity) else fold_batch_norms(prefix)
     suffix.requires_grad_(True)
     speedups.for_training(suffix, device.device)
+    if settings.dropout is not None:
+        for layer in suffix.modules():
+            if isinstance(layer, nn.Dropout):
+                layer.p = settings.dropout
     parameters = [p for p in suffix.parameters() if p.requires_grad]
     log.info(
         "training %s of %s parameters of %s on %s",
@@ -59,39 +65,31 @@ def set_up(
         network.name,
         device,
     )
-    optimizer = build_optimizer(settings, parameters, device)
-    scheduler = None
-    if settings.scheduler is not None:
-        scheduler = instantiate.build(settings.scheduler, optimizer, kind=torch.optim.lr_scheduler.LRScheduler)
+    optimizer = build_optimizer(settings, network, suffix, device)
     loaders = build_loaders(
         network, manifest, settings, cache, prefix=prefix, unfreeze=unfreeze, device=device, seed=seed
     )
+    if isinstance(loaders.train, StagedLoader):
+        loaders.train.control(suffix)
+    averaged = averaging.averaged(suffix, settings.ema)
     _compile(settings, loaders, suffix, device)
     return Training(
         prefix=loaders.prefix,
         suffix=suffix,
+        averaged=averaged,
         train=loaders.train,
         val=loaders.val,
         loss=instantiate.loss(settings.loss, weight).to(device.device),
         val_loss=instantiate.loss(settings.loss, None).to(device.device),
         metric=instantiate.metric(settings.metric, len(network.classes)).to(device.device),
         optimizer=optimizer,
-        scheduler=scheduler,
+        schedule=Schedule(settings, optimizer, len(loaders.train)),
         settings=settings,
         device=device,
         seed=seed,
         fingerprint=_fingerprint(network, manifest, settings, cache, unfreeze, seed),
         callbacks=callbacks or Callbacks(),
     )
-
-
-def build_optimizer(settings: TrainingSettings, parameters: list, device: Device) -> torch.optim.Optimizer:
-    """The optimizer, fused into one kernel where its class supports that and the settings do not say otherwise."""
-    target, extra = settings.optimizer, {}
-    can_fuse = "fused" in inspect.signature(instantiate.resolve(target)).parameters
-    if can_fuse and not {"fused", "foreach"} & set(target.arguments):
-        extra["fused"] = device.device.type in ("cuda", "cpu")
-    return instantiate.build(target, parameters, kind=torch.optim.Optimizer, **extra)
 
 
 def _compile(settings: TrainingSettings, loaders: Loaders, suffix: nn.Module, device: Device) -> None:

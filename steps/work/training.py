@@ -14,7 +14,9 @@ from cxr.models.bundle import Bundle
 from cxr.settings.schema import TrainingSettings
 from cxr.training import checkpoint
 from cxr.training.curves import training_curves
-from cxr.training.loop import Callbacks, Epoch, State, TrainingResult, Validation, train
+from cxr.training.loop import Callbacks, train
+from cxr.training.results import Epoch, TrainingResult, Validation
+from cxr.training.resuming import State
 from cxr.training.setup import set_up
 from steps.runtime import step_key
 from steps.runtime.context import Context

@@ -11,7 +11,7 @@ from cxr.datasets import figures, inspection
 from cxr.datasets.layouts import ListedImage
 from cxr.evaluation import plots
 from cxr.training import curves
-from cxr.training.loop import Epoch, TrainingResult, Validation
+from cxr.training.results import Epoch, TrainingResult, Validation
 from tests.helpers import CLASSES, small_set
 
 

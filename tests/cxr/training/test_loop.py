@@ -10,9 +10,10 @@ from cxr.errors import CxrError
 from cxr.loading.build import build_loaders
 from cxr.models import device
 from cxr.models.freezing import split_network
-from cxr.training import checkpoint, setup
+from cxr.training import averaging, checkpoint, setup
 from cxr.training.early_stopping import EarlyStopping
 from cxr.training.loop import Callbacks, train
+from cxr.training.optimisation import build_optimizer
 from tests.helpers import network, settings_with, small_set
 
 CPU = device.Device(torch.device("cpu"), torch.float32)
@@ -81,9 +82,23 @@ def test_statistics_of_trained_blocks_stay_where_they_are_told_to(manifest):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheduler", ["null", "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: 4}"])
-def test_a_resumed_training_reaches_the_same_weights_bit_for_bit(manifest, tmp_path, scheduler):
-    augment = {"augment.rotate": 10, "augment.brightness": 0.1, "scheduler": scheduler}
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {},
+        {"scheduler": "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: 4}"},
+        {
+            "scheduler": "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: all}",
+            "scheduler_step": "batch", "warmup": 1.0, "ema": 0.9, "layer_decay": 0.8, "clip_norm": 1.0,
+            "sampler": "balanced", "dropout": 0.3, "augment.mixup": 0.3, "augment.cutmix": 0.3, "augment.blur": 1.0,
+            "augment.noise": 0.05, "augment.jpeg": 40, "augment.border": 0.1, "augment.erase": 0.1,
+            "stages": "[{share: 0.5, size: 32, strength: 0.5}, {share: 0.5, size: 64, strength: 1.0}]",
+        },
+    ],
+    ids=["plain", "by epoch", "everything"],
+)  # fmt: skip
+def test_a_resumed_training_reaches_the_same_weights_bit_for_bit(manifest, tmp_path, parts):
+    augment = {"augment.rotate": 10, "augment.brightness": 0.1, **parts}
     unbroken, whole = fit(manifest, **augment)
     states = []
 
@@ -133,14 +148,14 @@ def test_the_best_weights_are_the_ones_kept(manifest):
 def test_a_training_that_only_gets_worse_keeps_the_weights_it_began_with(manifest):
     made, good = fit(manifest, unfreeze=0, epochs=12, **{"optimizer.lr": 0.01})
     before = weights(made)
-    scores = dataclasses.astuple(good.best)[1:3]
+    scores = (good.best.val_loss, good.best.val_metric)
     improved = []
     worse = {"optimizer.lr": 3.0, "epochs": 3}
     _, result = fit(manifest, made=made, callbacks=Callbacks(on_improved=improved.append), **worse)
     assert min(record.val_loss for record in result.history) > result.start.val_loss
     assert not improved
     assert (result.best, result.best.epoch) == (result.start, 0)
-    assert dataclasses.astuple(result.start)[1:] == pytest.approx(scores, abs=1e-5)
+    assert (result.start.val_loss, result.start.val_metric) == pytest.approx(scores, abs=1e-5)
     assert same(weights(made), before)
 
 
@@ -157,6 +172,42 @@ def test_the_best_weights_are_kept_when_training_breaks_off(manifest, ending):
     with pytest.raises(ending):
         fit(manifest, made=made, callbacks=callbacks, epochs=5, **{"optimizer.lr": 0.1})
     assert same(weights(made), kept["best"])
+
+
+def test_averaged_weights_are_kept_where_they_are_better(manifest):
+    """At a rate that throws the raw weights about, their average is the better one."""
+    made, kept = network(), {}
+    callbacks = Callbacks(on_improved=lambda record: kept.update({record.epoch: weights(made)}))
+    changed = {"ema": 0.9, "optimizer.lr": 0.02, "epochs": 6}
+    _, result = fit(manifest, made=made, callbacks=callbacks, **changed)
+    assert any(record.averaged for record in result.history)
+    assert same(weights(made), kept[result.best.epoch])
+    _, raw = fit(manifest, **{**changed, "ema": 0.0})
+    for record, plain in zip(result.history, raw.history, strict=True):
+        assert record.train_loss == plain.train_loss, "averaging does not change the training"
+        assert record.val_metric >= plain.val_metric
+        assert record.averaged or record.val_loss == plain.val_loss
+
+
+def test_an_average_follows_weights_and_statistics():
+    made = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    mean = averaging.averaged(made, 0.5)
+    values = []
+    for step in range(4):
+        with torch.no_grad():
+            made[0].weight.fill_(step)
+            made[1].running_mean.fill_(10 * step)
+            made[1].num_batches_tracked.fill_(step)
+        mean.update_parameters(made)
+        values.append(mean.module[0].weight[0, 0].item())
+    decays = [min(0.5, (1 + n) / (10 + n)) for n in range(1, 4)]
+    wanted = [0.0]
+    for step, decay in enumerate(decays, start=1):
+        wanted.append(decay * wanted[-1] + (1 - decay) * step)
+    assert values == pytest.approx(wanted)
+    assert float(mean.module[1].running_mean[0]) == pytest.approx(10 * wanted[-1])
+    assert int(mean.module[1].num_batches_tracked) == 3
+    assert averaging.averaged(made, 0.0) is None
 
 
 def test_patience_ends_the_training(manifest):
@@ -203,12 +254,12 @@ def test_bfloat16_computes_nearly_the_same(manifest):
     assert rough.history[0].train_loss == pytest.approx(exact.history[0].train_loss, rel=0.05)
 
 
-def test_the_optimizer_is_fused_unless_told_otherwise(manifest):
+def test_the_optimizer_is_fused_unless_told_otherwise():
     settings = settings_with({}).train
-    parameter = [torch.nn.Parameter(torch.ones(2))]
-    assert setup.build_optimizer(settings, parameter, CPU).defaults["fused"] is True
+    made = network()
+    assert build_optimizer(settings, made, made.module, CPU).defaults["fused"] is True
     plain = settings_with({"train.optimizer.fused": "false"}).train
-    assert setup.build_optimizer(plain, parameter, CPU).defaults["fused"] is False
+    assert build_optimizer(plain, made, made.module, CPU).defaults["fused"] is False
 
 
 def test_throughput_is_counted_in_images(manifest):

@@ -1,0 +1,113 @@
+"""What a scanner, an archive or a sender does to an image, on a batch of grey levels: blur, noise, JPEG, masks.
+
+Every function takes `float32` (B, S, S) with values 0..255 and one strength per image, (B,); a strength of 0 leaves an
+image as it is. No result depends on the other images of the batch.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+BLOCK = 8  # pixels; side of the blocks that JPEG compresses
+
+# Table K.1 of the JPEG standard (ITU-T T.81, annex K), which libjpeg scales by the quality.
+_LUMINANCE = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+
+
+def blur(grey: Tensor, sigma: Tensor, largest: float) -> Tensor:
+    """Gaussian blur; `sigma` in pixels, at most `largest`, which sets the size of the kernel for all."""
+    radius = math.ceil(3 * largest)
+    at = torch.arange(-radius, radius + 1, device=grey.device)
+    weights = torch.exp(-0.5 * (at / sigma.clamp_min(1e-3)[:, None]) ** 2)  # (B, taps)
+    weights = weights / weights.sum(1, keepdim=True)
+    padded = functional.pad(grey[:, None], [radius] * 4, mode="replicate")[:, 0]
+    side = grey.shape[-1]
+    # Sums of shifted images: a convolution with one kernel per image may round by the size of the batch.
+    rows = torch.zeros_like(padded[:, :side])
+    for tap in range(2 * radius + 1):
+        rows = rows + weights[:, tap, None, None] * padded[:, tap : tap + side]
+    both = torch.zeros_like(grey)
+    for tap in range(2 * radius + 1):
+        both = both + weights[:, tap, None, None] * rows[:, :, tap : tap + side]
+    return torch.where(sigma[:, None, None] > 0, both, grey)
+
+
+def noise(grey: Tensor, deviation: Tensor, place: Tensor, tile: Tensor) -> Tensor:
+    """White noise; `deviation` in grey levels.
+
+    The noise is cut from `tile`, standard normal of shape (T, T) with T > S, at `place` (B, 2), both 0..1: a generator
+    per image would cost more than the training step.
+    """
+    side, room = grey.shape[-1], len(tile) - grey.shape[-1]
+    corners = (place * room).long().tolist()
+    cut = torch.stack([tile[top : top + side, left : left + side] for top, left in corners])
+    return grey + deviation[:, None, None] * cut
+
+
+def jpeg(grey: Tensor, quality: Tensor) -> Tensor:
+    """What is left after JPEG compression as libjpeg's grey images; `quality` 1 to 100, 0 for none."""
+    side = grey.shape[-1]
+    missing = -side % BLOCK
+    whole = functional.pad(grey[:, None], (0, missing, 0, missing), mode="replicate")[:, 0].double() - 128
+    count = len(whole[0]) // BLOCK
+    blocks = whole.reshape(len(grey), count, BLOCK, count, BLOCK).transpose(2, 3)
+    q = quality.double().clamp(1, 100)
+    scale = torch.where(q < 50, 5000 / q, 200 - 2 * q)[:, None, None]
+    table = torch.tensor(_LUMINANCE, dtype=torch.float64, device=grey.device)
+    table = ((table * scale + 50) / 100).floor().clamp(1, 255)[:, None, None]
+    dct = _dct(grey.device)
+    kept = (dct @ blocks @ dct.T / table).round() * table
+    left = (dct.T @ kept @ dct).transpose(2, 3).reshape(whole.shape)[:, :side, :side] + 128
+    return torch.where(quality[:, None, None] > 0, left.round().clamp(0, 255).float(), grey)
+
+
+def mask_border(grey: Tensor, share: Tensor) -> Tensor:
+    """Black out a frame; `share` of the side, on each of the four sides."""
+    centres = _centres(grey)
+    inside = (centres >= share[:, None]) & (centres <= 1 - share[:, None])  # (B, S)
+    return grey * (inside[:, :, None] & inside[:, None, :])
+
+
+def mask_corners(grey: Tensor, share: Tensor) -> Tensor:
+    """Black out a square in each of the four corners; `share` of the side."""
+    centres = _centres(grey)
+    near = (centres < share[:, None]) | (centres > 1 - share[:, None])
+    return grey * ~(near[:, :, None] & near[:, None, :])
+
+
+def erase(grey: Tensor, side: Tensor, place: Tensor, level: Tensor) -> Tensor:
+    """Replace a square by one grey level (random erasing, Zhong et al. 2020).
+
+    `side` is a share of the side of the image, `place` (B, 2) moves the square from one end to the other, both 0..1;
+    `level` is 0..255.
+    """
+    centres = _centres(grey)
+    start = place * (1 - side[:, None])
+    inside = (centres[:, None] >= start[:, :, None]) & (centres[:, None] < (start + side[:, None])[:, :, None])
+    box = inside[:, 0, :, None] & inside[:, 1, None, :]
+    return torch.where(box, level[:, None, None], grey)
+
+
+def _centres(grey: Tensor) -> Tensor:
+    """Centres of rows or columns as shares of the side, (1, S)."""
+    side = grey.shape[-1]
+    return ((torch.arange(side, device=grey.device) + 0.5) / side)[None]
+
+
+def _dct(device: torch.device) -> Tensor:
+    """The orthonormal DCT-II of 8 values, `float64` of shape (8, 8)."""
+    k = torch.arange(BLOCK, dtype=torch.float64, device=device)
+    basis = torch.cos(math.pi * (k[None] + 0.5) * k[:, None] / BLOCK) * math.sqrt(2 / BLOCK)
+    basis[0] /= math.sqrt(2)
+    return basis

@@ -1,0 +1,32 @@
+"""Losses that PyTorch does not have, by their full names: `_target_: cxr.training.losses.FocalLoss`."""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class FocalLoss(nn.Module):
+    """Cross-entropy that counts what is already right less: `-(1 - p)^gamma log p` (Lin et al., 2017).
+
+    Args:
+        gamma: 0 is the cross-entropy.
+        weight: weights of the classes, shape (C,); the mean is over the weights of the images, as in PyTorch.
+        label_smoothing: share of each label that is spread over all classes.
+    """
+
+    weight: Tensor | None
+
+    def __init__(self, gamma: float = 2.0, weight: Tensor | None = None, label_smoothing: float = 0.0):
+        super().__init__()
+        self.gamma, self.label_smoothing = gamma, label_smoothing
+        self.register_buffer("weight", weight)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits (B, C), and classes `int64` (B,) or their probabilities `float` (B, C), to a scalar."""
+        count = logits.shape[1]
+        shares = labels if labels.is_floating_point() else functional.one_hot(labels, count).to(logits.dtype)
+        weights = shares if self.weight is None else shares * self.weight
+        smooth = shares * (1 - self.label_smoothing) + self.label_smoothing / count
+        smooth = smooth if self.weight is None else smooth * self.weight
+        log_p = logits.log_softmax(1)
+        losses = -(smooth * (1 - log_p.exp()) ** self.gamma * log_p).sum(1)
+        return losses.sum() / (len(logits) if self.weight is None else weights.sum())

@@ -1,0 +1,38 @@
+"""Mixing: pictures and labels are mixed in the same shares, whatever the batch."""
+
+import pytest
+import torch
+
+from cxr.loading.batches import seeded
+from cxr.loading.mixing import Mixing
+from tests.helpers import settings_with
+
+COUNT, SIDE = 300, 40
+
+
+def mixed(mixup: float, cutmix: float):
+    """Every image is black of class 0, every partner white of class 1: the mean tells the share."""
+    settings = settings_with({"finetune.augment.mixup": mixup, "finetune.augment.cutmix": cutmix}).finetune.augment
+    mixing = Mixing(settings, 3)
+    partners = mixing.draw(COUNT, seeded(1))
+    black, white = torch.zeros(COUNT, SIDE, SIDE), torch.full((COUNT, SIDE, SIDE), 255.0)
+    own, other = torch.zeros(COUNT, dtype=torch.int64), torch.ones(COUNT, dtype=torch.int64)
+    return (*mixing(black, white, own, other, partners), partners)
+
+
+@pytest.mark.parametrize("mixup, cutmix", [(0.4, 0), (0, 1.0), (0.4, 1.0)])
+def test_labels_follow_the_pictures(mixup, cutmix):
+    x, y, partners = mixed(mixup, cutmix)
+    torch.testing.assert_close(y.sum(1), torch.ones(COUNT))
+    torch.testing.assert_close(y[:, 1], x.mean((1, 2)) / 255, atol=0.04, rtol=0)  # squares are of whole pixels
+    assert (y[:, 0] >= 0.5).all(), "an image stays mostly itself"
+    assert 0.05 < float(y[:, 1].mean()) < 0.45
+    assert sorted(partners.index.tolist()) == list(range(COUNT))
+
+
+def test_each_kind_does_what_its_name_says():
+    blended, pasted, both = (mixed(*given)[0] for given in ((0.4, 0), (0, 1.0), (0.4, 1.0)))
+    assert all(len(image.unique()) == 1 for image in blended)
+    assert set(pasted.unique().tolist()) == {0.0, 255.0}
+    kinds = [len(image.unique()) == 2 for image in both]
+    assert 0.3 < sum(kinds) / COUNT < 0.6

@@ -1,0 +1,68 @@
+"""Stages: sizes and strengths grow as told, in epochs that a resumed training finds again."""
+
+import pytest
+import torch
+
+from cxr.errors import CxrError
+from cxr.loading.build import build_loaders
+from cxr.loading.stages import StagedLoader, last_epochs
+from cxr.models import device
+from cxr.models.freezing import split_network
+from cxr.settings.schema import StageSettings
+from tests.helpers import network, settings_with, small_set
+
+CPU = device.Device(torch.device("cpu"), torch.float32)
+STAGES = "[{share: 0.5, size: 32, strength: 0.5}, {share: 0.5, size: 64, strength: 1.0}]"
+
+
+def stages(*shares: float) -> list[StageSettings]:
+    return [StageSettings(share=share, size=64, strength=1.0) for share in shares]
+
+
+@pytest.mark.parametrize(
+    "shares, epochs, ends",
+    [((1.0,), 5, [5]), ((0.5, 0.5), 5, [2, 5]), ((0.1, 0.1, 0.8), 3, [1, 2, 3]), ((0.9, 0.05, 0.05), 4, [2, 3, 4])],
+)
+def test_every_stage_has_an_epoch(shares, epochs, ends):
+    assert last_epochs(stages(*shares), epochs) == ends
+
+
+def test_an_epoch_has_the_size_and_the_dropout_of_its_stage(tmp_path):
+    manifest, made = small_set(tmp_path), network()
+    keys = {"finetune.epochs": 4, "finetune.stages": STAGES, "finetune.augment.rotate": 10, "finetune.batch_size": 9}
+    given = settings_with(keys).finetune
+    fed = build_loaders(made, manifest, given, None, prefix=torch.nn.Identity(), unfreeze="all", device=CPU, seed=0)
+    assert isinstance(fed.train, StagedLoader)
+    layer = next(module for module in made.module.modules() if isinstance(module, torch.nn.Dropout))
+    layer.p = 0.4
+    fed.train.control(made.module)
+    seen = []
+    for epoch in (1, 2, 3, 4):
+        shapes = {x.shape[-1] for x, _ in fed.train.epoch(epoch)}
+        seen.append((shapes, layer.p))
+    assert seen == [({32}, 0.2), ({32}, 0.2), ({64}, 0.4), ({64}, 0.4)]
+    assert {x.shape[-1] for x, _ in fed.val.epoch(0)} == {64}
+
+
+@pytest.mark.parametrize(
+    "changed", [{"stages": STAGES}, {"augment.mixup": 0.2}, {"augment.cutmix": 0.2}], ids=["stages", "mixup", "cutmix"]
+)
+def test_what_needs_the_images_is_refused_with_cached_features(tmp_path, changed):
+    manifest, made = small_set(tmp_path), network()
+    given = settings_with({"cache.dir": tmp_path, **{f"finetune.{name}": value for name, value in changed.items()}})
+    prefix, _ = split_network(made, 2)
+    asked = {"prefix": prefix, "unfreeze": 2, "device": CPU, "seed": 0}
+    with pytest.raises(CxrError, match="not possible with cached features; set unfreeze=all or cache.features=false"):
+        build_loaders(made, manifest, given.finetune, given.cache, **asked)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("[{share: 0.5, size: 32, strength: 1.0}]", "the shares of the stages add up to 0.5, expected 1"),
+        ("[{share: 1.0, size: 8, strength: 1.0}]", "size"),
+    ],
+)
+def test_stages_that_cannot_be_are_refused(text, words):
+    with pytest.raises(CxrError, match=words):
+        settings_with({"finetune.stages": text})
