@@ -1,0 +1,161 @@
+"""What each part of the training recipe is worth: the recipe, and the recipe without each of its parts, on validation.
+
+    python -m bench.recipe --variants recipe "without mix-up" --seeds 0 1 2
+
+Each variant trains a head and then fine-tunes, as `main` does, on the training images of the real set alone; its test
+images are never read. Answers on validation are kept in `--folder`, one file per variant and seed, so that an
+interrupted run goes on where it was. The table compares every variant with the first one, paired over patients.
+"""
+
+import copy
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from bench.common import parser, quiet, real_data, settings
+from bench.recipe_variants import VARIANTS
+from cxr.common.files import sha256_of
+from cxr.datasets import layouts, split
+from cxr.datasets.manifest import COLUMNS, Manifest
+from cxr.evaluation import bootstrap, scores
+from cxr.evaluation.predictor import Predictor
+from cxr.evaluation.robustness import CHANGES
+from cxr.evaluation.scores import Sample
+from cxr.loading.build import open_cache
+from cxr.loading.rasters import open_rasters
+from cxr.models import build, device
+from cxr.models.bundle import Bundle
+from cxr.serving.probabilities import softmax
+from cxr.settings.schema import CLASS_NAMES, Settings
+from cxr.training.loop import Callbacks, train
+from cxr.training.setup import set_up
+
+SHOWN = ("macro_f1", "auc_pneumonia", "specificity", "loss")
+BATCH = 64
+
+
+def training_images(share: float, seed: int) -> Manifest:
+    """The real training images, a `share` of them for validation; the official test images are left out."""
+    root = real_data()
+    found = pd.DataFrame([vars(item) for item in layouts.scan(root)])
+    found = found[found["official_split"] == "train"].assign(official_split="train")
+    found["patient"] = "train/" + found["patient"]
+    rows = split.assign(found, classes=3, val_size=share, test_size=0.01, subset_size=None, seed=seed)
+    rows = rows[rows["split"] != "test"]
+    rows = rows.assign(sha256=[sha256_of(root / path) for path in rows["path"]], width=0, height=0, mode="")
+    return Manifest(rows[COLUMNS].reset_index(drop=True), root, CLASS_NAMES[3])
+
+
+def run(name: str, chosen: Settings, manifest: Manifest, seed: int) -> dict[str, np.ndarray]:
+    """Train a variant; returns its logits on validation under every change, (changes, n, C), and the minutes."""
+    started = time.perf_counter()
+    where = device.pick(chosen.device, chosen.precision)
+    device.prepare(seed, chosen.deterministic)
+    network = build.build(chosen.model, manifest.classes, seed=seed)
+
+    def show(record) -> None:
+        which = " (averaged)" if record.averaged else ""
+        print(
+            f"  {name}, seed {seed}: epoch {record.epoch}, training {record.train_loss:.4f}, validation "
+            f"{record.val_loss:.4f} {record.val_metric:.4f}{which}, {record.images_per_second:.0f} images/s",
+            flush=True,
+        )
+
+    for section, unfreeze in (("train", 0), ("finetune", chosen.finetune.unfreeze)):
+        training = set_up(
+            network,
+            manifest,
+            getattr(chosen, section),
+            unfreeze=unfreeze,
+            device=where,
+            seed=seed,
+            cache=chosen.cache,
+            callbacks=Callbacks(on_epoch=show if section == "finetune" else lambda record: None),
+        )
+        result = train(training)
+        print(f"  {name}, seed {seed}: {section} {result.best}", flush=True)
+    minutes = (time.perf_counter() - started) / 60
+    return {"logits": answers(network, chosen, manifest), "minutes": np.array(minutes)}
+
+
+def answers(network: build.Network, chosen: Settings, manifest: Manifest) -> np.ndarray:
+    """Logits on validation under every change of the robustness table, (changes, n, C)."""
+    predictor = Predictor(Bundle(copy.deepcopy(network)), str(device.pick(chosen.device).device))
+    val = open_rasters(manifest.split("val"), network.spec, open_cache(chosen.cache))
+    rasters = val.rasters(np.arange(len(val)))
+    rows = []
+    for change in CHANGES.values():
+        changed = np.stack([change(raster) for raster in rasters])
+        rows.append(np.concatenate([predictor.logits(changed[i : i + BATCH]) for i in range(0, len(changed), BATCH)]))
+    return np.stack(rows)
+
+
+def values(sample: Sample, logits: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores and their resamples: unchanged, in the mean over all changes, and at the worst of them."""
+    tables = [scores.resampled(sample, softmax(changed)) for changed in logits]
+    found = {name: tables[0][name] for name in SHOWN}
+    every = np.stack([table["macro_f1"] for table in tables])
+    found |= {"robust macro_f1": every.mean(0), "worst macro_f1": every.min(0)}
+    found["worst specificity"] = np.stack([table["specificity"] for table in tables]).min(0)
+    return found
+
+
+def table(folder: Path, names: list[str], seeds: list[int], sample: Sample) -> pd.DataFrame:
+    """One row per variant: means over its seeds, and the difference to the first variant with its interval."""
+    rows, first = [], None
+    for name in names:
+        files = [file for seed in seeds if (file := path_of(folder, name, seed)).is_file()]
+        if not files:
+            continue
+        kept = [np.load(file) for file in files]
+        found = [values(sample, made["logits"]) for made in kept]
+        mean = {score: np.mean([one[score] for one in found], 0) for score in found[0]}
+        row = {"variant": name, "seeds": len(files), "minutes": float(np.mean([made["minutes"] for made in kept]))}
+        row |= {score: float(resampled[0]) for score, resampled in mean.items()}
+        first = first or mean
+        for score in ("macro_f1", "robust macro_f1"):
+            difference = mean[score] - first[score]
+            estimate = bootstrap.percentile(float(difference[0]), difference[1:])
+            row[f"{score} against the first"] = f"{estimate.value:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def path_of(folder: Path, name: str, seed: int) -> Path:
+    """The answers of a variant and seed."""
+    return folder / f"{name.replace(' ', '_')}-{seed}.npz"
+
+
+def main() -> None:
+    """Train what is missing and print the table."""
+    made = parser(__doc__)
+    made.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    made.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    made.add_argument("--folder", type=Path, default=Path("bench-recipe"))
+    made.add_argument("--share", type=float, default=0.2, help="share of the images for validation")
+    given = made.parse_args()
+    quiet()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    manifest = training_images(given.share, 0)
+    for seed in given.seeds:
+        for name in given.variants:
+            file = path_of(given.folder, name, seed)
+            if file.is_file():
+                continue
+            chosen = settings({"device": given.device, **VARIANTS[name]}, profile="cpu")
+            np.savez(file.with_suffix(".tmp.npz"), **run(name, chosen, manifest, seed))
+            file.with_suffix(".tmp.npz").rename(file)
+            torch.use_deterministic_algorithms(False)
+    found = table(given.folder, given.variants, given.seeds, Sample.of(manifest.split("val"), 0))
+    print(found.to_string(index=False, float_format="%.4f"))
+    found.to_csv(given.folder / "recipe.csv", index=False)
+    if given.json:
+        given.json.write_text(json.dumps(found.to_dict("records"), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
