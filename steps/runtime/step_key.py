@@ -15,8 +15,12 @@ from steps.runtime.cli import PLAIN_SETTINGS
 from steps.runtime.context import Context
 from steps.runtime.settings import OWNED
 
-# The script that MLflow runs in a served model is logged by its path.
-SHIPPED = {"evaluate": ("cxr.serving.mlflow_model",)}
+# The script that MLflow runs in a served model is logged by its path, and losses are named in the settings.
+UNIMPORTED = {
+    "train": ("cxr.training.losses",),
+    "finetune": ("cxr.training.losses",),
+    "evaluate": ("cxr.serving.mlflow_model",),
+}
 # Settings that change where or how fast something is computed, but not the result.
 IDLE = {"log_dir", "data.cache_dir", "data.workers", "train.workers", "finetune.workers"}
 IDLE |= {"cache.dir", "cache.max_gb", "cache.decoded"}
@@ -66,8 +70,8 @@ def data_fingerprint(data: DataSettings) -> str:
 
 
 def entries(step: str) -> tuple[str, ...]:
-    """Modules that a step begins with: its entry point, its work, and what it ships without importing it."""
-    return (f"steps.{step}", f"steps.work.{step}", *SHIPPED.get(step, ()))
+    """Modules that a step begins with: its entry point, its work, and what it uses without importing it."""
+    return (f"steps.{step}", f"steps.work.{step}", *UNIMPORTED.get(step, ()))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -64,8 +64,9 @@ def test_the_code_of_a_step_is_what_its_entry_point_and_its_work_import():
     assert not {"steps/work/train.py", "steps/work/training.py", "cxr/training/loop.py"} & split
 
 
-def test_what_evaluate_ships_and_shows_belongs_to_its_code():
+def test_what_a_step_uses_without_importing_it_belongs_to_its_code():
     assert {"cxr/serving/mlflow_model.py", "cxr/report/page.html.j2"} <= source_names("evaluate")
+    assert "cxr/training/losses.py" in source_names("train") & source_names("finetune")
 
 
 @pytest.mark.parametrize("component, other", [("digest", "other code"), ("libraries", {"torch": "next"})])
