@@ -30,7 +30,7 @@ def parse(data: bytes, kind: str, max_images: int) -> tuple[list[Any], dict[str,
     """The cells of the column, as they were sent, and the parameters; of CSV, no more than one above `max_images`.
 
     Raises:
-        ImageError: there is no such column, or something else than one table and its parameters.
+        ImageError: the body is not one table with a column of images, alone or with parameters.
     """
     return _from_json(data, max_images) if kind == JSON else (_from_csv(data, max_images), {})
 
