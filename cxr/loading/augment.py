@@ -102,6 +102,9 @@ class Augment:
             "border": s.border * _in_half(u[19]),
             "corners": s.corners * _in_half(u[20]),
         }
+        spared = u[21] < s.clean
+        for name in ("blur", "noise", "jpeg", "erase", "border", "corners"):
+            values[name] = torch.where(spared, 0.0, values[name])
         return Draws(**{name: value.float() for name, value in values.items()})
 
     def __call__(self, rasters: Tensor, draws: Draws) -> Tensor:

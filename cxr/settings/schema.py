@@ -93,6 +93,7 @@ class AugmentSettings(Section):
     brightness: float = Field(ge=0, le=1)
     contrast: float = Field(ge=0, lt=1)
     gamma: float = Field(ge=0, le=2)
+    clean: Unit
     blur: float = Field(ge=0, le=10)
     noise: float = Field(ge=0, le=0.5)
     jpeg: int = Field(ge=1, le=100)
@@ -126,7 +127,7 @@ class AugmentSettings(Section):
         return self.model_copy(update=weaker | {"crop_scale": crop, "jpeg": jpeg})
 
     def _strengths(self) -> dict[str, float]:
-        apart = {"flip", "crop_scale", "jpeg"}
+        apart = {"flip", "crop_scale", "jpeg", "clean"}
         return {name: value for name, value in self.model_dump().items() if name not in apart}
 
 

@@ -88,6 +88,15 @@ def test_what_is_drawn_for_one_setting_does_not_depend_on_another(rasters):
         assert difference.max() - difference.min() < 0.01
 
 
+def test_clean_images_are_spared_and_the_others_get_what_they_would():
+    rasters = torch.randint(0, 255, (400, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    changes = {"blur": 4.0, "noise": 0.2, "jpeg": 10, "erase": 0.2, "border": 0.2, "corners": 0.3}
+    every, some = augmented(rasters, **changes), augmented(rasters, clean=0.5, **changes)
+    spared = (some == rasters).all((1, 2))
+    assert 0.4 < spared.float().mean() < 0.6
+    assert torch.equal(some[~spared], every[~spared])
+
+
 def test_the_seed_decides(rasters):
     assert torch.equal(augmented(rasters, 1, rotate=20), augmented(rasters, 1, rotate=20))
     assert not torch.equal(augmented(rasters, 1, rotate=20), augmented(rasters, 2, rotate=20))
