@@ -53,7 +53,7 @@ class Ensemble(nn.Module):
 
 def architectures() -> list[str]:
     """Names of all architectures."""
-    return sorted([efficientnet_lite.NAME, *torchvision.models.list_models(module=torchvision.models)])
+    return sorted([*efficientnet_lite.VARIANTS, *torchvision.models.list_models(module=torchvision.models)])
 
 
 def check(settings: ModelSettings) -> None:
@@ -110,8 +110,8 @@ def find_head(name: str, module: nn.Module) -> str:
 
 
 def _architecture(name: str, spec: InputSpec) -> nn.Module:
-    if name == efficientnet_lite.NAME:
-        return efficientnet_lite.build()
+    if name in efficientnet_lite.VARIANTS:
+        return efficientnet_lite.build(name)
     extra: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
         # Their weights expect another normalisation than their transforms give; they convert it themselves.

@@ -28,8 +28,8 @@ def default(name: str) -> WeightsEnum | None:
 
 def input_spec(name: str) -> InputSpec:
     """The input that the architecture's ImageNet weights were tested with, whatever weights are loaded."""
-    if name == efficientnet_lite.NAME:
-        return efficientnet_lite.SPEC
+    if name in efficientnet_lite.VARIANTS:
+        return efficientnet_lite.input_spec(name)
     entry = default(name)
     if entry is None:
         return InputSpec(size=224, resize=256)
@@ -49,8 +49,8 @@ def state(name: str, weights: str) -> dict[str, Tensor] | None:
         return None
     if weights != "imagenet":
         return read(Path(weights).expanduser())
-    if name == efficientnet_lite.NAME:
-        return efficientnet_lite.imagenet_state()
+    if name in efficientnet_lite.VARIANTS:
+        return efficientnet_lite.imagenet_state(name)
     entry = default(name)
     if entry is None:
         raise CxrError(f"torchvision has no ImageNet weights for {name}; give -P model.weights=FILE.pth, or {SCRATCH}")
