@@ -1,13 +1,15 @@
 """Class activation maps: the regions of an image that the logit of a class comes from.
 
 B. Zhou et al., "Learning deep features for discriminative localization" (CVPR 2016). A map is exact if the head is
-linear on the spatial mean of the last feature map: the mean of the map, with the bias included, is the logit.
+linear on the spatial mean of the last feature map: the mean of the map, with the bias included, is the logit. A layer
+norm of that mean, as ConvNeXt has one, shifts and scales all places of an image alike, and leaves the map exact.
+Transformers that answer from a class token have no such map.
 """
 
 import numpy as np
 import torch
 from numpy import ndarray
-from torch import nn
+from torch import Tensor, nn
 
 from cxr.evaluation.predictor import Predictor
 from cxr.imaging.heatmap import heat
@@ -20,8 +22,8 @@ _TOLERANCE = 1e-3
 class ClassActivationMap:
     """Class activation maps of the network of `predictor`; build it with `ClassActivationMap.of`."""
 
-    def __init__(self, predictor: Predictor, pool: nn.Module, head: nn.Linear):
-        self.predictor, self.pool, self.head = predictor, pool, head
+    def __init__(self, predictor: Predictor, pool: nn.Module, norm: nn.LayerNorm | None, head: nn.Linear):
+        self.predictor, self.pool, self.norm, self.head = predictor, pool, norm, head
 
     @classmethod
     def of(cls, predictor: Predictor, network: Network) -> "ClassActivationMap | None":
@@ -36,18 +38,36 @@ class ClassActivationMap:
         head = predictor.module.get_submodule(network.head)
         if not isinstance(head, nn.Linear):
             return None
-        candidate, size = cls(predictor, pools[-1], head), predictor.spec.size
+        norms = [
+            module
+            for module in predictor.module.modules()
+            if isinstance(module, nn.LayerNorm) and tuple(module.normalized_shape) == (head.in_features,)
+        ]
+        candidates = [cls(predictor, pools[-1], norm, head) for norm in (None, *norms[-1:])]
+        return next((candidate for candidate in candidates if candidate._is_exact()), None)
+
+    def _is_exact(self) -> bool:
+        size = self.predictor.spec.size
         noise = np.random.default_rng(0).integers(0, 256, (1, size, size), dtype=np.uint8)
         try:
-            maps, logits = candidate._maps(noise)
+            maps, logits = self._maps(noise)
         except RuntimeError:  # the head does not fit the channels of the feature map
-            return None
-        exact = np.allclose(maps.mean((2, 3)), logits, atol=_TOLERANCE * (1 + np.abs(logits).max()))
-        return candidate if exact else None
+            return False
+        return np.allclose(maps.mean((2, 3)), logits, atol=_TOLERANCE * (1 + np.abs(logits).max()))
 
     def maps(self, rasters: ndarray) -> ndarray:
         """Maps of every class, `float32` of shape (B, C, h, w), for `uint8` rasters of shape (B, S, S)."""
         return self._maps(rasters)[0]
+
+    def of_features(self, features: Tensor) -> Tensor:
+        """Maps (B, C, h, w) from what the pooling layer sees, (B, K, h, w)."""
+        norm = self.norm
+        if norm is not None:
+            pooled = features.mean((2, 3), keepdim=True)
+            spread = (pooled.var(1, unbiased=False, keepdim=True) + norm.eps).sqrt()
+            features = (features - pooled.mean(1, keepdim=True)) / spread
+            features = features * norm.weight[:, None, None] + norm.bias[:, None, None]
+        return torch.einsum("bkhw,ck->bchw", features, self.head.weight) + self.head.bias[:, None, None]
 
     def _maps(self, rasters: ndarray) -> tuple[ndarray, ndarray]:
         pool_inputs: list[torch.Tensor] = []
@@ -57,8 +77,7 @@ class ClassActivationMap:
         finally:
             hook.remove()
         with torch.inference_mode():
-            features = torch.cat(pool_inputs)
-            maps = torch.einsum("bkhw,ck->bchw", features, self.head.weight) + self.head.bias[:, None, None]
+            maps = self.of_features(torch.cat(pool_inputs))
         return maps.cpu().numpy(), logits
 
 

@@ -1,6 +1,7 @@
 """Builds networks: an architecture by name, its ImageNet weights, a new head for our classes, and its input spec."""
 
 import difflib
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,10 +9,12 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from cxr.errors import CxrError
+from cxr.errors import CxrError, in_short
 from cxr.imaging.preprocess import InputSpec
-from cxr.models import efficientnet_lite, weights
+from cxr.models import efficientnet_lite, timm_models, weights
 from cxr.settings.schema import ModelSettings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -19,7 +22,7 @@ class Network:
     """A classifier and what it needs to be used.
 
     Attributes:
-        name: architecture; of an ensemble, that of its members.
+        name: architecture, as `model.name` gives it; of an ensemble, that of its members.
         classes: class names in the order of the logits.
         spec: input of the network.
         module: maps `float32` (B, 3, S, S) to logits (B, C).
@@ -52,14 +55,16 @@ class Ensemble(nn.Module):
 
 
 def architectures() -> list[str]:
-    """Names of all architectures."""
+    """Names of all architectures but those of timm."""
     return sorted([*efficientnet_lite.VARIANTS, *torchvision.models.list_models(module=torchvision.models)])
 
 
 def check(settings: ModelSettings) -> None:
     """Raise `CxrError` for an unknown architecture and a missing file of weights; nothing is built or downloaded."""
     known = architectures()
-    if settings.name not in known:
+    if timm_models.owns(settings.name):
+        timm_models.check(settings.name)
+    elif settings.name not in known:
         near = difflib.get_close_matches(settings.name, known, n=3, cutoff=0.4)
         similar = ", ".join(near) or ", ".join(known)
         raise CxrError(f"model.name={settings.name}: no such architecture; similar: {similar}")
@@ -72,35 +77,66 @@ def build(settings: ModelSettings, classes: tuple[str, ...], *, seed: int, pretr
     `pretrained=False` leaves the weights random, for loading a bundle into it.
 
     Raises:
-        CxrError: the name is unknown, the weights cannot be loaded or do not fit, or the output of the architecture is
-            not that of a linear layer.
+        CxrError: the name is unknown, the weights cannot be loaded or do not fit, the output of the architecture is
+            not that of a linear layer, or it cannot take images of the size in the settings.
     """
     check(settings)
-    name = settings.name
+    name, what = settings.name, f"{settings.name}, model.weights={settings.weights}"
+    downloaded = pretrained and settings.weights == "imagenet" and timm_models.owns(name)
     spec = weights.input_spec(name)
     if settings.input_size is not None:
         spec = spec.scaled(settings.input_size)
     spec = replace(spec, resize_mode=settings.resize_mode)
+    one_channel = False
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = _architecture(name, spec)
+        module = _architecture(name, spec, downloaded)
         head = find_head(name, module)
         old = module.get_submodule(head)
-        state = weights.state(name, settings.weights) if pretrained else None
+        state = weights.state(name, settings.weights) if pretrained and not downloaded else None
         if state is not None:
-            _load(module, state, head, f"{name}, model.weights={settings.weights}")
+            one_channel = weights.load(module, state, head, what)
         if not isinstance(old, nn.Linear):
             raise TypeError(f"{head} is a {type(old).__name__}")  # find_head gives linear layers only
         new = nn.Linear(old.in_features, len(classes))
         nn.init.zeros_(new.bias)
         module.set_submodule(head, new)
-    return Network(name, tuple(classes), spec, module.eval(), head)
+    if settings.input_range is not None:
+        spec = weights.of_range(spec, *settings.input_range)
+    elif one_channel:
+        spec = weights.equal_channels(spec)
+        log.warning(
+            "%s: pixels are scaled as for ImageNet weights; weights of torchxrayvision need "
+            "-P model.input_range=[-1024,1024], others the range that they were trained on",
+            what,
+        )
+    network = Network(name, tuple(classes), spec, module.eval(), head)
+    if pretrained and settings.input_size is not None:
+        check_size(network, spec.size, "model.input_size")
+    return network
+
+
+def check_size(network: Network, size: int, setting: str) -> None:
+    """Raise `CxrError` unless the network takes images of `size` x `size` pixels, as seen on one black image."""
+    device = next(network.module.parameters()).device
+    try:
+        with torch.no_grad():
+            network.module(torch.zeros(1, 3, size, size, device=device))
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise CxrError(
+            f"{setting}={size}: {network.name}, built for {network.spec.size} pixels, cannot take images of "
+            f"{size} x {size} ({in_short(error)}); give another size or choose another architecture"
+        ) from None
 
 
 def find_head(name: str, module: nn.Module) -> str:
-    """Name of the linear layer that gives the logits: the last layer with weights, which must be linear."""
-    leaves = [(n, m) for n, m in module.named_modules() if next(m.parameters(recurse=False), None) is not None]
-    last_name, last = leaves[-1]
+    """Name of the linear layer that gives the logits: timm's classifier, or the last layer with weights."""
+    if timm_models.owns(name):
+        last_name = timm_models.head(name, module)
+    else:
+        leaves = [n for n, m in module.named_modules() if next(m.parameters(recurse=False), None) is not None]
+        last_name = leaves[-1]
+    last = module.get_submodule(last_name)
     if not isinstance(last, nn.Linear):
         raise CxrError(
             f"model.name={name}: its head was not found (its last layer, {last_name}, is a {type(last).__name__}, "
@@ -109,7 +145,10 @@ def find_head(name: str, module: nn.Module) -> str:
     return last_name
 
 
-def _architecture(name: str, spec: InputSpec) -> nn.Module:
+def _architecture(name: str, spec: InputSpec, pretrained: bool) -> nn.Module:
+    """The network; `pretrained` gives it the weights of timm, which loads its own."""
+    if timm_models.owns(name):
+        return timm_models.build(name, spec.size, pretrained=pretrained)
     if name in efficientnet_lite.VARIANTS:
         return efficientnet_lite.build(name)
     extra: dict[str, Any] = {}
@@ -122,23 +161,5 @@ def _architecture(name: str, spec: InputSpec) -> nn.Module:
         extra = {"input_size": (spec.size, spec.size)}
     try:
         return torchvision.models.get_model(name, weights=None, **extra)
-    except ValueError as error:
+    except (AssertionError, ValueError) as error:
         raise CxrError(f"model.name={name} cannot be built at input size {spec.size}: {error}") from None
-
-
-def _load(module: nn.Module, state: dict[str, Tensor], head: str, what: str) -> None:
-    """Load all weights but those of the head; anything missing or of another shape is an error."""
-    wanted = {k: v for k, v in module.state_dict().items() if not k.startswith(head + ".")}
-    # Auxiliary heads of googlenet and inception, used in their training only.
-    given = {k: v for k, v in state.items() if not k.startswith((head + ".", "aux1.", "aux2.", "AuxLogits."))}
-    for keys, problem in ((wanted.keys() - given.keys(), "missing"), (given.keys() - wanted.keys(), "unexpected")):
-        names = sorted(k for k in keys if not k.endswith("num_batches_tracked"))
-        if names:
-            raise CxrError(
-                f"{what}: weights of another architecture ({len(names)} {problem}, e.g. {', '.join(names[:3])})"
-            )
-    wrong = [k for k in wanted.keys() & given.keys() if wanted[k].shape != given[k].shape]
-    if wrong:
-        k = sorted(wrong)[0]
-        raise CxrError(f"{what}: expected {k} of shape {tuple(wanted[k].shape)}, got {tuple(given[k].shape)}")
-    module.load_state_dict(given, strict=False)

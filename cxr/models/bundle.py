@@ -77,7 +77,13 @@ def load(folder: str | Path) -> Bundle:
             f"bundle {folder}: {WEIGHTS} is not the one that {CONFIG} names (truncated or replaced); train again"
         )
     spec = InputSpec.from_dict(values["input"])
-    settings = ModelSettings(name=values["model"], weights="none", input_size=spec.size, resize_mode=spec.resize_mode)
+    settings = ModelSettings(
+        name=values["model"],
+        weights="none",
+        input_size=spec.size,
+        input_range=None,  # the bundle's own spec has it
+        resize_mode=spec.resize_mode,
+    )
     network = _empty(settings, tuple(values["classes"]), values["members"])
     network.spec = spec
     try:

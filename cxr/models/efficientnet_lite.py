@@ -52,6 +52,7 @@ class SameConv2d(nn.Conv2d):
     """A convolution padded as TensorFlow's "SAME": for stride 2 and an even side the extra row is at the end."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """`float32` (B, C, H, W) to (B, C', ceil(H / stride), ceil(W / stride))."""
         padding = []
         for side, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
             total = max((-(-side // stride) - 1) * stride + kernel - side, 0)

@@ -5,6 +5,7 @@ halves share their modules with the network: training the suffix trains the netw
 """
 
 import copy
+import inspect
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -12,8 +13,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from cxr.errors import CxrError
+from cxr.errors import CxrError, in_short
+from cxr.models import timm_models
 from cxr.models.build import Network
+from cxr.models.efficientnet_lite import SameConv2d
 
 # A child that holds this share of the backbone is a container of blocks, not a block.
 _CONTAINER_SHARE = 0.8
@@ -21,20 +24,43 @@ _CONTAINER_SHARE = 0.8
 # differently, and the features of an image would depend on its neighbours. On a CPU small chunks stay in its caches
 # (measured: 8 is 1.2 to 1.8 times as fast as 64); a GPU takes the whole batch at once.
 CHUNK = 8
+# Convolutions that a batch norm can be folded into. Other subclasses may compute more: timm standardises weights, and
+# its batch norms have an activation.
+_PLAIN = (nn.Conv2d, SameConv2d)
 
 
 def blocks(network: Network) -> list[str]:
-    """Names of the backbone's blocks from the input to the head, such as `features.0` to `features.8`."""
-    names = [name for name, child in network.module.named_children() if _size(child) and not _holds(name, network.head)]
+    """Names of the backbone's blocks from the input to the head, such as `features.0` to `features.8`.
+
+    Norms between the blocks of a network of timm are no blocks: each belongs to the one before it.
+    """
+    smallest = 2 if timm_models.owns(network.name) else 1  # dimensions of a weight; those of norms have one
+    names = [n for n, child in network.module.named_children() if _learns(child, smallest)]
+    names = [name for name in names if not _holds(name, network.head)]
     while True:
         largest = max(names, key=lambda name: _size(network.module.get_submodule(name)))
         total = sum(_size(network.module.get_submodule(name)) for name in names)
         child = network.module.get_submodule(largest)
-        inner = [f"{largest}.{name}" for name, grandchild in child.named_children() if _size(grandchild)]
+        inner = [f"{largest}.{name}" for name, grandchild in child.named_children() if _learns(grandchild, smallest)]
         if len(inner) < 2 or _size(child) < _CONTAINER_SHARE * total:
             return names
         index = names.index(largest)
         names[index : index + 1] = inner
+
+
+def depths(network: Network) -> dict[str, int]:
+    """For every parameter, how many blocks lie between it and the logits; 0 for the head.
+
+    A parameter outside all blocks (a norm, the position embedding of a transformer) counts with the block before it,
+    or with the first one.
+    """
+    names = blocks(network)
+    found, at = {}, 0
+    head = network.head.split(".", maxsplit=1)[0]
+    for name, _ in network.module.named_parameters():
+        at = next((i for i, block in enumerate(names) if _holds(block, name)), at)
+        found[name] = 0 if _holds(head, name) else len(names) - at
+    return found
 
 
 def split_network(network: Network, unfreeze: int | str) -> tuple[nn.Module, nn.Module]:
@@ -52,7 +78,7 @@ def split_network(network: Network, unfreeze: int | str) -> tuple[nn.Module, nn.
     names = blocks(network)
     if unfreeze > len(names):
         raise CxrError(f"unfreeze={unfreeze}: {network.name} has {len(names)} blocks; allowed: 0 to {len(names)}, all")
-    graph = _Tracer(names).trace(network.module)
+    graph = _traced(network, names)
     nodes = list(graph.nodes)
     first = _head_start(nodes, network) if unfreeze == 0 else _block_start(nodes, names[-unfreeze:])
     cut = nodes.index(first)
@@ -82,22 +108,45 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
     for sequence in [m for m in folded.modules() if isinstance(m, nn.Sequential)]:
         children = list(sequence.named_children())
         for (conv_name, conv), (norm_name, norm) in pairwise(children):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            if isinstance(conv, nn.Conv2d) and type(conv) in _PLAIN and type(norm) is nn.BatchNorm2d:
                 setattr(sequence, conv_name, fuse_conv_bn_eval(conv, norm))
                 setattr(sequence, norm_name, nn.Identity())
     return folded
 
 
 class _Tracer(fx.Tracer):
-    """Traces whole modules as leaves, except the containers that hold the blocks."""
+    """Traces whole modules as leaves, except the containers that hold the blocks and the head."""
 
-    def __init__(self, block_names: list[str]):
+    def __init__(self, block_names: list[str], head: str):
         super().__init__()
-        self.containers = {name.rpartition(".")[0] for name in block_names} - {""}
+        self.containers = {name.rpartition(".")[0] for name in (*block_names, head)} - {""}
         self.containers |= {outer for name in self.containers for outer in _outer(name)}
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return name not in self.containers and not isinstance(module, nn.Sequential)
+
+
+def _traced(network: Network, names: list[str]) -> fx.Graph:
+    """The graph of the network as a function of the images alone; further arguments have their defaults."""
+    arguments = list(inspect.signature(network.module.forward).parameters.values())[1:]
+    defaults = {argument.name: argument.default for argument in arguments}
+    try:
+        graph = _Tracer(names, network.head).trace(network.module, concrete_args=defaults or None)
+    except fx.proxy.TraceError as error:
+        raise CxrError(
+            f"{network.name} cannot be cut into a frozen and a trained half ({in_short(error)}); fine-tune it with "
+            "unfreeze=all, or choose another architecture"
+        ) from None
+    for placeholder in [node for node in graph.nodes if node.op == "placeholder"][1:]:
+        _erase(graph, placeholder)
+    return graph
+
+
+def _erase(graph: fx.Graph, node: fx.Node) -> None:
+    """Erase a node and all that is computed from it: of a fixed argument, the checks of its value."""
+    for user in list(node.users):
+        _erase(graph, user)
+    graph.erase_node(node)
 
 
 def _outer(name: str) -> Iterator[str]:
@@ -152,6 +201,11 @@ def _head_start(nodes: list[fx.Node], network: Network) -> fx.Node:
 
 def _holds(outer: str, name: str) -> bool:
     return name == outer or name.startswith(outer + ".")
+
+
+def _learns(module: nn.Module, dimensions: int) -> bool:
+    """Whether a module has weights of at least so many dimensions."""
+    return any(p.dim() >= dimensions and p.numel() for p in module.parameters())
 
 
 def _size(module: nn.Module) -> int:

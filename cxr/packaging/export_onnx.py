@@ -20,6 +20,8 @@ from cxr.models.build import find_head
 from cxr.models.bundle import Bundle
 from cxr.serving.session import INPUT, OUTPUTS
 
+log = logging.getLogger(__name__)
+
 OPSET = 18
 _EXAMPLES = 2  # a batch of one would be exported as a constant
 
@@ -31,7 +33,7 @@ class Exported(nn.Module):
         super().__init__()
         self.normalise, self.module = predictor.normalise, predictor.module
         self.heads = len(heads)
-        self.map_head = cams.head if cams is not None else None
+        self.cams = cams
         self._seen: dict[int | str, Tensor] = {}
         for number, head in enumerate(heads):
             self._keep_input_of(head, number)
@@ -46,10 +48,8 @@ class Exported(nn.Module):
         self._seen.clear()
         logits = self.module(self.normalise(rasters))
         features = torch.cat([self._seen[number].flatten(1) for number in range(self.heads)], 1)
-        if self.map_head is None:
-            return logits, features, logits[:, :0, None, None]
-        maps = torch.einsum("bkhw,ck->bchw", self._seen["map"], self.map_head.weight)
-        return logits, features, maps + self.map_head.bias[:, None, None]
+        maps = self.cams.of_features(self._seen["map"]) if self.cams is not None else logits[:, :0, None, None]
+        return logits, features, maps
 
 
 def to_onnx(bundle: Bundle) -> bytes:
@@ -60,7 +60,10 @@ def to_onnx(bundle: Bundle) -> bytes:
         heads = [member.get_submodule(find_head(network.name, member)) for member in members]
     else:
         heads = [predictor.module.get_submodule(network.head)]
-    module = Exported(predictor, heads, ClassActivationMap.of(predictor, network)).eval()
+    cams = ClassActivationMap.of(predictor, network)
+    if cams is None:
+        log.info("%s has no exact class activation maps: it is served without heatmaps", network.name)
+    module = Exported(predictor, heads, cams).eval()
     example = torch.zeros((_EXAMPLES, predictor.spec.size, predictor.spec.size), dtype=torch.uint8)
     return _exported(module, example).model_proto.SerializeToString()
 

@@ -75,10 +75,17 @@ class DataSettings(Section):
 class ModelSettings(Section):
     """Section `model`: the backbone, its pretrained weights and its input."""
 
-    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    name: str = Field(pattern=r"^(timm/[a-z0-9_]+(\.[a-z0-9_]+)?|[a-z0-9_]+)$")
     weights: str = Field(min_length=1)
     input_size: Annotated[int, Field(ge=16, le=2048)] | None
+    input_range: Annotated[list[float], Field(min_length=2, max_length=2)] | None
     resize_mode: Literal["crop", "squash", "pad"]
+
+    @model_validator(mode="after")
+    def _check_order(self):
+        if self.input_range is not None and self.input_range[0] >= self.input_range[1]:
+            raise ValueError(f"input_range {self.input_range}: expected black first, then a larger number for white")
+        return self
 
 
 class AugmentSettings(Section):

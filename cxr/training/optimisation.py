@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import ConstantLR, LinearLR, LRScheduler, ReduceLR
 from cxr.errors import CxrError
 from cxr.models.build import Network
 from cxr.models.device import Device
-from cxr.models.freezing import blocks
+from cxr.models.freezing import depths
 from cxr.settings import instantiate
 from cxr.settings.schema import TARGET_KEY, Target, TrainingSettings
 
@@ -42,14 +42,12 @@ def parameter_groups(settings: TrainingSettings, network: Network, suffix: nn.Mo
     lr = float(settings.optimizer.arguments.get("lr") or 0)
     if settings.layer_decay < 1 and not lr:
         raise CxrError(f"layer_decay={settings.layer_decay:g} needs a learning rate; set lr of the optimizer")
-    names = blocks(network)
+    depth = depths(network)
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in suffix.named_parameters():
         if not parameter.requires_grad:
             continue
-        at = next((i for i, block in enumerate(names) if name.startswith(f"{block}.")), len(names))
-        before_head = len(names) - at
-        decays = settings.decay_norms or parameter.ndim > 1
+        before_head, decays = depth[name], settings.decay_norms or parameter.ndim > 1
         if (before_head, decays) not in groups:
             options: dict[str, Any] = {"params": []}
             if settings.layer_decay < 1:

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from cxr.datasets.manifest import Manifest
+from cxr.errors import CxrError
 from cxr.loading.batches import class_weights
 from cxr.loading.build import Loaders, build_loaders, cached_views
 from cxr.loading.feature_cache import FeatureLoader
 from cxr.loading.stages import StagedLoader
 from cxr.models import speedups
-from cxr.models.build import Network
+from cxr.models.build import Network, check_size
 from cxr.models.device import Device
 from cxr.models.freezing import fold_batch_norms, split_network
 from cxr.settings import instantiate
@@ -44,19 +45,24 @@ def set_up(
     `cache` says what may be kept on disk between epochs and runs; None keeps nothing.
 
     Raises:
-        CxrError: the network cannot be cut there, or a class in the settings cannot be built.
+        CxrError: the network cannot be cut there or cannot take images of a stage, or a class in the settings cannot be
+            built.
     """
     balanced = settings.class_weights == "balanced"
     weight = class_weights(manifest.split("train")).to(device.device) if balanced else None
     network.module.to(device.device).to(memory_format=torch.channels_last)
+    for stage in settings.stages:
+        check_size(network, stage.size, "the size of a stage")
     prefix, suffix = split_network(network, unfreeze)
     prefix = prefix if isinstance(prefix, nn.Identity) else fold_batch_norms(prefix)
     suffix.requires_grad_(True)
     speedups.for_training(suffix, device.device)
     if settings.dropout is not None:
-        for layer in suffix.modules():
-            if isinstance(layer, nn.Dropout):
-                layer.p = settings.dropout
+        dropouts = [layer for layer in suffix.modules() if isinstance(layer, nn.Dropout)]
+        if not dropouts:
+            raise CxrError(f"dropout={settings.dropout:g}: {network.name} has no dropout; leave it at null")
+        for layer in dropouts:
+            layer.p = settings.dropout
     parameters = [p for p in suffix.parameters() if p.requires_grad]
     log.info(
         "training %s of %s parameters of %s on %s",
