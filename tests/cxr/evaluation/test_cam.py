@@ -10,7 +10,7 @@ from cxr.models.bundle import Bundle
 from tests.helpers import network
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18"])
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "timm/resnet26d", "timm/convnextv2_atto"])
 def test_the_mean_of_a_map_is_the_logit(name):
     net = network(name)
     predictor = Predictor(Bundle(net))
@@ -19,7 +19,7 @@ def test_the_mean_of_a_map_is_the_logit(name):
     np.testing.assert_allclose(maps.mean((2, 3)), predictor.logits(rasters), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "alexnet"])
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "alexnet", "timm/vit_tiny_patch16_224"])
 def test_none_where_no_map_is_exact(name):
     net = network(name)
     assert ClassActivationMap.of(Predictor(Bundle(net)), net) is None

@@ -97,3 +97,16 @@ def test_the_input_spec_is_that_of_the_weights_or_of_the_setting():
     assert network("efficientnet_lite0", size=224).spec.mean == (127 / 255,) * 3
     made = network("resnet18", size=112, resize_mode="pad")
     assert (made.spec.size, made.spec.resize, made.spec.resize_mode) == (112, 128, "pad")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "words"),
+    [
+        ("vit_b_16", 100, "vit_b_16 cannot be built at input size 100: Input shape indivisible by patch size!"),
+        ("timm/vit_tiny_patch16_224", 100, r"model\.input_size=100: .* cuts patches of 16 pixels; expected a multiple"),
+        ("alexnet", 32, r"model\.input_size=32: alexnet, built for 32 pixels, cannot take images of 32 x 32 \("),
+    ],
+)
+def test_a_size_that_the_network_cannot_take_is_refused(name, size, words):
+    with pytest.raises(CxrError, match=words):
+        network(name, size=size)

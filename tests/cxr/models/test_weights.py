@@ -13,6 +13,8 @@ import torchvision
 from cxr.common.files import sha256_of
 from cxr.errors import CxrError
 from cxr.models import weights
+from cxr.models.normalise import Normalise
+from tests.helpers import network
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -113,3 +115,33 @@ def test_every_architecture_has_the_input_of_its_weights():
     large = weights.input_spec("efficientnet_v2_l")
     assert (large.size, large.interpolation, large.mean) == (480, "bicubic", (0.5, 0.5, 0.5))
     assert weights.input_spec("resnet18").resize == 256
+
+
+def test_weights_of_one_channel_see_in_three_what_they_saw_in_one(tmp_path, caplog):
+    """As torchxrayvision has them: DenseNet121 of one channel and 18 outputs, on pixels from -1024 to 1024."""
+    given = torchvision.models.densenet121(weights=None, num_classes=18).eval()
+    given.features.conv0 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    torch.save(given.state_dict() | {"op_threshs": torch.zeros(18)}, tmp_path / "xrv.pth")
+    caplog.set_level("INFO")
+    made = network("densenet121", weights=tmp_path / "xrv.pth", input_range=[-1024, 1024])
+    assert "features.conv0.weight sees one channel; spread over three" in caplog.text
+    assert "WARNING" not in caplog.text
+    grey = torch.randint(0, 256, (2, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    ranged = (2 * grey[:, None].float() / 255 - 1) * 1024
+    with torch.no_grad():
+        theirs, ours = given.features(ranged), made.module.features(Normalise(made.spec)(grey))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4 * float(theirs.abs().max()))
+    # Without a range, the three channels are equal all the same, and the log says what may be missing.
+    plain = network("densenet121", weights=tmp_path / "xrv.pth")
+    assert len(set(plain.spec.mean)) == len(set(plain.spec.std)) == 1
+    assert "weights of torchxrayvision need -P model.input_range=[-1024,1024]" in caplog.text
+    with pytest.raises(CxrError, match=r"resnet18, model\.weights=.*: weights of another architecture"):
+        network("resnet18", weights=tmp_path / "xrv.pth")
+
+
+def test_a_range_of_the_input_is_black_then_white():
+    spec = network(input_range=[-1, 3]).spec
+    grey = torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 1, 2)
+    torch.testing.assert_close(Normalise(spec)(grey)[0, :, 0], torch.tensor([[-1.0, 3.0]] * 3))
+    with pytest.raises(CxrError, match="expected black first, then a larger number for white"):
+        network(input_range=[1, 1])

@@ -15,7 +15,9 @@ RASTERS = np.random.default_rng(0).integers(0, 256, (5, 64, 64), dtype=np.uint8)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "mobilenet_v3_small"])
+@pytest.mark.parametrize(
+    "name", ["efficientnet_lite0", "resnet18", "mobilenet_v3_small", "timm/resnet26d", "timm/convnextv2_atto"]
+)
 def test_logits_features_and_maps(name):
     net = network(name)
     bundle = Bundle(net)

@@ -1,6 +1,7 @@
 """What is written for serving answers as what was evaluated, and says whom it will refer."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from cxr.models.bundle import Bundle
 from cxr.packaging import package
 from cxr.serving.decision import label_index
 from cxr.serving.service import Service
+from steps.registry.registry import requirements
 from tests.helpers import datasets, deployed, network, probabilities, settings_with
 
 
@@ -46,6 +48,17 @@ def test_a_network_that_answers_otherwise_is_refused(served, tmp_path):
     with pytest.raises(CxrError, match="as ONNX gives other probabilities"):
         package.write(tmp_path / "s", other, datasets(other, served.manifest), settings_with({}).serving, 0, evaluated)
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.slow
+def test_a_transformer_of_timm_is_served_without_heatmaps_and_without_timm(tmp_path, monkeypatch):
+    made = deployed(tmp_path, network("timm/vit_tiny_patch16_224", size=32))
+    assert made.result.largest_difference < 1e-5
+    monkeypatch.setitem(sys.modules, "timm", None)
+    service = Service(made.folder, threads=1)
+    table = service.answer([made.manifest.files()[0].read_bytes()], with_heatmap=True)
+    assert table["probability_normal"][0] > 0 and table["heatmap"][0] is None
+    assert not [line for line in requirements() if line.startswith(("timm", "torch"))]
 
 
 def test_an_operating_point_that_the_bundle_lacks(served, tmp_path):

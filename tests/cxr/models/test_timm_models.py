@@ -1,0 +1,151 @@
+"""Any classification model of timm by its name, with what comes after: cutting, bundles, cached features."""
+
+import ast
+import sys
+
+import huggingface_hub
+import pytest
+import safetensors.torch
+import timm
+import torch
+from timm.layers import BatchNormAct2d, StdConv2d
+from torch import nn
+
+from cxr.errors import CxrError
+from cxr.models import bundle, timm_models, weights
+from cxr.models.bundle import Bundle
+from cxr.models.freezing import blocks, depths, fold_batch_norms, split_network
+from cxr.training import setup
+from cxr.training.loop import train
+from tests.cxr.training.test_loop import CPU
+from tests.helpers import ROOT, network, settings_with, small_set
+
+# A convolutional network of today, one of yesterday with a deep stem, and a transformer.
+NAMES = ["timm/convnextv2_atto", "timm/resnet26d", "timm/vit_tiny_patch16_224"]
+SIZE = 32
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_they_get_a_head_can_be_cut_anywhere_and_come_back_from_a_bundle(name, tmp_path):
+    made = network(name, size=SIZE)
+    x = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    names = blocks(made)
+    with torch.no_grad():
+        whole = made.module(x)
+        assert whole.shape == (2, 3)
+        for unfreeze in (0, 2, len(names), "all"):
+            prefix, suffix = split_network(made, unfreeze)
+            assert torch.equal(suffix.eval()(prefix.eval()(x)), whole)
+        bundle.save(Bundle(made), tmp_path)
+        loaded = bundle.load(tmp_path).network
+        assert torch.equal(loaded.module(x), whole)
+    assert (loaded.name, loaded.spec, loaded.head) == (name, made.spec, made.head)
+    _, head = split_network(made, 0)
+    assert {n for n, _ in head.named_parameters()} == {f"{made.head}.weight", f"{made.head}.bias"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_on_cached_features_is_training_on_images(name, tmp_path):
+    manifest = small_set(tmp_path, per_class=4)
+    keys = {"train.epochs": 1, "train.batch_size": 4, "cache.dir": tmp_path / "stores", "cache.views": 1}
+    settings = settings_with(keys)
+    found = []
+    for cache in (None, settings.cache):
+        made = network(name, size=SIZE)
+        result = train(setup.set_up(made, manifest, settings.train, unfreeze=1, device=CPU, seed=1, cache=cache))
+        found.append([(record.train_loss, record.val_loss) for record in result.history])
+        assert result.history[0].val_loss != result.start.val_loss, "nothing was learnt, so the test shows nothing"
+    assert found[0] == found[1]
+
+
+def test_the_input_is_that_of_the_data_configuration_of_the_weights():
+    spec = timm_models.input_spec("timm/vit_tiny_patch16_224")
+    assert (spec.size, spec.resize, spec.interpolation) == (224, 248, "bicubic")  # 224 / 0.9
+    assert spec.mean == spec.std == (0.5, 0.5, 0.5)
+    assert timm_models.input_spec("timm/vit_small_patch14_dinov2.lvd142m").size == 518
+    assert timm_models.input_spec("timm/resnet26d").std == (0.229, 0.224, 0.225)
+
+
+def test_what_lies_outside_all_blocks_counts_with_the_block_before_it():
+    made = network("timm/vit_tiny_patch16_224", size=SIZE)
+    depth, count = depths(made), len(blocks(made))
+    assert blocks(made) == ["patch_embed", *(f"blocks.{i}" for i in range(12))]
+    assert depth["cls_token"] == depth["pos_embed"] == depth["patch_embed.proj.weight"] == count
+    assert depth["norm.weight"] == depth["blocks.11.attn.qkv.weight"] == 1
+    assert depth["head.weight"] == depth["head.bias"] == 0
+
+
+def test_layers_that_only_look_like_a_batch_norm_and_a_convolution_are_not_folded():
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), BatchNormAct2d(4), StdConv2d(4, 4, 3), nn.BatchNorm2d(4)).eval()
+    for layer in (layers[1], layers[3]):
+        nn.init.normal_(layer.weight), layer.running_mean.normal_(), layer.running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 3, 9, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(fold_batch_norms(layers)(x), layers(x))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_from_a_file_are_loaded_whatever_their_head(suffix, tmp_path):
+    given = timm.create_model("resnet26d", num_classes=7)
+    file = tmp_path / f"w{suffix}"
+    save = safetensors.torch.save_file if suffix == ".safetensors" else torch.save
+    save(given.state_dict(), file)
+    made = network("timm/resnet26d", weights=file).module
+    assert torch.equal(made.layer4[1].conv2.weight, given.layer4[1].conv2.weight)
+    assert made.fc.out_features == 3
+    with pytest.raises(CxrError, match=r"convnextv2_atto, model\.weights=.*: weights of another architecture"):
+        network("timm/convnextv2_atto", weights=file)
+
+
+def test_a_damaged_file_of_safetensors_is_refused(tmp_path):
+    file = tmp_path / "w.safetensors"
+    for content in (b"", b"\x80\x04.", safetensors.torch.save({"a": torch.ones(9)})[:-4]):
+        file.write_bytes(content)
+        with pytest.raises(CxrError, match="is damaged or not a file of weights"):
+            weights.state("resnet18", str(file))
+
+
+def test_weights_that_cannot_be_downloaded_name_their_address(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    words = r"huggingface\.co/timm/resnet26d\.bt_in1k could not be downloaded .*; give -P model\.weights=FILE"
+    with pytest.raises(CxrError, match=words):
+        network("timm/resnet26d", weights="imagenet")
+    with pytest.raises(CxrError, match=r"timm has no weights for darknet17; give -P model\.weights=FILE"):
+        network("timm/darknet17", weights="imagenet")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("timm/convnextv3_atto", "timm has no such architecture; similar: timm/convnextv2_atto"),
+        ("timm/resnet26d.mine", r"timm has no such weights; its weights for resnet26d: timm/resnet26d\.bt_in1k"),
+        ("timm/deit_tiny_distilled_patch16_224", r"its head is not one layer \(a tuple\)"),
+    ],
+)
+def test_what_timm_lacks_or_we_cannot_use_is_refused(name, words):
+    with pytest.raises(CxrError, match=words):
+        network(name, size=224)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["hf-hub:timm/resnet26d", "timm/hf-hub:a/b", "timm/../resnet26d", "timm/", "timm/a.b.c", "local-dir:/a", "a/b"],
+)
+def test_names_that_lead_out_of_timm_are_refused(name):
+    with pytest.raises(CxrError, match=r"model\.name"):
+        settings_with({"model.name": name})
+
+
+def test_without_timm_one_line_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(CxrError, match=r"timm/resnet26d needs timm: pip install -r requirements-timm\.txt"):
+        network("timm/resnet26d")
+
+
+def test_timm_is_imported_only_if_it_is_asked_for():
+    for file in [*(ROOT / "cxr").rglob("*.py"), *(ROOT / "steps").rglob("*.py")]:
+        for node in ast.parse(file.read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            assert not {"timm", "safetensors"} & {name.split(".")[0] for name in names}, file
