@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from cxr.models import speedups
+from cxr.models.freezing import fold_batch_norms
 
 
 @pytest.mark.parametrize(("kernel", "padding", "stride"), [(3, 1, 2), (5, 2, 2), (3, 0, 3)])
@@ -16,6 +17,7 @@ def test_output_gradients_and_names_stay(kernel, padding, stride):
     changed = copy.deepcopy(plain)
     speedups.for_training(changed, torch.device("cpu"))
     assert type(changed[0]) is not nn.Conv2d, "the convolution was not changed, so the test shows nothing"
+    assert isinstance(fold_batch_norms(changed)[1], nn.Identity)
     x = torch.randn(3, 6, 13, 14, dtype=torch.float64)
     for network in (plain, changed):
         network(x).square().sum().backward()
