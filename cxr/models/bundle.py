@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from cxr.common.files import sha256_of, write_atomic
 from cxr.errors import CxrError
@@ -77,13 +78,17 @@ def load(folder: str | Path) -> Bundle:
             f"bundle {folder}: {WEIGHTS} is not the one that {CONFIG} names (truncated or replaced); train again"
         )
     spec = InputSpec.from_dict(values["input"])
-    settings = ModelSettings(
-        name=values["model"],
-        weights="none",
-        input_size=spec.size,
-        input_range=None,  # the bundle's own spec has it
-        resize_mode=spec.resize_mode,
-    )
+    try:
+        settings = ModelSettings(
+            name=values["model"],
+            weights="none",
+            input_size=spec.size,
+            input_range=None,  # the bundle's own spec has it
+            resize_mode=spec.resize_mode,
+        )
+    except ValidationError as error:
+        words = error.errors()[0]["msg"]
+        raise CxrError(f"bundle {folder}: {CONFIG} names no network that can be built ({words})") from None
     network = _empty(settings, tuple(values["classes"]), values["members"])
     network.spec = spec
     try:

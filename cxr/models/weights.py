@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
-from cxr.errors import CxrError, in_short
+from cxr.errors import CxrError
 from cxr.imaging.preprocess import InputSpec
 from cxr.models import efficientnet_lite, timm_models
 from cxr.models.timm_models import SCRATCH
@@ -79,10 +79,8 @@ def check(weights: str) -> None:
 
 
 def read(file: Path) -> dict[str, Tensor]:
-    """A state dict from a file (.safetensors, or what torch has saved), read without running any code in it."""
+    """A state dict from a file (.pth or .safetensors), read without running any code in it."""
     check(str(file))
-    if file.suffix == ".safetensors":
-        return _read_safetensors(file)
     try:
         loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -95,20 +93,6 @@ def read(file: Path) -> dict[str, Tensor]:
         raise CxrError(f"{file} is damaged or not a file of weights ({line}); download or save it again") from None
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise CxrError(f"{file} is not a state dict; save the state dict alone: torch.save(model.state_dict(), FILE)")
-    return loaded
-
-
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        loaded = load_file(file)
-    except (SafetensorError, OSError) as error:
-        words = in_short(error)
-        raise CxrError(f"{file} is damaged or not a file of weights ({words}); download or save it again") from None
-    if not loaded:
-        raise CxrError(f"{file} holds no tensors; download or save it again")
     return loaded
 
 

@@ -60,6 +60,7 @@ def test_truncated_or_replaced_weights_are_refused(folder, tmp_path):
         (lambda values: {**values, "format": 99}, "has format 99; this version reads format 2"),
         (lambda values: {k: v for k, v in values.items() if k != "input"}, "lacks input"),
         (lambda values: {**values, "model": "resnet18"}, "does not fit resnet18"),
+        (lambda values: {**values, "model": "hf-hub:a/b"}, "names no network that can be built"),
         (lambda values: [], "lacks everything"),
     ],
 )
