@@ -27,12 +27,18 @@ class TrainingFacts(ReportModel):
     step: str | None = Field(default=None, description="Step that wrote the bundle: `train`, `finetune` or `ensemble`.")
     run_id: str | None = Field(default=None, description="MLflow run of that step.")
     manifest_digest: str | None = Field(default=None, description="SHA-256 of the manifest it was trained on.")
-    metric: str | None = Field(default=None, description="Class name of the validation metric.")
+    metric: str | None = Field(
+        default=None,
+        description="Class name of the validation metric; after the word `robust` if its mean over changed images.",
+    )
     epoch: int | None = Field(
         default=None,
         description="Epoch of the weights; 0 for those that training began with; null for an ensemble.",
     )
-    val_metric: float | None = Field(default=None, description="Validation metric.")
+    val_metric: float | None = Field(default=None, description="Validation metric that chose the epoch.")
+    val_metric_clean: float | None = Field(
+        default=None, description="The metric of unchanged validation images, if a robust one chose the epoch."
+    )
     val_loss: float | None = Field(default=None, description="Validation loss.")
     members: list[str] | None = Field(default=None, description="MLflow runs of the members of an ensemble.")
 

@@ -1,8 +1,9 @@
 """Chooses what a training reads: images or cached features, whichever is faster and fits the disk."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from cxr.datasets.manifest import Manifest
@@ -10,6 +11,7 @@ from cxr.errors import CxrError
 from cxr.imaging.preprocess import InputSpec
 from cxr.loading.augment import Augment, raster_spec
 from cxr.loading.batches import ImageLoader, Loader
+from cxr.loading.changes import CHANGES, UNCHANGED, ChangedDataset, whole_patients
 from cxr.loading.disk_cache import DiskCache
 from cxr.loading.feature_cache import FeatureLoader, FeatureRequest, open_features
 from cxr.loading.mixing import Mixing
@@ -22,10 +24,14 @@ from cxr.settings.schema import AugmentSettings, CacheSettings, TrainingSettings
 
 @dataclass(frozen=True)
 class Loaders:
-    """Loaders of the training and validation splits, and what is left to run in front of the suffix."""
+    """Loaders of the training and validation splits, and what is left to run in front of the suffix.
+
+    `val_changed` has validation images under each of the changes that choose the epoch with `select=robust`.
+    """
 
     train: Loader
     val: Loader
+    val_changed: list[Loader]
     prefix: nn.Module
 
 
@@ -63,21 +69,28 @@ def build_loaders(
         "workers": settings.workers,
     }
     val_images = ImageLoader(LazyDataset(val, network.spec, decoded), network.spec, **common)
+    rows = whole_patients(val, seed, settings.select_images)
+    changed = _changed(val_images, rows, network.spec, common) if settings.select == "robust" else {}
     if cache is None or not cache.features or isinstance(prefix, nn.Identity):
-        return Loaders(_staged(network, train, settings, decoded, common), val_images, prefix)
+        staged = _staged(network, train, settings, decoded, common)
+        return Loaders(staged, val_images, list(changed.values()), prefix)
     _check_features(settings)
     train_images = _training_loader(network, train, settings, decoded, common, settings.augment, network.spec)
     views = cached_views(settings, cache, unfreeze)
+    some = replace(val, rows=val.rows.iloc[rows])
+    frozen: dict[str, Any] = {"network": network, "prefix": prefix, "unfreeze": unfreeze, "device": device}
     features = open_features(
         [
-            FeatureRequest(train, train_images, network, prefix, unfreeze, device, views),
-            FeatureRequest(val, val_images, network, prefix, unfreeze, device, 1),
+            FeatureRequest(train, train_images, views=views, **frozen),
+            FeatureRequest(val, val_images, views=1, **frozen),
+            *(FeatureRequest(some, images, views=1, change=name, **frozen) for name, images in changed.items()),
         ],
         DiskCache(cache.dir, cache.max_gb),
     )
     if features is None:
-        return Loaders(train_images, val_images, prefix)
+        return Loaders(train_images, val_images, list(changed.values()), prefix)
     size = settings.batch_size
+    ordered: dict[str, Any] = {"batch_size": size, "device": device, "seed": None}
     return Loaders(
         FeatureLoader(
             features[0],
@@ -88,7 +101,11 @@ def build_loaders(
             views=views,
             sampler=settings.sampler,
         ),
-        FeatureLoader(features[1], val_images.dataset.labels, batch_size=size, device=device, seed=None),
+        FeatureLoader(features[1], val_images.dataset.labels, **ordered),
+        [
+            FeatureLoader(array, images.dataset.labels, **ordered)
+            for array, images in zip(features[2:], changed.values(), strict=True)
+        ],
         nn.Identity(),
     )
 
@@ -111,6 +128,14 @@ def _check_features(settings: TrainingSettings) -> None:
         raise CxrError(
             f"{' and '.join(given)}: not possible with cached features; set unfreeze=all or cache.features=false"
         )
+
+
+def _changed(val: ImageLoader, rows: np.ndarray, spec: InputSpec, common: dict[str, Any]) -> dict[str, ImageLoader]:
+    """Loaders of some validation images under every change, by its name."""
+    changes = {name: change for name, change in CHANGES.items() if name != UNCHANGED}
+    return {
+        name: ImageLoader(ChangedDataset(val.dataset, rows, change), spec, **common) for name, change in changes.items()
+    }
 
 
 def _staged(

@@ -73,7 +73,10 @@ class FeatureLoader(EpochOrder):
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """The features of a split: its images, the frozen half of a network, and where and in how many views it runs."""
+    """The features of a split: its images, the frozen half of a network, and where and in how many views it runs.
+
+    `change` names what `loader` does to the images of the split, if anything (see `cxr.loading.changes`).
+    """
 
     split: Manifest
     loader: ImageLoader
@@ -82,6 +85,7 @@ class FeatureRequest:
     unfreeze: int | str
     device: Device
     views: int
+    change: str | None = None
 
     def plan(self, weights: str, example: np.ndarray) -> Plan:
         """The array for a prefix of digest `weights`, whose features of one image are like `example` (1, ...)."""
@@ -98,6 +102,7 @@ class FeatureRequest:
                 "boundary": self.unfreeze,
                 "augment": drawn,
                 "views": self.views,
+                "change": self.change,
                 "device": self.device.device.type,
                 "dtype": str(self.device.dtype),
                 "torch": torch.__version__,  # with the build, which computes otherwise for another device
@@ -105,7 +110,8 @@ class FeatureRequest:
             },
             shape=shape,
             dtype=example.dtype,
-            about=f"{len(self.split):,} images x {self.views} views of {' x '.join(map(str, shape[1:]))}",
+            about=f"{len(self.split):,} images x {self.views} views of {' x '.join(map(str, shape[1:]))}"
+            + (f", {self.change}" if self.change else ""),
         )
 
     def compute(self, write: Write) -> None:

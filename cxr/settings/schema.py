@@ -170,8 +170,16 @@ class TrainingSettings(Section):
     warmup: float = Field(ge=0)
     ema: float = Field(ge=0, lt=1)
     metric: Target
+    select: Literal["clean", "robust"]
+    select_images: Positive | None
     stages: list[StageSettings]
     augment: AugmentSettings
+
+    @property
+    def metric_name(self) -> str:
+        """Name of the validation metric that chooses the epoch, for logs, figures and the facts of a bundle."""
+        name = self.metric.target.rpartition(".")[2]
+        return name if self.select == "clean" else f"robust {name}"
 
     @model_validator(mode="after")
     def _check_stages(self):

@@ -17,6 +17,9 @@ def training_curves(result: TrainingResult, metric: str) -> Figure:
     losses.plot(epochs, [v.val_loss for v in validated], color=plotting.ORANGE, marker="s", ms=3, label="validation")
     losses.set(title="Loss", xlabel="epoch", ylabel="mean loss per image")
     scores.plot(epochs, [v.val_metric for v in validated], color=plotting.ORANGE, marker="s", ms=3, label="validation")
+    if result.start.val_metric_clean is not None:
+        clean = [v.val_metric_clean for v in validated]
+        scores.plot(epochs, clean, color=plotting.BLUE, marker="o", ms=3, label="validation, unchanged images")
     best = result.best
     kept = f"in epoch {best.epoch}, kept" if best.epoch else "at the start, kept"
     scores.set(title=f"{metric}: {best.val_metric:.4f} {kept}", xlabel="epoch", ylabel=metric)

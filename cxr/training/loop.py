@@ -7,6 +7,7 @@ network. Only the suffix changes, so its weights are all that is checkpointed an
 import copy
 import logging
 import math
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -59,8 +60,9 @@ class Callbacks:
 class Training:
     """Everything the loop works on; `cxr.training.setup` builds it.
 
-    `loss` may weight classes, `val_loss` must not; both take (logits, labels). `fingerprint` must equal that of a
-    checkpoint to resume from it.
+    `val` has the validation images as they are, `val_changed` some of them under each change that also decides which
+    weights are best. `loss` may weight classes, `val_loss` must not; both take (logits, labels). `fingerprint` must
+    equal that of a checkpoint to resume from it.
     """
 
     prefix: nn.Module
@@ -68,6 +70,7 @@ class Training:
     averaged: AveragedModel | None
     train: Loader
     val: Loader
+    val_changed: list[Loader]
     loss: nn.Module
     val_loss: nn.Module
     metric: Metric
@@ -181,19 +184,32 @@ def train(training: Training, resume: State | None = None) -> TrainingResult:
 
 @torch.no_grad()
 def validate(t: Training, epoch: int, suffix: nn.Module | None = None) -> Validation:
-    """Mean loss and metric over the validation split after `epoch`, of the trained suffix or of another one."""
+    """Mean loss and metric over the validation split after `epoch`, of the trained suffix or of another one.
+
+    With changed images, the metric is the mean of that of the whole split and those of each change; the loss stays that
+    of the images as they are.
+    """
     suffix = suffix or t.suffix
     suffix.eval()
+    loss, clean = _scores(t, t.val, suffix)
+    if not t.val_changed:
+        return Validation(epoch, loss, clean)
+    changed = [_scores(t, loader, suffix)[1] for loader in t.val_changed]
+    return Validation(epoch, loss, statistics.fmean([clean, *changed]), val_metric_clean=clean)
+
+
+def _scores(t: Training, images: Loader, suffix: nn.Module) -> tuple[float, float]:
+    """Mean loss and metric of some images."""
     t.metric.reset()
     losses, outputs, labels = [], [], []
-    for x, y in t.val.epoch(0):
+    for x, y in images.epoch(0):
         logits = t.logits(x, suffix)
         losses.append(t.val_loss(logits, y) * len(y))
         outputs.append(logits)
         labels.append(y)
     logits, y = torch.cat(outputs), torch.cat(labels)
     t.metric.update(logits.softmax(1), y)
-    return Validation(epoch, torch.stack(losses).sum().item() / len(y), float(t.metric.compute()))
+    return torch.stack(losses).sum().item() / len(y), float(t.metric.compute())
 
 
 @contextmanager

@@ -10,19 +10,22 @@ class Validation:
     Attributes:
         epoch: number of the epoch.
         val_loss: mean over the images.
-        val_metric: the metric of the settings.
+        val_metric: the metric of the settings, by which weights are chosen: of the validation images as they are, or
+            with `select=robust` its mean over unchanged and changed ones.
         averaged: whether these are scores of the averaged weights, which were better than the raw ones.
+        val_metric_clean: with `select=robust`, the metric of the images as they are; else None.
     """
 
     epoch: int
     val_loss: float
     val_metric: float
     averaged: bool = False
+    val_metric_clean: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch(Validation):
-    """The results of one epoch. Losses are means over images; the metric is that of the whole validation split."""
+    """The results of one epoch. Losses are means over images; metrics are of whole splits, not means of batches."""
 
     lr: float
     train_loss: float
@@ -30,8 +33,8 @@ class Epoch(Validation):
     epoch_seconds: float
 
     def values(self) -> dict[str, float]:
-        """All values but the number of the epoch, by name."""
-        return {name: value for name, value in asdict(self).items() if name != "epoch"}
+        """All values that there are but the number of the epoch, by name."""
+        return {name: value for name, value in asdict(self).items() if name != "epoch" and value is not None}
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,7 @@ def set_up(
         averaged=averaged,
         train=loaders.train,
         val=loaders.val,
+        val_changed=loaders.val_changed,
         loss=instantiate.loss(settings.loss, weight).to(device.device),
         val_loss=instantiate.loss(settings.loss, None).to(device.device),
         metric=instantiate.metric(settings.metric, len(network.classes)).to(device.device),

@@ -17,6 +17,7 @@ from cxr.evaluation.predictor import Predictor, predict_logits
 from cxr.evaluation.results import Mistakes, Registration, Robustness, SplitResult
 from cxr.evaluation.scores import Sample
 from cxr.loading.build import open_cache
+from cxr.loading.changes import CHANGES
 from cxr.loading.rasters import RasterDataset, open_rasters
 from cxr.models import bundle, device
 from cxr.models.bundle import Bundle
@@ -169,7 +170,7 @@ def _gallery(context: Context, subject: Subject, probabilities: ndarray) -> tupl
 
 def _robustness(context: Context, subject: Subject) -> Robustness:
     settings = context.settings.evaluate
-    context.log.info("scoring under %d changes of the images", len(robustness.CHANGES) - 1)
+    context.log.info("scoring under %d changes of the images", len(CHANGES) - 1)
     return robustness.robustness(
         subject.predictor,
         cam.ClassActivationMap.of(subject.predictor, subject.bundle.network),

@@ -65,11 +65,11 @@ def train_and_log(
     """Train, logging every epoch; keep the best weights as `bundle/` and the last state as `checkpoint/`."""
     where = device.pick(context.settings.device, context.settings.precision)
     device.prepare(context.settings.seed, context.settings.deterministic)
-    metric = settings.metric.target.rpartition(".")[2]
+    metric = settings.metric_name
     keeper = _BundleKeeper(context, network, manifest, metric)
 
     def on_start(start: Validation) -> None:
-        context.metrics({"val_loss": start.val_loss, "val_metric": start.val_metric}, step=0)
+        context.metrics({"val_loss": start.val_loss, "val_metric": start.val_metric} | _clean(start), step=0)
         context.log.info("before epoch 1: validation loss %.4f, %s %.4f", start.val_loss, metric, start.val_metric)
 
     def on_epoch(record: Epoch) -> None:
@@ -101,7 +101,8 @@ def train_and_log(
         keeper.keep()  # however the training ended, the network has its best weights now
     best = result.best
     keeper.finish(best, str(where.device))
-    context.metrics({"best_epoch": best.epoch, "best_val_metric": best.val_metric, "best_val_loss": best.val_loss})
+    scores = {"best_epoch": best.epoch, "best_val_metric": best.val_metric, "best_val_loss": best.val_loss}
+    context.metrics(scores | _clean(best, "best_"))
     context.put_figure(training_curves(result, metric), "figures/training.png")
     context.log.info(
         "best epoch %d of %d: %s %.4f, validation loss %.4f (stopped by %s)",
@@ -110,6 +111,12 @@ def train_and_log(
     if not best.epoch:
         context.log.warning("no epoch improved on the weights that training began with: those are kept")
     return result
+
+
+def _clean(scores: Validation, before: str = "") -> dict[str, float]:
+    """The metric of the unchanged images, under its name in MLflow, where another one chooses the epoch."""
+    clean = scores.val_metric_clean
+    return {} if clean is None else {f"{before}val_metric_clean": clean}
 
 
 class _BundleKeeper:
@@ -151,7 +158,7 @@ class _BundleKeeper:
             "epoch": record.epoch,
             "val_metric": record.val_metric,
             "val_loss": record.val_loss,
-        }
+        } | _clean(record)
 
     def _write(self, kept: Bundle) -> None:
         folder = self.context.folder / "bundle"

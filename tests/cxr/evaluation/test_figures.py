@@ -42,11 +42,13 @@ def test_split(tmp_path):
 
 @pytest.mark.parametrize("epochs", [1, 4])
 @pytest.mark.parametrize("best", [0, 1])
-def test_training(epochs, best):
+@pytest.mark.parametrize("clean", [None, 0.6])
+def test_training(epochs, best, clean):
     numbers = {"lr": 1e-3, "images_per_second": 10.0, "epoch_seconds": 1.0}
     history = [
-        Epoch(epoch=n, val_loss=1.1 / n, val_metric=0.5, train_loss=1.0 / n, **numbers) for n in range(1, epochs + 1)
+        Epoch(epoch=n, val_loss=1.1 / n, val_metric=0.5, val_metric_clean=clean, train_loss=1.0 / n, **numbers)
+        for n in range(1, epochs + 1)
     ]
-    start = Validation(0, 2.0, 0.3)
+    start = Validation(0, 2.0, 0.3, val_metric_clean=clean)
     result = TrainingResult(start, history, [start, *history][best], "epochs")
     assert pixels(curves.training_curves(result, "MulticlassF1Score")).std() > 5

@@ -61,6 +61,16 @@ def test_one_view_without_augmentation_gives_the_very_same_weights(manifest, tmp
     assert kinds == ["decoded", "decoded", "features", "features"]
 
 
+def test_features_of_changed_images_choose_as_the_images_do(manifest, tmp_path):
+    settings = configured(tmp_path, **{"train.select": "robust", "train.select_images": 5})
+    _, plain = fit(manifest, settings, unfreeze=0, cached=False)
+    _, stored = fit(manifest, settings, unfreeze=0)
+    assert [e.val_metric for e in stored.history] == [e.val_metric for e in plain.history]
+    assert any(e.val_metric != e.val_metric_clean for e in plain.history)
+    kinds = [folder.name.split("-")[0] for folder, _, _ in DiskCache(settings.cache.dir, 1).listed()]
+    assert kinds.count("features") == 2 + 8 and kinds.count("decoded") == 2
+
+
 def test_the_decoded_store_has_the_pixels_of_the_files(manifest, tmp_path):
     spec = network().spec
     stored = rasters.open_rasters(manifest, spec, DiskCache(tmp_path, 1))

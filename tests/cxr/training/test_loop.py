@@ -10,7 +10,7 @@ from cxr.errors import CxrError
 from cxr.loading.build import build_loaders
 from cxr.models import device
 from cxr.models.freezing import split_network
-from cxr.training import averaging, checkpoint, setup
+from cxr.training import checkpoint, setup
 from cxr.training.early_stopping import EarlyStopping
 from cxr.training.loop import Callbacks, train
 from cxr.training.optimisation import build_optimizer
@@ -86,7 +86,10 @@ def test_statistics_of_trained_blocks_stay_where_they_are_told_to(manifest):
     "parts",
     [
         {},
-        {"scheduler": "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: 4}"},
+        {
+            "scheduler": "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: 4}",
+            "select": "robust", "select_images": 5,
+        },
         {
             "scheduler": "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: all}",
             "scheduler_step": "batch", "warmup": 1.0, "ema": 0.9, "layer_decay": 0.8, "clip_norm": 1.0,
@@ -95,7 +98,7 @@ def test_statistics_of_trained_blocks_stay_where_they_are_told_to(manifest):
             "stages": "[{share: 0.5, size: 32, strength: 0.5}, {share: 0.5, size: 64, strength: 1.0}]",
         },
     ],
-    ids=["plain", "by epoch", "everything"],
+    ids=["plain", "by epoch, robust", "everything"],
 )  # fmt: skip
 def test_a_resumed_training_reaches_the_same_weights_bit_for_bit(manifest, tmp_path, parts):
     augment = {"augment.rotate": 10, "augment.brightness": 0.1, **parts}
@@ -128,6 +131,10 @@ def test_a_checkpoint_of_another_training_is_refused(manifest):
     fit(manifest, epochs=1, callbacks=Callbacks(on_checkpoint=lambda s: states.append(copy.deepcopy(s))))
     with pytest.raises(CxrError, match="is of another training: settings .*train from scratch, without resume"):
         fit(manifest, resume=states[0], epochs=4)
+    with pytest.raises(CxrError, match="is of another training: settings"):
+        fit(manifest, resume=states[0], epochs=1, select="robust")
+    with pytest.raises(CxrError, match="is of another training: settings"):
+        fit(manifest, resume=states[0], epochs=1, stages="[{share: 1.0, size: 32, strength: 1.0}]")
     broken = {k: v for k, v in states[0].items() if k != "optimizer"}
     with pytest.raises(CxrError, match="does not fit this training"):
         fit(manifest, resume=broken, epochs=1)
@@ -172,42 +179,6 @@ def test_the_best_weights_are_kept_when_training_breaks_off(manifest, ending):
     with pytest.raises(ending):
         fit(manifest, made=made, callbacks=callbacks, epochs=5, **{"optimizer.lr": 0.1})
     assert same(weights(made), kept["best"])
-
-
-def test_averaged_weights_are_kept_where_they_are_better(manifest):
-    """At a rate that throws the raw weights about, their average is the better one."""
-    made, kept = network(), {}
-    callbacks = Callbacks(on_improved=lambda record: kept.update({record.epoch: weights(made)}))
-    changed = {"ema": 0.9, "optimizer.lr": 0.02, "epochs": 6}
-    _, result = fit(manifest, made=made, callbacks=callbacks, **changed)
-    assert any(record.averaged for record in result.history)
-    assert same(weights(made), kept[result.best.epoch])
-    _, raw = fit(manifest, **{**changed, "ema": 0.0})
-    for record, plain in zip(result.history, raw.history, strict=True):
-        assert record.train_loss == plain.train_loss, "averaging does not change the training"
-        assert record.val_metric >= plain.val_metric
-        assert record.averaged or record.val_loss == plain.val_loss
-
-
-def test_an_average_follows_weights_and_statistics():
-    made = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-    mean = averaging.averaged(made, 0.5)
-    values = []
-    for step in range(4):
-        with torch.no_grad():
-            made[0].weight.fill_(step)
-            made[1].running_mean.fill_(10 * step)
-            made[1].num_batches_tracked.fill_(step)
-        mean.update_parameters(made)
-        values.append(mean.module[0].weight[0, 0].item())
-    decays = [min(0.5, (1 + n) / (10 + n)) for n in range(1, 4)]
-    wanted = [0.0]
-    for step, decay in enumerate(decays, start=1):
-        wanted.append(decay * wanted[-1] + (1 - decay) * step)
-    assert values == pytest.approx(wanted)
-    assert float(mean.module[1].running_mean[0]) == pytest.approx(10 * wanted[-1])
-    assert int(mean.module[1].num_batches_tracked) == 3
-    assert averaging.averaged(made, 0.0) is None
 
 
 def test_patience_ends_the_training(manifest):
