@@ -3,7 +3,8 @@
 B. Zhou et al., "Learning deep features for discriminative localization" (CVPR 2016). A map is exact if the head is
 linear on the spatial mean of the last feature map: the mean of the map, with the bias included, is the logit. A layer
 norm of that mean, as ConvNeXt has one, shifts and scales all places of an image alike, and leaves the map exact.
-Transformers that answer from a class token have no such map.
+Transformers that answer from a class token have no such map. A map shows the image itself, without the other views of a
+bundle that has several.
 """
 
 import numpy as np
@@ -73,7 +74,7 @@ class ClassActivationMap:
         pool_inputs: list[torch.Tensor] = []
         hook = self.pool.register_forward_pre_hook(lambda _, inputs: pool_inputs.append(inputs[0]))
         try:
-            logits = self.predictor.logits(rasters)
+            logits = self.predictor.logits_of_images(rasters)
         finally:
             hook.remove()
         with torch.inference_mode():

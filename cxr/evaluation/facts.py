@@ -51,6 +51,7 @@ class ModelFacts(ReportModel):
     input: InputFacts
     parameters: int = Field(description="Number of parameters.")
     members: int = Field(description="Number of networks in the ensemble; 0 for a single network.")
+    views: int = Field(default=1, description="Views of an image whose logits are averaged for its answer.")
     temperature: float = Field(description="Logits are divided by it before the softmax.")
     operating_points: dict[str, float] = Field(description="Threshold on the probability of pneumonia by name.")
     facts: TrainingFacts

@@ -23,6 +23,12 @@ def tune(bundle: Bundle, val: RasterDataset, settings: CalibrationSettings, devi
     log.info("temperature %.3f; thresholds on the probability of pneumonia: %s", bundle.temperature, points or "none")
 
 
+def set_views(bundle: Bundle, views: int, val: RasterDataset, settings: CalibrationSettings, device: str) -> None:
+    """Answer by the mean of `views` views from now on; since that changes the logits, tune the bundle to it."""
+    bundle.network.views = views
+    tune(bundle, val, settings, device)
+
+
 def choose(logits: ndarray, labels: ndarray, settings: CalibrationSettings) -> tuple[float, dict[str, float]]:
     """Temperature and thresholds by name, for logits (n, C) and labels (n,) of the validation split."""
     temperature = calibration.fit_temperature(logits, labels) if settings.temperature == "fitted" else 1.0

@@ -28,6 +28,8 @@ class Network:
         module: maps `float32` (B, 3, S, S) to logits (B, C).
         head: qualified name of the linear layer that gives the logits; empty for an ensemble.
         members: number of members of an ensemble; 0 for a single network.
+        views: views of an image whose logits are averaged for its answer (see `cxr.models.views`); `module` itself
+            knows nothing of them.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Network:
     module: nn.Module
     head: str
     members: int = 0
+    views: int = 1
 
 
 class Ensemble(nn.Module):

@@ -23,7 +23,7 @@ from cxr.settings.schema import ModelSettings
 
 FORMAT = 2
 WEIGHTS, CONFIG = "model.pt", "config.json"
-# What decides the answer to an image; the rest of config.json is provenance.
+# What decides the answer to an image, with "views" where there are several; the rest of config.json is provenance.
 _MEANING = ("model", "members", "classes", "input", "temperature", "operating_points", "weights_sha256")
 
 
@@ -61,6 +61,8 @@ def save(bundle: Bundle, folder: str | Path) -> str:
         "weights_sha256": hashlib.sha256(buffer.getbuffer()).hexdigest(),
         "facts": bundle.facts,
     }
+    if network.views > 1:
+        values["views"] = network.views
     write_atomic(folder / WEIGHTS, buffer.getvalue())
     write_atomic(folder / CONFIG, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
     return _digest(values)
@@ -90,7 +92,7 @@ def load(folder: str | Path) -> Bundle:
         words = error.errors()[0]["msg"]
         raise CxrError(f"bundle {folder}: {CONFIG} names no network that can be built ({words})") from None
     network = _empty(settings, tuple(values["classes"]), values["members"])
-    network.spec = spec
+    network.spec, network.views = spec, values.get("views", 1)
     try:
         network.module.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises many kinds for damaged files
@@ -141,5 +143,5 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _digest(values: dict[str, Any]) -> str:
-    meaning = {name: values[name] for name in _MEANING}
+    meaning = {name: values[name] for name in (*_MEANING, "views") if name in values}
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()

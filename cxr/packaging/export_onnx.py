@@ -1,8 +1,9 @@
 """The network of a bundle as ONNX, for serving without torch.
 
 The graph maps rasters, `uint8` of shape (B, S, S), to `logits` (B, C), `features` (B, F), the input of the head, and
-`maps` (B, C, h, w), the class activation maps if exact ones exist (else C is 0). Normalisation is part of the graph, so
-that a server handles nothing but bytes.
+`maps` (B, C, h, w), the class activation maps if exact ones exist (else C is 0). Normalisation and the views of the
+bundle are part of the graph, so that a server handles nothing but bytes. With several views the logits are their mean,
+and features and maps those of the image itself: the detector and the heatmap are about the image that was sent.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from cxr.evaluation.cam import ClassActivationMap
 from cxr.evaluation.predictor import Predictor
 from cxr.models.build import find_head
 from cxr.models.bundle import Bundle
-from cxr.serving.session import INPUT, OUTPUTS
+from cxr.serving.session import INPUT, OUTPUTS, VIEWS
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Exported(nn.Module):
 
     def __init__(self, predictor: Predictor, heads: list[nn.Module], cams: ClassActivationMap | None):
         super().__init__()
-        self.normalise, self.module = predictor.normalise, predictor.module
+        self.views, self.normalise, self.module = predictor.views, predictor.normalise, predictor.module
         self.heads = len(heads)
         self.cams = cams
         self._seen: dict[int | str, Tensor] = {}
@@ -46,9 +47,10 @@ class Exported(nn.Module):
     def forward(self, rasters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`uint8` (B, S, S) to (B, C), (B, F), (B, C or 0, h, w)."""
         self._seen.clear()
-        logits = self.module(self.normalise(rasters))
-        features = torch.cat([self._seen[number].flatten(1) for number in range(self.heads)], 1)
-        maps = self.cams.of_features(self._seen["map"]) if self.cams is not None else logits[:, :0, None, None]
+        logits = self.views.mean(self.module(self.normalise(self.views(rasters))))
+        seen = {key: self.views.of_images(values) for key, values in self._seen.items()}
+        features = torch.cat([seen[number].flatten(1) for number in range(self.heads)], 1)
+        maps = self.cams.of_features(seen["map"]) if self.cams is not None else logits[:, :0, None, None]
         return logits, features, maps
 
 
@@ -65,7 +67,10 @@ def to_onnx(bundle: Bundle) -> bytes:
         log.info("%s has no exact class activation maps: it is served without heatmaps", network.name)
     module = Exported(predictor, heads, cams).eval()
     example = torch.zeros((_EXAMPLES, predictor.spec.size, predictor.spec.size), dtype=torch.uint8)
-    return _exported(module, example).model_proto.SerializeToString()
+    program = _exported(module, example)
+    if network.views > 1:
+        program.model.metadata_props[VIEWS] = str(network.views)
+    return program.model_proto.SerializeToString()
 
 
 def _exported(module: nn.Module, example: Tensor) -> torch.onnx.ONNXProgram:

@@ -28,7 +28,10 @@ def card(report: EvaluationReport) -> str:
         lines.append(f"| {point.name} | {point.threshold:.3f} | {sensitivity} | {specificity} |")
     errors = test.calibration.after
     calibration = f"temperature {model.temperature:.3f}, ECE {errors.ece:.3f}, Brier {errors.brier:.3f}"
-    lines += ["", f"Calibration: {calibration}.", "", "## Limits", ""]
+    lines += ["", f"Calibration: {calibration}."]
+    if model.views > 1:
+        lines += ["", f"Every answer is the mean of {model.views} views of the image."]
+    lines += ["", "## Limits", ""]
     lines += [f"- {limit}" for limit in formatting.LIMITS]
     if report.served is not None:
         validation, tested = report.served.referred["val"].share, report.served.referred["test"].share

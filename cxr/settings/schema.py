@@ -208,6 +208,7 @@ class EvaluateSettings(Section):
     """Section `evaluate`: scores and figures on the test split."""
 
     batch_size: Positive
+    views: int = Field(ge=1, le=6)
     metric: Target
     prevalences: list[Share]
     robustness: bool

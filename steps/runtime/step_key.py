@@ -52,7 +52,8 @@ def tag(context: Context, parts: dict[str, str]) -> None:
 def used_settings(step: str, settings: Settings) -> dict[str, Any]:
     """Settings that decide the result of a step, by full name."""
     sections = OWNED[step] + (("seed",) if step == "prepare_split" else PLAIN_SETTINGS)
-    sections += ("cache", "calibration") if step in ("train", "finetune") else ()
+    sections += ("cache",) if step in ("train", "finetune") else ()
+    sections += ("calibration",) if step != "prepare_split" else ()
     flat = _flat({name: settings.to_dict()[name] for name in sections})
     return {name: value for name, value in flat.items() if name not in IDLE}
 

@@ -16,6 +16,7 @@ from cxr.evaluation.facts import TrainingFacts
 from cxr.evaluation.predictor import Predictor, predict_logits
 from cxr.evaluation.results import Mistakes, Registration, Robustness, SplitResult
 from cxr.evaluation.scores import Sample
+from cxr.evaluation.tuning import set_views
 from cxr.loading.build import open_cache
 from cxr.loading.changes import CHANGES
 from cxr.loading.rasters import RasterDataset, open_rasters
@@ -94,11 +95,17 @@ def _subject(context: Context) -> Subject:
             raise CxrError(f"the split has no {word} images; run prepare_split with data.{split}_size above 0")
     where = device.pick(context.settings.device, "float32")
     device.prepare(context.settings.seed, context.settings.deterministic)
-    predictor = Predictor(loaded, str(where.device))
     cache, spec = open_cache(context.settings.cache), loaded.network.spec
     datasets = {split: open_rasters(manifest.split(split), spec, cache) for split in SPLITS}
     # A sample of the training images is read; decoding all of them for it would not pay.
     datasets["train"] = open_rasters(manifest.split("train"), spec, cache, build=False)
+    if context.settings.evaluate.views != loaded.network.views:
+        views, calibration = context.settings.evaluate.views, context.settings.calibration
+        set_views(loaded, views, datasets["val"], calibration, str(where.device))
+        folder = context.folder / "bundle"
+        digest = bundle.save(loaded, folder)
+        context.put(folder, "bundle")
+    predictor = Predictor(loaded, str(where.device))
     return Subject(folder, loaded, predictor, manifest, datasets, split_run_id, digest)
 
 

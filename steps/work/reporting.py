@@ -108,6 +108,7 @@ def _model(subject: "Subject") -> ModelFacts:
         input=InputFacts.model_validate(network.spec.to_dict()),
         parameters=sum(p.numel() for p in network.module.parameters()),
         members=network.members,
+        views=network.views,
         temperature=subject.bundle.temperature,
         operating_points=subject.bundle.operating_points,
         facts=subject.training,

@@ -6,7 +6,7 @@ from PIL import Image
 
 from cxr.evaluation import assess, gallery, tuning
 from cxr.evaluation.cam import ClassActivationMap
-from cxr.evaluation.predictor import Predictor
+from cxr.evaluation.predictor import Predictor, predict_logits
 from cxr.evaluation.scores import Sample
 from cxr.loading.rasters import ImageDataset
 from cxr.models.bundle import Bundle
@@ -40,6 +40,19 @@ def test_the_test_split_decides_nothing(tmp_path, net):
     manifest.rows.loc[val, "label"] = manifest.rows.loc[val, "label"].to_numpy()[::-1]
     tuning.tune(after, val_of(manifest, net), CALIBRATION, "cpu")
     assert after.temperature != before.temperature, "validation labels must decide, else this test shows nothing"
+
+
+def test_a_bundle_is_tuned_to_its_views(tmp_path):
+    val, made = small_set(tmp_path).split("val"), Bundle(network())
+    dataset = ImageDataset(val, made.network.spec)
+    tuning.tune(made, dataset, CALIBRATION, "cpu")
+    before = (made.temperature, made.operating_points)
+    tuning.set_views(made, 2, dataset, CALIBRATION, "cpu")
+    assert made.network.views == 2 and (made.temperature, made.operating_points) != before
+    chosen = tuning.choose(predict_logits(Predictor(made), dataset, 64), val.labels(), CALIBRATION)
+    assert (made.temperature, made.operating_points) == chosen
+    tuning.set_views(made, 1, dataset, CALIBRATION, "cpu")
+    assert (made.temperature, made.operating_points) == before
 
 
 def test_temperature_can_be_left_out(net):

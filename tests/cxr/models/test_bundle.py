@@ -1,5 +1,6 @@
 """A bundle is whole or refused, and answers after loading as it did before."""
 
+import dataclasses
 import json
 
 import pytest
@@ -41,6 +42,15 @@ def test_the_digest_sees_what_decides_the_answer(made, tmp_path):
     assert digest(facts={"epoch": 9}) == own
     assert digest(temperature=2.0) != own
     assert digest(network=network(seed=6)) != own
+    assert digest(network=dataclasses.replace(made, views=2)) != own
+
+
+def test_the_number_of_views_comes_back(made, tmp_path):
+    for views in (1, 3):
+        digest = bundle.save(Bundle(dataclasses.replace(made, views=views)), tmp_path)
+        assert bundle.load(tmp_path).network.views == views
+        assert bundle.digest(tmp_path) == digest
+        assert ("views" in json.loads((tmp_path / "config.json").read_text())) == (views > 1)
 
 
 def test_truncated_or_replaced_weights_are_refused(folder, tmp_path):

@@ -37,4 +37,5 @@ def test_float32_is_never_rounded_to_tf32():
     torch.backends.cudnn.allow_tf32 = True
     device.prepare(0, deterministic=False)
     assert not torch.backends.cudnn.allow_tf32
+    assert "tf32" not in (torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision)
     assert not torch.backends.cuda.matmul.allow_tf32

@@ -39,6 +39,7 @@ def test_logits_features_and_maps(name):
 def test_an_ensemble_is_one_network():
     members = [Bundle(network(seed=seed), 1.0 + seed) for seed in range(2)]
     together = combine(members)
+    together.network.views = 2
     logits, features, maps = Session(to_onnx(together), 2, 64).run(RASTERS)
     np.testing.assert_allclose(logits, Predictor(together).logits(RASTERS), atol=1e-5)
     assert features.shape == (5, 2 * 1280) and maps.shape[1] == 0

@@ -51,3 +51,8 @@ def test_robust_selection_looks_at_some_patients(manifest):
     assert training.val.images == len(manifest.split("val"))
     labels = {tuple(torch.cat([y for _, y in loader.epoch(0)]).tolist()) for loader in training.val_changed}
     assert len(labels) == 1, "the same images under every change"
+
+
+def test_a_robust_metric_is_never_taken_for_a_clean_one():
+    names = [settings_with({"finetune.select": select}).finetune.metric_name for select in ("clean", "robust")]
+    assert names == ["MulticlassF1Score", "robust MulticlassF1Score"]
