@@ -12,11 +12,16 @@ from steps.runtime.runner import main
 STEP = Step(
     name="main",
     about="Split, train, fine-tune, evaluate and register, reusing what has not changed.",
-    short={"data_path": "data.path", "epochs": "train.epochs finetune.epochs", "lr": "train.optimizer.lr"},
+    short={
+        "data_path": "data.path",
+        "folds": "data.folds",
+        "epochs": "train.epochs finetune.epochs",
+        "lr": "train.optimizer.lr",
+    },
     flags={
         "reuse": "true | false: false runs every step from scratch; default: true",
         "seeds": "number of seeds to train and fine-tune from; the summary gives mean and spread; default: 1",
-        "ensemble": "true | false: with seeds, register their ensemble instead of the first; default: false",
+        "ensemble": "true | false: with seeds or folds, register their ensemble, not the first; default: false",
     },
 )
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 LISTED = 200  # groups that the report lists at most; its counts cover all
 # Smallest correlation of the thumbnails of near duplicates. In the 5,216 images of the original training split, the
@@ -43,6 +45,26 @@ def find_duplicates(table: pd.DataFrame, bits: int) -> tuple[list[list[int]], li
         if pixels[a] != pixels[b] and _correlation(thumbnails[a], thumbnails[b]) >= CORRELATION
     ]
     return groups, near
+
+
+def related(table: pd.DataFrame, bits: int) -> np.ndarray:
+    """Number the groups of related images: those of one patient, duplicates, near duplicates, and what these share.
+
+    Numbers follow the order of the rows, so that they do not depend on the names of patients.
+
+    Args:
+        table: images with `patient` and the fingerprints of `inspection.survey`.
+        bits: number of bits in which perceptual hashes of near duplicates may differ.
+
+    Returns:
+        The group of each row, of shape (n,).
+    """
+    groups, near = find_duplicates(table, bits)
+    groups += [[int(row) for row in rows] for rows in table.groupby("patient").indices.values()]
+    pairs = [*near, *((group[0], row) for group in groups for row in group[1:])]
+    first, second = np.array(pairs, dtype=int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(pairs)), (first, second)), shape=(len(table), len(table)))
+    return pd.factorize(connected_components(graph, directed=False)[1])[0]
 
 
 def _correlation(a: bytes, b: bytes) -> float:

@@ -63,6 +63,10 @@ class Manifest:
         """Return a manifest with the rows of one split."""
         return replace(self, rows=self.rows[self.rows["split"] == split].reset_index(drop=True))
 
+    def cross_validated(self) -> "Manifest":
+        """Return the same images with all outside the test split as validation images, the same for every fold."""
+        return replace(self, rows=self.rows.assign(split=self.rows["split"].where(self.rows["split"] == "test", "val")))
+
     def labels(self) -> np.ndarray:
         """Return class indices, `int64` of shape (n,)."""
         index = {name: i for i, name in enumerate(self.classes)}

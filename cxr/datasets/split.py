@@ -1,29 +1,48 @@
-"""Training, validation and test splits by patient, with the same share of each class, reproducible from a seed."""
+"""Training, validation and test splits by patient, with the same share of each class, reproducible from a seed.
+
+With folds, the validation split is one fold of a cross-validation (see `cxr.datasets.folds`).
+"""
 
 import numpy as np
 import pandas as pd
 
+from cxr.datasets import folds as cross_validation
+from cxr.datasets import leakage
 from cxr.datasets.patients import PSEUDONYMS
 from cxr.errors import CxrError
 from cxr.settings.schema import CLASS_NAMES
 
 
 def assign(
-    table: pd.DataFrame, *, classes: int, val_size: float, test_size: float, subset_size: int | None, seed: int
+    table: pd.DataFrame,
+    *,
+    classes: int,
+    val_size: float,
+    test_size: float,
+    subset_size: int | None,
+    seed: int,
+    folds: int | None = None,
+    fold: int = 0,
+    near_duplicate_bits: int = 0,
 ) -> pd.DataFrame:
     """Assign images to splits, with all images of a patient in the same split.
 
     The official test split is kept. Only if the source has none, `test_size` of the images become the test split.
-    `val_size` of the remaining images become the validation split. Patients that are in both official splits, as DICOM
+    `val_size` of the remaining images become the validation split, or with `folds` the fold `fold` of them; duplicates
+    and near duplicates then share a fold. Patients that are in both official splits, as DICOM
     files can show, stay in both; `cxr.datasets.leakage` drops their other images.
 
     Args:
-        table: images with `path`, `label`, `patient` and `official_split`, as from `inspection.survey`.
+        table: images with `path`, `label`, `patient` and `official_split`, as from `inspection.survey`; with `folds`,
+            their fingerprints as well.
         classes: number of classes, 2 or 3.
         val_size: share of the validation split.
         test_size: share of the test split.
         subset_size: number of images to keep, with the same class shares; None for all.
         seed: seed of the random choice.
+        folds: number of folds; None for none.
+        fold: the fold that becomes the validation split, 0 to `folds - 1`.
+        near_duplicate_bits: number of bits in which perceptual hashes of near duplicates may differ.
 
     Returns:
         The table sorted by path, with the additional column `split` ("train", "val" or "test").
@@ -41,7 +60,12 @@ def assign(
     else:
         split[_choose_patients(table, test_size, names, [seed, 1])] = "test"
     rest = table[split == "train"]
-    split[rest.index[_choose_patients(rest, val_size, names, [seed, 2])]] = "val"
+    if folds is None:
+        val = _choose_patients(rest, val_size, names, [seed, 2])
+    else:
+        groups = leakage.related(rest, near_duplicate_bits)
+        val = cross_validation.assign(rest["label"].to_numpy(), groups, names, folds, seed) == fold
+    split[rest.index[val]] = "val"
     table = table.assign(split=split)
     _check_splits(table, names)
     return table

@@ -59,6 +59,8 @@ class DataSettings(Section):
     classes: Literal[2, 3]
     val_size: Share
     test_size: Share
+    folds: Annotated[int, Field(ge=2, le=20)] | None
+    fold: Annotated[int, Field(ge=0)]
     subset_size: Positive | None
     max_unreadable: float = Field(ge=0, lt=1)
     near_duplicate_bits: int = Field(ge=0, le=16)
@@ -69,6 +71,14 @@ class DataSettings(Section):
     def _check_training_share(self):
         if self.val_size + self.test_size >= 0.9:
             raise ValueError("val_size and test_size together must leave at least 0.1 for training")
+        return self
+
+    @model_validator(mode="after")
+    def _check_fold(self):
+        if self.folds is None and self.fold:
+            raise ValueError(f"fold {self.fold} is given without folds; expected the number of folds as well")
+        if self.folds is not None and self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} of {self.folds} folds: expected a fold from 0 to {self.folds - 1}")
         return self
 
 

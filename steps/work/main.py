@@ -15,7 +15,8 @@ from cxr.settings import load
 from steps.runtime import reuse, runs, step_key
 from steps.runtime.context import Context
 from steps.runtime.settings import COMMON, DEFAULT_PROFILE, OWNED, PARAMS, owner
-from steps.work import seeds
+from steps.work import repeats
+from steps.work.repeats import Repeats
 from steps.work.summary import summary
 
 # For each step, the parameter that names the run it starts from, and the step that this run is of.
@@ -27,11 +28,11 @@ STARTS_FROM = {
 
 
 def run(context: Context) -> None:
-    """Run or reuse every step, repeat the training from further seeds if asked to, and print the summary."""
+    """Run or reuse every step, repeat the training from further seeds or on further folds, and print the summary."""
     may_reuse, ensemble = context.boolean("reuse", True), context.boolean("ensemble", False)
-    repeats = seeds.count(context.flags.get("seeds", "1"))
-    if ensemble and repeats < 2:
-        raise CxrError("ensemble=true needs at least 2 seeds; add -P seeds=5")
+    plan = repeats.plan(context.settings, context.flags.get("seeds", "1"), context.overrides)
+    if ensemble and len(plan) < 2:
+        raise CxrError("ensemble=true needs several trainings; add -P seeds=5, or -P folds=5")
     _check_classes(context)
     if context.settings.data.path == "sample":
         context.log.warning("SYNTHETIC DATA: the sample consists of phantoms; its scores say nothing about X-rays")
@@ -39,37 +40,37 @@ def run(context: Context) -> None:
         context.log.warning("profile %r is meant for the phantoms; for X-rays use -P profile=cpu", DEFAULT_PROFILE)
     done: dict[str, str] = {}
     for name in OWNED if not ensemble else list(OWNED)[:-1]:
-        done[name] = _step(context, name, done, may_reuse)
+        done[name] = _step(context, name, done, may_reuse, plan.overrides[0].get(name))
         context.tag(f"cxr.{name}_run_id", done[name])
-    seed_lines: list[str] = []
-    if repeats > 1:
-        seed_lines = _repeat(context, done, repeats, may_reuse, ensemble)
-    text = summary(context.client, context.experiment_id, context.run_id, done, context.settings, seed_lines)
+    more_lines: list[str] = []
+    if len(plan) > 1:
+        more_lines = _repeat(context, done, plan, may_reuse, ensemble)
+    text = summary(context.client, context.experiment_id, context.run_id, done, context.settings, more_lines)
     context.put_text(text, "summary.txt")
     print(text, flush=True)
 
 
-def _repeat(context: Context, done: dict[str, str], count: int, may_reuse: bool, ensemble: bool) -> list[str]:
-    """Train, fine-tune and evaluate from further seeds on the same split; returns lines for the summary.
+def _repeat(context: Context, done: dict[str, str], plan: Repeats, may_reuse: bool, ensemble: bool) -> list[str]:
+    """Repeat the first training, whose runs are in `done`, as planned; returns lines for the summary.
 
     The further bundles are scored but not registered. With `ensemble`, the ensemble of all bundles is registered, and
     its runs are added to `done`.
     """
-    first = context.settings.seed
     scores_only = {"registry.register": "false", "evaluate.robustness": "false"}
     finetuned, evaluated = [], []
-    for seed in range(first, first + count):
-        steps_done = ("prepare_split", "train", "finetune") if seed == first else ("prepare_split",)
-        seed_runs = {name: done[name] for name in steps_done}
-        for name in ("train", "finetune"):
-            if name not in seed_runs:
-                seed_runs[name] = _step(context, name, seed_runs, may_reuse, {"seed": str(seed)})
-        finetuned.append(seed_runs["finetune"])
-        if seed == first and not ensemble:
-            evaluated.append(done["evaluate"])
-        else:
-            evaluated.append(_step(context, "evaluate", seed_runs, may_reuse, scores_only))
-    scores = seeds.scores(context.client, evaluated)
+    for number, overrides in enumerate(plan.overrides):
+        repeated = dict(done)
+        if number:
+            first_changed = min(list(OWNED).index(name) for name in overrides)
+            repeated = {name: done[name] for name in list(OWNED)[:first_changed]}
+            for name in ("prepare_split", "train", "finetune")[first_changed:]:
+                extra = {"survey_run_id": done[name]} if name == "prepare_split" else {}
+                repeated[name] = _step(context, name, repeated, may_reuse, overrides.get(name), extra)
+        finetuned.append(repeated["finetune"])
+        if number or ensemble:
+            repeated["evaluate"] = _step(context, "evaluate", repeated, may_reuse, scores_only)
+        evaluated.append(repeated["evaluate"])
+    scores = repeats.scores(context.client, evaluated, plan.metrics)
     context.metrics({f"{name}_mean": mean(values) for name, values in scores.items()})
     context.metrics({f"{name}_sd": stdev(values) for name, values in scores.items()})
     if ensemble:
@@ -78,17 +79,22 @@ def _repeat(context: Context, done: dict[str, str], count: int, may_reuse: bool,
         done["evaluate"] = _step(context, "evaluate", {**done, "finetune": done["ensemble"]}, may_reuse)
         for name in ("ensemble", "evaluate"):
             context.tag(f"cxr.{name}_run_id", done[name])
-    return seeds.lines(scores, list(range(first, first + count)))
+    return repeats.lines(scores, plan)
 
 
 def _step(
-    context: Context, name: str, done: dict[str, str], may_reuse: bool, overrides: dict[str, Any] | None = None
+    context: Context,
+    name: str,
+    done: dict[str, str],
+    may_reuse: bool,
+    overrides: dict[str, Any] | None = None,
+    extra: dict[str, str] | None = None,
 ) -> str:
     """Reuse or run one step; returns the ID of the run that holds its result.
 
-    `overrides` are settings on top of those of the command line.
+    `overrides` are settings on top of those of the command line, `extra` other parameters, which change no result.
     """
-    parameters = {**_parameters(context, name), **(overrides or {})}
+    parameters = {**_parameters(context, name), **(overrides or {}), **(extra or {})}
     if name in STARTS_FROM:
         parameter, previous = STARTS_FROM[name]
         parameters[parameter] = done[previous]

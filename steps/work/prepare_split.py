@@ -1,6 +1,7 @@
 """Work of `prepare_split`: from a dataset to a manifest, a leak report and figures."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -10,9 +11,13 @@ from mlflow.data.pandas_dataset import from_pandas
 from cxr.datasets import inspection, layouts, leakage, sources, split
 from cxr.datasets.figures import figures
 from cxr.datasets.manifest import COLUMNS, Manifest
-from cxr.settings.schema import CLASS_NAMES
-from steps.runtime import process, step_key
+from cxr.errors import CxrError
+from cxr.settings import load
+from cxr.settings.schema import CLASS_NAMES, DataSettings
+from steps.runtime import process, runs, step_key
 from steps.runtime.context import Context
+
+SURVEY = "survey/survey.parquet"
 
 
 def run(context: Context) -> None:
@@ -24,12 +29,11 @@ def run(context: Context) -> None:
     log.info("source: %s (%s)", source.description["address"], source.root)
     if source.description["synthetic"]:
         log.warning("SYNTHETIC DATA: these are phantoms; a model trained on them says nothing about X-rays")
-    listing = layouts.scan(source.root, data.classes)
-    table, unreadable = inspection.survey(
-        source.root, listing, workers=data.workers, max_unreadable=data.max_unreadable
-    )
+    table, unreadable = _survey(context, source.root) if "survey_run_id" not in context.flags else _surveyed(context)
     log.info("decoded %d images, %d unreadable", len(table), len(unreadable))
     context.metrics({"decoded": len(table), "unreadable": len(unreadable)})
+    if data.folds is not None:
+        _keep_survey(context, table)
     table = split.assign(
         table,
         classes=data.classes,
@@ -37,6 +41,9 @@ def run(context: Context) -> None:
         test_size=data.test_size,
         subset_size=data.subset_size,
         seed=settings.seed,
+        folds=data.folds,
+        fold=data.fold,
+        near_duplicate_bits=data.near_duplicate_bits,
     )
     table, report = leakage.resolve(table, data.near_duplicate_bits)
     log.info(
@@ -49,6 +56,44 @@ def run(context: Context) -> None:
     manifest = Manifest(table[COLUMNS], source.root, CLASS_NAMES[data.classes], source.description)
     _log_split(context, manifest, table, report, unreadable)
     log.info("%r", manifest)
+
+
+def _survey(context: Context, root: Path) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """Decode every image."""
+    data = context.settings.data
+    listing = layouts.scan(root, data.classes)
+    return inspection.survey(root, listing, workers=data.workers, max_unreadable=data.max_unreadable)
+
+
+def _surveyed(context: Context) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """What another fold of the same cross-validation has decoded."""
+    run_id = context.flags["survey_run_id"]
+    other = runs.find(context.client, context.experiment_id, ("prepare_split",), run_id, "survey_run_id")
+    theirs = load.resolve(load.read_file(context.fetch(run_id, "settings.yaml")))
+    ours = context.client.get_run(context.run_id).data.tags
+    same_files = other.data.tags.get("cxr.key.inputs") == ours["cxr.key.inputs"]
+    same_settings = _apart_from_fold(theirs.data) == _apart_from_fold(context.settings.data)
+    if not (same_files and same_settings and theirs.seed == context.settings.seed):
+        raise CxrError(
+            f"survey_run_id={run_id}: expected a run on the same files with the same seed and settings of data apart "
+            "from data.fold; leave survey_run_id out"
+        )
+    unreadable = pd.read_csv(context.fetch(run_id, "split/unreadable.csv"), keep_default_na=False, dtype=str)
+    table = pd.read_parquet(context.fetch(run_id, SURVEY))
+    context.log.info("the images were decoded by run %s", run_id)
+    return table, list(unreadable.itertuples(index=False, name=None))
+
+
+def _keep_survey(context: Context, table: pd.DataFrame) -> None:
+    """Log what was found in the images, for the other folds."""
+    file = context.folder / SURVEY
+    file.parent.mkdir(parents=True)
+    table.to_parquet(file, index=False)
+    context.put(file, str(Path(SURVEY).parent))
+
+
+def _apart_from_fold(data: DataSettings) -> DataSettings:
+    return data.model_copy(update={"fold": 0, "workers": 0, "cache_dir": None})
 
 
 def _log_split(

@@ -31,9 +31,12 @@ def summary(
     main_id: str,
     done: dict[str, str],
     settings: Settings,
-    seed_lines: list[str],
+    more_lines: list[str],
 ) -> str:
-    """Text that `main` ends with; `done` maps each step to the ID of the run that holds its result."""
+    """Text that `main` ends with.
+
+    `done` maps each step to the ID of the run that holds its result; `more_lines` follow the scores.
+    """
     uri = mlflow.get_tracking_uri()
     remote = uri.startswith("http")
     base = uri.rstrip("/") if remote else f"http://127.0.0.1:{UI_PORT}"
@@ -44,7 +47,7 @@ def summary(
         lines += [SYNTHETIC, "-" * 78]
     lines.append("Scores on the test split")
     lines += [f"  {text:<32} {metrics[name]:8.4f}" for name, text in METRIC_NAMES.items() if name in metrics]
-    lines += [*seed_lines, "Runs"]
+    lines += [*more_lines, "Runs"]
     for name, run_id in {"main": main_id, **done}.items():
         lines.append(f"  {name:<14} {base}/#/experiments/{experiment_id}/runs/{run_id}")
     # With uv installed, the commands below create their own environment.

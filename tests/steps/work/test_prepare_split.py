@@ -1,11 +1,18 @@
-"""`prepare_split` as users start it: several at once, with the same cache folder."""
+"""`prepare_split` as users start it: several at once, with the same cache folder; the folds of a cross-validation."""
 
+import signal
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import mlflow
 import numpy as np
+import pytest
+from PIL import Image
 
+from cxr.datasets import folds, inspection
+from cxr.datasets.manifest import Manifest
+from steps import prepare_split
+from steps.runtime.runner import main
 from tests.helpers import png
 
 RNG = np.random.default_rng(0)
@@ -24,3 +31,62 @@ def test_two_runs_on_one_archive_at_once_make_the_same_split(run_step, experimen
     runs = mlflow.MlflowClient().search_runs([experiment_id])
     assert len(runs) == 2 and len({run.data.tags["cxr.manifest_digest"] for run in runs}) == 1
     assert all(run.data.metrics["decoded"] == 900 for run in runs)
+
+
+@pytest.fixture
+def prepared(experiment_id, tmp_path):
+    """Function that runs `prepare_split` on 18 patients in this process; returns its exit status and its run."""
+    handlers = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
+    for number in range(18):
+        label = ("normal", "bacteria", "virus")[number % 3]
+        name = f"NORMAL/IM-{number}-1.png" if label == "normal" else f"PNEUMONIA/person{number}_{label}_1.png"
+        path = tmp_path / "set" / ("test" if number < 6 else "train") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(RNG.integers(0, 256, (24, 24), dtype=np.uint8)).save(path)
+
+    def run(**parameters: object) -> tuple[int, mlflow.entities.Run]:
+        values = {"data_path": tmp_path / "set", "log_dir": tmp_path / "logs", **parameters}
+        argv = [word for name, value in values.items() for word in (f"--{name.replace('__', '.')}", str(value))]
+        with pytest.raises(SystemExit) as exit_:
+            main(prepare_split.STEP, argv)
+        return exit_.value.code, mlflow.MlflowClient().search_runs([experiment_id], max_results=1)[0]
+
+    yield run
+    for which, handler in handlers.items():
+        signal.signal(which, handler)
+
+
+def manifest_of(run: mlflow.entities.Run) -> Manifest:
+    return Manifest.load(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="split"))
+
+
+def test_the_images_are_decoded_once_for_all_folds(prepared, monkeypatch):
+    (code, first), decoded = prepared(data__folds=2), prepared(data__folds=2, data__fold=1)[1]
+    with monkeypatch.context() as patch:
+        patch.setattr(inspection, "survey", None)
+        again, second = prepared(data__folds=2, data__fold=1, survey_run_id=first.info.run_id)
+        assert prepared(data__folds=2, survey_run_id=second.info.run_id)[0] == 0
+    assert code == again == 0
+    assert manifest_of(second).digest == manifest_of(decoded).digest
+    assert second.data.tags["cxr.step_key"] == decoded.data.tags["cxr.step_key"] != first.data.tags["cxr.step_key"]
+    assert folds.complete([manifest_of(first), manifest_of(second)])
+
+
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        ({"data__folds": 3}, "expected a run on the same files with the same seed and settings of data"),
+        ({"seed": 1}, "expected a run on the same files with the same seed and settings of data"),
+        ({"data__folds": 5}, "data.folds=5: expected at least 5 patients of every class outside the test split, got 4"),
+        ({"data__fold": 2}, "fold 2 of 2 folds: expected a fold from 0 to 1"),
+        ({"data__folds": "null", "data__fold": 1}, "fold 1 is given without folds"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused_in_one_line(prepared, capfd, changed, words):
+    first = prepared(data__folds=2)[1]
+    given = {"data__folds": 2, "survey_run_id": first.info.run_id, **changed}
+    if changed == {"data__folds": 5}:
+        del given["survey_run_id"]
+    code, failed = prepared(**given)
+    assert code == 1 and failed.info.status == "FAILED" and words in failed.data.tags["cxr.error"]
+    assert len([line for line in capfd.readouterr().err.splitlines() if "ERROR" in line]) == 1
