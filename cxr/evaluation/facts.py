@@ -41,6 +41,10 @@ class TrainingFacts(ReportModel):
     )
     val_loss: float | None = Field(default=None, description="Validation loss.")
     members: list[str] | None = Field(default=None, description="MLflow runs of the members of an ensemble.")
+    folds: int | None = Field(
+        default=None, description="Number of folds, for an ensemble of the folds of a cross-validation."
+    )
+    out_of_fold_sha256: str | None = Field(default=None, description="SHA-256 of the answers of such members.")
 
 
 class ModelFacts(ReportModel):

@@ -1,4 +1,4 @@
-"""The most confident mistakes, with the regions that spoke for the answer."""
+"""Galleries: the most confident mistakes, with the regions that spoke for the answer, and doubtful labels."""
 
 from dataclasses import dataclass
 
@@ -33,11 +33,23 @@ def mistakes(
     split: Manifest, dataset: RasterDataset, probabilities: ndarray, activation: ClassActivationMap | None, most: int
 ) -> list[Tile]:
     """At most `most` misclassified images of a split, the most confident first; `dataset` has their rasters."""
-    labels, predicted = split.labels(), probabilities.argmax(1)
-    wrong = np.flatnonzero(predicted != labels)
+    predicted = probabilities.argmax(1)
+    wrong = np.flatnonzero(predicted != split.labels())
     confidence = probabilities[wrong, predicted[wrong]]
-    tiles = []
-    for i in wrong[np.argsort(-confidence, kind="stable")][:most]:
+    return tiles(split, dataset, probabilities, activation, wrong[np.argsort(-confidence, kind="stable")][:most])
+
+
+def tiles(
+    split: Manifest,
+    dataset: RasterDataset,
+    probabilities: ndarray,
+    activation: ClassActivationMap | None,
+    rows: ndarray,
+) -> list[Tile]:
+    """The images of `rows`, in that order, which differ in label and prediction; `dataset` has their rasters."""
+    labels, predicted = split.labels(), probabilities.argmax(1)
+    made = []
+    for i in rows:
         raster = dataset.rasters(np.array([i]))[0]
         image = np.repeat(raster[..., None], 3, axis=2)
         if activation is not None:
@@ -48,12 +60,12 @@ def mistakes(
             prediction=split.classes[predicted[i]],
             probability=float(probabilities[i, predicted[i]]),
         )
-        tiles.append(Tile(mistake, image))
-    return tiles
+        made.append(Tile(mistake, image))
+    return made
 
 
-def sheet(tiles: list[Tile], *, has_maps: bool) -> Figure:
-    """All tiles on one figure."""
+def sheet(tiles: list[Tile], *, has_maps: bool, what: str = "most confident mistakes") -> Figure:
+    """All tiles on one figure; `what` they are is its title."""
     rows = max(1, -(-len(tiles) // _COLUMNS))
     drawn, axes = plotting.figure(2.4 * _COLUMNS, 2.75 * rows + 0.4, rows, _COLUMNS, squeeze=False)
     for ax in axes.flat:
@@ -62,6 +74,6 @@ def sheet(tiles: list[Tile], *, has_maps: bool) -> Figure:
         ax.imshow(tile.image)
         mistake = tile.mistake
         ax.set_title(f"{mistake.truth}, predicted {mistake.prediction}\nwith {mistake.probability:.0%}", fontsize=9)
-    title = f"The {len(tiles)} most confident mistakes" if tiles else "No mistakes"
+    title = f"The {len(tiles)} {what}" if tiles else "No mistakes"
     drawn.suptitle(title + (", with class activation maps" if has_maps and tiles else ""), fontsize=11)
     return drawn

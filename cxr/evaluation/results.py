@@ -124,6 +124,31 @@ class Mistakes(ReportModel):
     images: list[Mistake] = Field(description="The most confident mistakes, the most confident first.")
 
 
+class DoubtfulLabel(ReportModel):
+    """An image whose given label the model denies."""
+
+    path: str = Field(description="Path below the root of the dataset.")
+    given: str = Field(description="Given label.")
+    prediction: str = Field(description="Likeliest class.")
+    margin: float = Field(description="Probability of the given label minus that of the likeliest class, -1 to 0.")
+
+
+class LabelAudit(ReportModel):
+    """Labels that the model doubts (confident learning), and scores with and without their images.
+
+    Leaving them out is descriptive: images that are chosen by the model's own answers flatter it.
+    """
+
+    images: int = Field(description="Number of images outside the test split, each answered out of fold.")
+    doubtful: dict[str, int] = Field(description="Number of doubtful labels by given label; all in `label_audit.csv`.")
+    self_confidence: dict[str, float] = Field(
+        description="Mean probability of the given label over the images with that label."
+    )
+    listed: list[DoubtfulLabel] = Field(description="The most doubtful, at most `evaluate.gallery` of them.")
+    with_all: Scores = Field(description="Scores on all of the images.")
+    without: Scores = Field(description="Scores without the images of doubtful labels.")
+
+
 class Comparison(ReportModel):
     """Two models on the same images of one split."""
 
@@ -219,10 +244,16 @@ class EvaluationReport(ReportModel):
     settings: Annotated[Settings, _AnySettings]
     versions: dict[str, str] = Field(description="Version of each library that computes.")
     validation: SplitResult = Field(description="Results on the split that temperature and thresholds were chosen on.")
+    out_of_fold: bool = Field(
+        default=False,
+        description="Whether `validation` is out of fold: all images outside the test split, each answered by the one "
+        "member of the ensemble that was not trained on it.",
+    )
     test: SplitResult = Field(description="Results on the split that nothing was chosen on.")
     subgroups: list[Subgroup] = Field(description="Scores on groups of the test images.")
     robustness: Robustness | None = Field(default=None, description="Null if `evaluate.robustness` is off.")
     mistakes: Mistakes
+    label_audit: LabelAudit | None = Field(default=None, description="Null without out-of-fold answers.")
     registered: RegisteredVersion | None = Field(default=None, description="Null if the model was not registered.")
     gate: GateResult | None = Field(default=None, description="Null if the model was not registered.")
     champion: ChampionComparison | NoComparison | None = Field(

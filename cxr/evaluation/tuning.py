@@ -17,8 +17,12 @@ _BATCH = 64
 
 def tune(bundle: Bundle, val: RasterDataset, settings: CalibrationSettings, device: str) -> None:
     """Set the temperature and operating points of `bundle` from the images of the validation split."""
-    logits = predict_logits(Predictor(bundle, device), val, _BATCH)
-    bundle.temperature, bundle.operating_points = choose(logits, val.labels, settings)
+    tune_on(bundle, predict_logits(Predictor(bundle, device), val, _BATCH), val.labels, settings)
+
+
+def tune_on(bundle: Bundle, logits: ndarray, labels: ndarray, settings: CalibrationSettings) -> None:
+    """Set the temperature and operating points of `bundle` from logits (n, C) and labels (n,) of validation images."""
+    bundle.temperature, bundle.operating_points = choose(logits, labels, settings)
     points = ", ".join(f"{name} {value:.3f}" for name, value in bundle.operating_points.items())
     log.info("temperature %.3f; thresholds on the probability of pneumonia: %s", bundle.temperature, points or "none")
 

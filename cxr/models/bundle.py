@@ -43,6 +43,11 @@ class Bundle:
     operating_points: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def folds(self) -> bool:
+        """Whether it is an ensemble of folds: each member has seen the validation images of all others."""
+        return self.facts.get("folds") is not None
+
 
 def save(bundle: Bundle, folder: str | Path) -> str:
     """Write a bundle into `folder` (made where absent) and return its digest."""

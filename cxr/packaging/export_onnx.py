@@ -58,7 +58,10 @@ def to_onnx(bundle: Bundle) -> bytes:
     """The bytes of the ONNX file for a bundle, for any batch size. Takes 5 to 20 seconds."""
     predictor, network = Predictor(bundle, "cpu"), bundle.network
     if network.members:
-        members = predictor.module.get_submodule("members").children()
+        members = list(predictor.module.get_submodule("members").children())
+        # The thresholds of the out-of-distribution detector need images that the features were not trained on: for an
+        # ensemble of folds, those are validation images of one member.
+        members = members[:1] if bundle.folds else members
         heads = [member.get_submodule(find_head(network.name, member)) for member in members]
     else:
         heads = [predictor.module.get_submodule(network.head)]

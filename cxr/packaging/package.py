@@ -7,7 +7,7 @@ evaluated one: probabilities that differ by more than `TOLERANCE` are an error.
 import hashlib
 import json
 import logging
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,10 +65,11 @@ def write(
     Args:
         folder: made if absent.
         bundle: the evaluated bundle.
-        datasets: "train", and the splits of `evaluated`.
+        datasets: "train", and the splits of `evaluated`; for an ensemble of folds, those of its first member.
         settings: limits, abstention band, and the size of the sample that the detector is fitted on.
         seed: draws that sample from the training split.
-        evaluated: the bundle's probabilities (n, C) for all images of "val" and "test".
+        evaluated: the bundle's probabilities (n, C) for all images of "val" and "test"; for an ensemble of folds, those
+            of its first member for "val".
 
     Raises:
         CxrError: the network as ONNX answers differently, or the bundle lacks the operating point in `settings`.
@@ -84,6 +85,9 @@ def write(
     sample = np.sort(np.random.default_rng(seed).permutation(len(train))[: settings.ood_images])
     learnt = run(session, train, sample, negatives=True)
     outputs = {split: run(session, datasets[split], np.arange(len(datasets[split]))) for split in evaluated}
+    if bundle.folds:  # the other members were trained on these images
+        out_of_fold = bundle.temperature * np.log(np.maximum(evaluated["val"], 1e-300))
+        outputs["val"] = replace(outputs["val"], logits=out_of_fold)
     differences = {split: _difference(bundle, outputs[split], evaluated[split]) for split in evaluated}
     log.info("served and evaluated probabilities differ by at most %.1e", max(differences.values()))
     detector = fit_detector(learnt.features, learnt.negatives, outputs["val"].features, settings.ood_share)

@@ -21,7 +21,11 @@ def card(report: EvaluationReport) -> str:
     lines += ["95 % intervals from a bootstrap over patients.", "", "| score | value |", "|---|---|"]
     lines += [f"| {name} | {number(score)} |" for name, score in formatting.overall(test.scores)]
     lines += [f"| pneumonia: {name} | {number(score)} |" for name, score in formatting.pneumonia(test.scores)]
+    if formatting.readers(report):
+        lines += ["", formatting.readers(report)]
     lines += ["", "## Operating points (chosen on validation)", ""]
+    if report.out_of_fold:
+        lines += [formatting.OUT_OF_FOLD, ""]
     lines += ["| point | threshold | sensitivity | specificity |", "|---|---|---|---|"]
     for point in test.operating_points:
         sensitivity, specificity = number(point.scores["sensitivity"]), number(point.scores["specificity"])

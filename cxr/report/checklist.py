@@ -43,7 +43,7 @@ def _data(report: EvaluationReport) -> list[ChecklistItem]:
     )
     reference = "labels of the dataset: folder (normal, pneumonia) and file name (bacteria, virus)"
     readers = "two physicians, and a third for the test split, according to the publishers; names and experience are "
-    assignment = f"stratified by class, grouped by patient, val_size {settings.data.val_size}, seed {settings.seed}"
+    assignment = f"stratified by class, grouped by patient, {_validation(report)}, seed {settings.seed}"
     return [
         _filled("7", "5a", "Sources of the data", formatting.source(report)),
         _open(
@@ -73,6 +73,14 @@ def _data(report: EvaluationReport) -> list[ChecklistItem]:
     ]
 
 
+def _validation(report: EvaluationReport) -> str:
+    """How the validation images were chosen."""
+    data = report.settings.data
+    if data.folds is None:
+        return f"val_size {data.val_size}"
+    return f"{data.folds} folds in turn" if report.out_of_fold else f"fold {data.fold} of {data.folds}"
+
+
 def model_input(report: EvaluationReport) -> str:
     """The input of the network in a few words."""
     spec = report.model.input
@@ -86,6 +94,9 @@ def _model(report: EvaluationReport) -> list[ChecklistItem]:
     training = f"{optimizer}, at most {step.epochs} epochs, patience {step.patience}"
     epoch = "" if model.facts.epoch is None else f", epoch {model.facts.epoch}"
     members = f"{model.members} networks, their probabilities averaged" if model.members else "none: a single network"
+    if report.out_of_fold:
+        members += ", one for each fold of a cross-validation"
+    on = "out-of-fold answers" if report.out_of_fold else "validation"
     thresholds = ", ".join(model.operating_points) or "none"
     return [
         _filled("22", "12c", "Model", f"{model.name}, {model.parameters:,} parameters, a linear head"),
@@ -96,7 +107,7 @@ def _model(report: EvaluationReport) -> list[ChecklistItem]:
             "26",
             "12c",
             "Selection of the final model",
-            f"best {model.facts.metric} on validation{epoch}; temperature and thresholds chosen on validation",
+            f"best {model.facts.metric} on validation{epoch}; temperature and thresholds chosen on {on}",
         ),
         _filled("27", "12c", "Ensemble", members),
         _filled(

@@ -13,7 +13,7 @@ from cxr.evaluation.results import Estimate, EvaluationReport
 from cxr.report import formatting
 
 _HERE = Path(__file__).parent
-_RASTER = {"gallery"}  # embedded as JPEG; all other figures are line art, embedded as SVG
+_RASTER = {"gallery", "label_audit"}  # embedded as JPEG; all other figures are line art, embedded as SVG
 
 
 def page(report: EvaluationReport, figures: dict[str, Figure]) -> str:

@@ -10,7 +10,7 @@ from numpy import ndarray
 from cxr.common.hardware import cores
 from cxr.datasets.manifest import Manifest
 from cxr.errors import CxrError
-from cxr.evaluation import comparison
+from cxr.evaluation import comparison, out_of_fold
 from cxr.evaluation.predictor import predict_logits
 from cxr.evaluation.results import ChampionComparison, Comparison, NoComparison
 from cxr.evaluation.scores import Sample
@@ -34,7 +34,8 @@ class ChampionComparer:
 
     Attributes:
         context: the open run.
-        manifest: the split that both models answer on.
+        manifest: the split that both models answer on; if it has no training images, that of all folds, where the
+            answers on validation are out of fold.
         samples: the images of "val" and of "test".
         probabilities: probabilities of the evaluated model for the images of "val" and of "test".
     """
@@ -68,18 +69,28 @@ class ChampionComparer:
                 return NoComparison(version=version, why_not=reason)
             log.info("comparing with %s on validation and test", name)
             return ChampionComparison(
-                version=version, validation=self._on("val", service), test=self._on("test", service)
+                version=version, validation=self._on("val", service, champion), test=self._on("test", service, champion)
             )
         except CxrError as error:
             reason = f"{name} cannot be loaded ({error}); move the alias by hand: mlflow run . -e promote"
             return NoComparison(version=version, why_not=reason)
 
-    def _on(self, split: str, service: Service) -> Comparison:
-        cache = open_cache(self.context.settings.cache)
-        dataset = open_rasters(self.manifest.split(split), service.spec, cache)
-        logits = predict_logits(service.session, dataset, BATCH)
+    def _on(self, split: str, service: Service, champion: "ModelVersion") -> Comparison:
+        if split == "val" and not len(self.manifest.split("train")):
+            logits = self._out_of_fold(champion)
+        else:
+            cache = open_cache(self.context.settings.cache)
+            dataset = open_rasters(self.manifest.split(split), service.spec, cache)
+            logits = predict_logits(service.session, dataset, BATCH)
         theirs = softmax(logits / service.temperature)
         return comparison.compare(self.samples[split], self.probabilities[split], theirs)
+
+    def _out_of_fold(self, champion: "ModelVersion") -> ndarray:
+        """Logits of the champion's members, each for the images that it was not trained on."""
+        if "cxr.ensemble_run_id" not in champion.tags:
+            raise CxrError("it does not name the run with its out-of-fold answers")
+        file = self.context.fetch(champion.tags["cxr.ensemble_run_id"], f"bundle/{out_of_fold.FILE}")
+        return out_of_fold.read(file, self.manifest).logits
 
     def _fetch(self, champion: "ModelVersion") -> Path:
         target = self.context.folder / "champion" / str(champion.version)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
+    from numpy import ndarray
 
     from cxr.loading.rasters import RasterDataset
     from cxr.models.bundle import Bundle
@@ -50,10 +51,12 @@ def register(
     tags: dict[str, str],
     scores: Scores,
     comparer: "ChampionComparer",
+    evaluated: "dict[str, ndarray]",
 ) -> Registration:
     """Register the files to serve for `bundle` and settle who is champion, by the validation `scores`.
 
-    `datasets` has the rasters of "train", "val" and "test" at the input of the bundle.
+    `datasets` has the rasters of "train", "val" and "test" at the input of the bundle, `evaluated` the probabilities of
+    "val" and "test" (see `cxr.packaging.package`).
 
     A bundle that is registered already with the same serving settings and code keeps its version. A failed registration
     leaves no empty model behind.
@@ -71,7 +74,7 @@ def register(
     if earlier is not None and "cxr.gate" in earlier.tags:
         return _registered_before(context, earlier)
     folder = context.folder / ARTIFACT
-    served = package.write(folder, bundle, datasets, settings.serving, settings.seed, comparer.probabilities)
+    served = package.write(folder, bundle, datasets, settings.serving, settings.seed, evaluated)
     with alone(name):
         # Another process may have packaged the same bundle meanwhile, or been killed before its version was judged.
         earlier = _version_of(client, name, tags)

@@ -11,10 +11,11 @@ from numpy import ndarray
 
 from cxr.datasets.manifest import Manifest
 from cxr.errors import CxrError
-from cxr.evaluation import assess, cam, gallery, plots, robustness, scores, subgroups
+from cxr.evaluation import assess, cam, gallery, label_audit, out_of_fold, plots, robustness, scores, subgroups
 from cxr.evaluation.facts import TrainingFacts
+from cxr.evaluation.out_of_fold import OutOfFold
 from cxr.evaluation.predictor import Predictor, predict_logits
-from cxr.evaluation.results import Mistakes, Registration, Robustness, SplitResult
+from cxr.evaluation.results import LabelAudit, Mistakes, Registration, Robustness, SplitResult
 from cxr.evaluation.scores import Sample
 from cxr.evaluation.tuning import set_views
 from cxr.loading.build import open_cache
@@ -35,7 +36,11 @@ SPLITS = {"val": "validation", "test": "test"}
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated: a bundle, its network on a device, and the images to evaluate it on."""
+    """What is evaluated: a bundle, its network on a device, and the images to evaluate it on.
+
+    Of an ensemble of folds, `manifest` is that of all folds, where all images outside the test split are validation
+    images with an answer in `out_of_fold`; `datasets` are those of the first member, for the files to serve.
+    """
 
     folder: Path
     bundle: Bundle
@@ -44,6 +49,7 @@ class Subject:
     datasets: dict[str, RasterDataset]
     split_run_id: str
     digest: str
+    out_of_fold: OutOfFold | None
 
     @property
     def training(self) -> TrainingFacts:
@@ -59,7 +65,7 @@ def run(context: Context) -> None:
     for split, word in SPLITS.items():
         images = subject.manifest.split(split)
         context.log.info("evaluating %s on %d %s images", subject.bundle.network.name, len(images), word)
-        logits[split] = predict_logits(subject.predictor, subject.datasets[split], settings.batch_size)
+        logits[split] = _logits(subject, split, settings.batch_size)
         samples[split] = Sample.of(images, context.settings.seed)
         results[split] = assess.assess(samples[split], logits[split], subject.bundle, settings.prevalences)
     probabilities = {split: softmax(values / subject.bundle.temperature) for split, values in logits.items()}
@@ -73,10 +79,14 @@ def run(context: Context) -> None:
     if context.settings.registry.register_model:
         tags = _tags(context, subject)
         registration = registry.register(
-            context, subject.bundle, subject.datasets, tags, results["val"].scores, comparer
+            *(context, subject.bundle, subject.datasets, tags, results["val"].scores, comparer),
+            evaluated=_of_first_member(subject, probabilities),
         )
     _log_predictions(context, subject, probabilities["test"])
-    parts = reporting.Results(results["val"], results["test"], by_group, robust, mistakes, registration)
+    audit = None
+    if subject.out_of_fold is not None:
+        audit = _label_audit(context, subject, samples["val"], probabilities["val"], figures)
+    parts = reporting.Results(results["val"], results["test"], by_group, robust, mistakes, audit, registration)
     reporting.write(context, subject, parts, figures)
     context.tag("cxr.output_digest", subject.digest)
     _copy(context)
@@ -89,6 +99,10 @@ def _subject(context: Context) -> Subject:
     bundle.check_classes(loaded, manifest.classes)
     digest = bundle.digest(folder)
     step_key.tag(context, step_key.components("evaluate", context.settings, [digest, manifest.digest]))
+    answers, own = out_of_fold.load(folder, loaded, manifest), manifest
+    if answers is not None:
+        manifest = manifest.cross_validated()
+        own = answers.first_fold(manifest)
     _check_provenance(context, loaded, manifest)
     for split, word in SPLITS.items():
         if not len(manifest.split(split)):
@@ -96,17 +110,36 @@ def _subject(context: Context) -> Subject:
     where = device.pick(context.settings.device, "float32")
     device.prepare(context.settings.seed, context.settings.deterministic)
     cache, spec = open_cache(context.settings.cache), loaded.network.spec
-    datasets = {split: open_rasters(manifest.split(split), spec, cache) for split in SPLITS}
+    datasets = {split: open_rasters(own.split(split), spec, cache) for split in SPLITS}
     # A sample of the training images is read; decoding all of them for it would not pay.
-    datasets["train"] = open_rasters(manifest.split("train"), spec, cache, build=False)
+    datasets["train"] = open_rasters(own.split("train"), spec, cache, build=False)
     if context.settings.evaluate.views != loaded.network.views:
         views, calibration = context.settings.evaluate.views, context.settings.calibration
+        if answers is not None:
+            raise CxrError(
+                f"evaluate.views={views}: the out-of-fold answers that calibrate an ensemble of folds are of one view; "
+                "set evaluate.views=1"
+            )
         set_views(loaded, views, datasets["val"], calibration, str(where.device))
         folder = context.folder / "bundle"
         digest = bundle.save(loaded, folder)
         context.put(folder, "bundle")
     predictor = Predictor(loaded, str(where.device))
-    return Subject(folder, loaded, predictor, manifest, datasets, split_run_id, digest)
+    return Subject(folder, loaded, predictor, manifest, datasets, split_run_id, digest, answers)
+
+
+def _logits(subject: Subject, split: str, batch_size: int) -> ndarray:
+    """Logits (n, C) for the images of a split; out of fold for validation images that members were trained on."""
+    if split == "val" and subject.out_of_fold is not None:
+        return subject.out_of_fold.logits
+    return predict_logits(subject.predictor, subject.datasets[split], batch_size)
+
+
+def _of_first_member(subject: Subject, probabilities: dict[str, ndarray]) -> dict[str, ndarray]:
+    """The probabilities for the images of `subject.datasets`."""
+    if subject.out_of_fold is None:
+        return probabilities
+    return {**probabilities, "val": probabilities["val"][subject.out_of_fold.member == 0]}
 
 
 def _check_provenance(context: Context, loaded: Bundle, manifest: Manifest) -> None:
@@ -173,6 +206,21 @@ def _gallery(context: Context, subject: Subject, probabilities: ndarray) -> tupl
     tiles = gallery.mistakes(test, subject.datasets["test"], probabilities, maps, most)
     mistakes = Mistakes(maps=maps is not None, images=[tile.mistake for tile in tiles])
     return gallery.sheet(tiles, has_maps=mistakes.maps), mistakes
+
+
+def _label_audit(
+    context: Context, subject: Subject, sample: Sample, probabilities: ndarray, figures: dict[str, Figure]
+) -> LabelAudit:
+    """Log the table of doubtful labels outside the test split, and add their gallery to `figures`."""
+    images, most = subject.manifest.split("val"), context.settings.evaluate.gallery
+    rows = label_audit.doubtful(sample.labels, probabilities)
+    context.put_text(label_audit.table(images, probabilities, rows).to_csv(index=False), "evaluation/label_audit.csv")
+    rasters = open_rasters(images, subject.bundle.network.spec, open_cache(context.settings.cache), build=False)
+    tiles = gallery.tiles(images, rasters, probabilities, None, rows[:most])
+    context.log.info("label audit: %d of %d labels are doubtful", len(rows), len(images))
+    if tiles:
+        figures["label_audit"] = gallery.sheet(tiles, has_maps=False, what="most doubtful labels")
+    return label_audit.audit(images, sample, probabilities, rows, most)
 
 
 def _robustness(context: Context, subject: Subject) -> Robustness:

@@ -12,6 +12,7 @@ from cxr.evaluation.facts import DataFacts, InputFacts, LeakReport, ModelFacts, 
 from cxr.evaluation.results import (
     ChampionComparison,
     EvaluationReport,
+    LabelAudit,
     Mistakes,
     Registration,
     Robustness,
@@ -43,6 +44,7 @@ class Results:
     subgroups: list[Subgroup]
     robustness: Robustness | None
     mistakes: Mistakes
+    label_audit: LabelAudit | None
     registration: Registration
 
 
@@ -88,10 +90,12 @@ def _report(context: Context, subject: "Subject", results: Results) -> Evaluatio
         settings=context.settings,
         versions={name: version(name) for name in _LIBRARIES},
         validation=results.validation,
+        out_of_fold=subject.out_of_fold is not None,
         test=results.test,
         subgroups=results.subgroups,
         robustness=results.robustness,
         mistakes=results.mistakes,
+        label_audit=results.label_audit,
         registered=registration.registered,
         gate=registration.gate,
         champion=registration.champion,

@@ -5,8 +5,13 @@ import re
 import shutil
 
 import mlflow
+import pandas as pd
 import pytest
 
+from cxr.datasets.folds import complete
+from cxr.datasets.manifest import Manifest
+from cxr.evaluation.calibration import fit_temperature
+from cxr.evaluation.out_of_fold import FILE
 from cxr.evaluation.results import EvaluationReport
 from steps.registry import registry
 from tests.steps.conftest import SMALL
@@ -105,6 +110,38 @@ def test_seeds_give_a_spread_and_their_ensemble_is_registered(workflow):
     [version] = [v for v in versions if v.tags.get("cxr.ensemble_run_id") == ensemble.info.run_id]
     assert json.loads(workflow.artifact(ensemble, "bundle/config.json").read_text())["members"] == 2
     assert version.tags["cxr.evaluate_run_id"] == workflow.runs("evaluate")[0].info.run_id
+
+
+@pytest.mark.slow
+def test_folds_are_cross_validated_and_their_ensemble_is_judged_by_out_of_fold_answers(workflow):
+    folds = 2
+    settings = ("folds=2", "registry.name=folded", "evaluate.gallery=3", "finetune.unfreeze=0")
+    done = workflow.project("main", *SMALL, *settings, "ensemble=true")
+    assert done.returncode == 0, done.stderr
+    assert "Over 2 folds: mean" in done.stdout and "validation, macro-F1" in done.stdout
+    main, ensemble, evaluated = (workflow.runs(step)[0] for step in ("main", "ensemble", "evaluate"))
+    members = workflow.runs("evaluate")[1 : 1 + folds]
+    for metric in ("val_macro_f1", "test_macro_f1"):
+        values = [run.data.metrics[metric] for run in members]
+        assert main.data.metrics[f"{metric}_mean"] == pytest.approx(sum(values) / folds)
+    splits = [workflow.client.get_run(run.data.tags["cxr.split_run_id"]) for run in members[::-1]]
+    manifests = [Manifest.load(workflow.artifact(run, "split")) for run in splits]
+    assert complete(manifests) and "the images were decoded by run" in done.stderr
+    report, pool = report_of(workflow, evaluated), manifests[0].cross_validated()
+    assert report.out_of_fold and report.model.facts.folds == folds and report.data.digest == pool.digest
+    assert report.validation.images == len(pool.split("val"))
+    # The answers on validation are those of the single members, not of the ensemble that has seen the images.
+    answers = pd.read_csv(workflow.artifact(ensemble, f"bundle/{FILE}"))
+    logits, labels = answers[list(pool.classes)].to_numpy(), pool.split("val").labels()
+    bundle = json.loads(workflow.artifact(ensemble, "bundle/config.json").read_text())
+    assert bundle["temperature"] == pytest.approx(fit_temperature(logits, labels))
+    accuracy = report.validation.scores["accuracy"].value
+    assert accuracy == pytest.approx((logits.argmax(1) == labels).mean())
+    assert report.served.referred["val"].images == len(manifests[0].split("val"))
+    audit = pd.read_csv(workflow.artifact(evaluated, "evaluation/label_audit.csv"))
+    assert len(audit) == sum(report.label_audit.doubtful.values()) and report.label_audit.images == len(labels)
+    text = workflow.artifact(evaluated, "evaluation/report.html").read_text()
+    assert "single members" in text and "The last column is descriptive" in text
 
 
 @pytest.mark.parametrize(
