@@ -3,6 +3,9 @@
 Reads params.yaml and the overrides; writes only `summary.txt` and the IDs of the four runs. A step whose key (see
 `steps.runtime.step_key`) has not changed is reused, an interrupted training is resumed.
 
+With `seeds`, train and finetune are repeated from further seeds; with `folds`, prepare_split too, so that every image
+outside the test split is a validation image once. The summary then has mean and spread.
+
     mlflow run . -e main -P data_path=FOLDER -P profile=cpu
 """
 

@@ -64,6 +64,8 @@ def run(context: Context) -> None:
     logits, samples, results = {}, {}, {}
     for split, word in SPLITS.items():
         images = subject.manifest.split(split)
+        if split == "val" and subject.out_of_fold is not None:
+            word = "validation (out of fold)"
         context.log.info("evaluating %s on %d %s images", subject.bundle.network.name, len(images), word)
         logits[split] = _logits(subject, split, settings.batch_size)
         samples[split] = Sample.of(images, context.settings.seed)

@@ -7,6 +7,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 from mlflow.data.pandas_dataset import from_pandas
+from mlflow.exceptions import MlflowException
 
 from cxr.datasets import inspection, layouts, leakage, sources, split
 from cxr.datasets.figures import figures
@@ -18,6 +19,7 @@ from steps.runtime import process, runs, step_key
 from steps.runtime.context import Context
 
 SURVEY = "survey/survey.parquet"
+_ATTEMPTS = 3  # on sqlite, one of two processes that log the same new dataset at the same moment fails
 
 
 def run(context: Context) -> None:
@@ -132,5 +134,11 @@ def _log_dataset(context: Context, manifest: Manifest) -> None:
         dataset = from_pandas(
             manifest.rows, source=str(manifest.root), name="manifest", digest=manifest.digest[:36], targets="label"
         )
-        with process.unbroken():
-            mlflow.log_input(dataset, context="split")
+        for attempt in range(_ATTEMPTS):
+            try:
+                with process.unbroken():
+                    mlflow.log_input(dataset, context="split")
+                return
+            except MlflowException:
+                if attempt + 1 == _ATTEMPTS:
+                    raise

@@ -8,11 +8,13 @@ import pytest
 
 from cxr.errors import CxrError
 from cxr.models.bundle import Bundle
+from cxr.models.ensemble import combine
 from cxr.packaging import package
 from cxr.serving.decision import label_index
-from cxr.serving.service import Service
+from cxr.serving.ood import OODDetector
+from cxr.serving.service import DETECTOR, Service
 from steps.registry.registry import requirements
-from tests.helpers import datasets, deployed, network, probabilities, settings_with
+from tests.helpers import datasets, deployed, network, probabilities, settings_with, small_set
 
 
 def test_served_equals_evaluated_for_every_image(served):
@@ -59,6 +61,21 @@ def test_a_transformer_of_timm_is_served_without_heatmaps_and_without_timm(tmp_p
     table = service.answer([made.manifest.files()[0].read_bytes()], with_heatmap=True)
     assert table["probability_normal"][0] > 0 and table["heatmap"][0] is None
     assert not [line for line in requirements() if line.startswith(("timm", "torch"))]
+
+
+@pytest.mark.slow
+def test_an_ensemble_of_folds_is_judged_by_its_first_member(tmp_path):
+    """The others were trained on its validation images: neither their answers nor their features count there."""
+    members = [Bundle(network("shufflenet_v2_x0_5", seed=seed)) for seed in (1, 2)]
+    bundle, manifest = combine(members), small_set(tmp_path, per_class=24, side=80)
+    bundle.facts = {"folds": 2}
+    undecided = np.tile([0.5, 0.25, 0.25], (len(manifest.split("val")), 1))
+    evaluated = {"val": undecided, "test": probabilities(bundle, manifest.split("test"))}
+    settings = settings_with({}).serving
+    result = package.write(tmp_path / "s", bundle, datasets(bundle, manifest), settings, 0, evaluated)
+    assert result.referred["val"].reasons["undecided"] == len(undecided)
+    features = members[0].network.module.get_submodule(members[0].network.head).in_features
+    assert OODDetector.load(tmp_path / "s" / DETECTOR).mean.shape == (features,)
 
 
 def test_an_operating_point_that_the_bundle_lacks(served, tmp_path):

@@ -5,10 +5,12 @@ import re
 from datetime import UTC, datetime
 
 import numpy as np
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from cxr.evaluation import assess, comparison, plots
+from cxr.datasets.manifest import Manifest
+from cxr.evaluation import assess, comparison, label_audit, plots
 from cxr.evaluation.facts import (
     DataFacts,
     DuplicateCounts,
@@ -24,6 +26,7 @@ from cxr.evaluation.results import (
     EvaluationReport,
     GateCheck,
     GateResult,
+    LabelAudit,
     Mistakes,
     NoComparison,
     PackagingResult,
@@ -34,6 +37,7 @@ from cxr.evaluation.results import (
 )
 from cxr.evaluation.scores import Sample
 from cxr.models.bundle import Bundle
+from cxr.report import formatting
 from cxr.report.card import card
 from cxr.report.checklist import checklist
 from cxr.report.page import page
@@ -82,6 +86,14 @@ def data_facts(*, synthetic: bool) -> DataFacts:
     )
 
 
+def audit_of(sample: Sample, probabilities: np.ndarray) -> LabelAudit:
+    """The audit of a split whose images are those of `sample`."""
+    names = [f"{n}.png" for n in range(len(sample.labels))]
+    rows = pd.DataFrame({"path": names, "patient": names, "label": [CLASSES[i] for i in sample.labels]})
+    found = label_audit.doubtful(sample.labels, probabilities)
+    return label_audit.audit(Manifest(rows, "root", CLASSES), sample, probabilities, found, 3)
+
+
 def report_of(labels: np.ndarray, *, full: bool) -> tuple[EvaluationReport, dict]:
     """A report and its figures, with every optional result (`full`) or with none."""
     rng = np.random.default_rng(0)
@@ -97,6 +109,8 @@ def report_of(labels: np.ndarray, *, full: bool) -> tuple[EvaluationReport, dict
         optional = {
             "champion": ChampionComparison(version=4, validation=compared, test=compared),
             "gate": GateResult(verdict="champion: better", checks=[GateCheck(rule="a", passed=True, words="b")]),
+            "out_of_fold": True,
+            "label_audit": audit_of(sample, probabilities),
             "registered": RegisteredVersion(name="model", version=5),
             "robustness": Robustness(images=10, table=[row, row], inside=0.6),
             "served": PackagingResult(
@@ -158,6 +172,7 @@ def test_the_page_has_all_sections(report_and_figures):
         "Referrals",
         "Calibration",
         "Where it fails",
+        "Label audit",
         "Robustness",
         "Comparison with the champion",
         "Reproduction",
@@ -167,6 +182,28 @@ def test_the_page_has_all_sections(report_and_figures):
     assert ("SYNTHETIC DATA" in text) == report.data.source.synthetic
     assert "not a medical device" in text and "Age, sex and origin" in text
     assert "01 May 2026, 12:30 UTC" in text and "2,000" in text
+
+
+def test_the_page_and_the_card_say_what_scores_of_bacteria_and_virus_measure(report_and_figures):
+    """Except for phantoms, which nobody has read."""
+    report, _ = report_and_figures
+    for text in (page(*report_and_figures), card(report)):
+        assert (formatting.READERS in text) == (not report.data.source.synthetic)
+    pneumonia = report.model_copy(
+        update={"model": report.model.model_copy(update={"classes": ["normal", "pneumonia"]})}
+    )
+    assert formatting.readers(pneumonia) == ""
+
+
+def test_out_of_fold_answers_and_the_audit_are_called_what_they_are(report_and_figures):
+    report, _ = report_and_figures
+    text, audit = page(*report_and_figures), report.label_audit
+    assert (formatting.OUT_OF_FOLD in text) == (formatting.OUT_OF_FOLD in card(report)) == report.out_of_fold
+    assert ("it needs answers of models that were not trained on the images" in text) == (audit is None)
+    if audit is not None:
+        count = sum(audit.doubtful.values())
+        assert count > 0 and f"{count} of {audit.images} images, all listed in" in text
+        assert "The last column is descriptive" in text and audit.without["accuracy"] != audit.with_all["accuracy"]
 
 
 def test_the_page_says_why_there_is_no_comparison(report_and_figures):

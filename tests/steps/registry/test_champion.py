@@ -3,9 +3,11 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from cxr.errors import CxrError
+from cxr.evaluation.out_of_fold import OutOfFold
 from cxr.evaluation.scores import Sample
 from steps.registry.champion import ChampionComparer
 from tests.helpers import probabilities, settings_with
@@ -49,6 +51,23 @@ def test_files_that_are_gone(comparer, monkeypatch):
 
     monkeypatch.setattr(ChampionComparer, "_fetch", gone)
     assert "files are gone" in comparer.compare(version(comparer)).why_not
+
+
+def test_the_champion_of_folds_answers_out_of_fold(comparer, served, monkeypatch, tmp_path):
+    """Its members have seen the validation images: what the served ensemble says there does not count."""
+    comparer.manifest = whole = served.manifest.cross_validated()
+    val = whole.split("val")
+    wrong = np.roll(10 * np.eye(3)[val.labels()], 1, axis=1)
+    comparer.samples["val"], comparer.probabilities["val"] = Sample.of(val, 0), np.eye(3)[val.labels()]
+    OutOfFold(np.arange(len(val)) % 2, wrong).save(tmp_path, whole)
+    comparer.context.fetch = lambda run_id, path: tmp_path / path.removeprefix(f"{run_id}/").rpartition("/")[2]
+    monkeypatch.setattr(ChampionComparer, "_fetch", lambda *_: served.folder)
+    champion = version(comparer)
+    assert "does not name the run with its out-of-fold answers" in comparer.compare(champion).why_not
+    champion = SimpleNamespace(version="4", name="m", tags=champion.tags | {"cxr.ensemble_run_id": "r"})
+    outcome = comparer.compare(champion)
+    assert outcome.validation.other["accuracy"] == 0 and outcome.validation.only_ours_right == len(val)
+    assert outcome.test.differences["loss"].value == pytest.approx(0, abs=1e-6)
 
 
 def test_the_same_weights_do_not_differ(comparer, served, monkeypatch):
