@@ -102,6 +102,10 @@ class Robustness(ReportModel):
 
     images: int = Field(description="Number of test images used.")
     table: list[RobustnessRow] = Field(description="One row for each change; the first one changes nothing.")
+    border_alone: Scores = Field(
+        description="Scores if all but the outer tenth of an image is black; near those of guessing, unless the model "
+        "reads the border."
+    )
     inside: float | None = Field(
         description="Mean share of the activation for the predicted class that lies in the central region of the "
         "unchanged images; null without exact activation maps."

@@ -1,4 +1,4 @@
-"""Robustness: scores under blur, contrast changes, compression, rotation and masked borders and corners."""
+"""Robustness: scores under blur, contrast changes, compression, rotation and masks, and by the border alone."""
 
 import numpy as np
 from numpy import ndarray
@@ -7,9 +7,9 @@ from cxr.datasets.manifest import Manifest
 from cxr.evaluation import scores
 from cxr.evaluation.cam import ClassActivationMap, share_inside
 from cxr.evaluation.predictor import Predictor
-from cxr.evaluation.results import Robustness, RobustnessRow
+from cxr.evaluation.results import Robustness, RobustnessRow, Scores
 from cxr.evaluation.scores import Sample
-from cxr.loading.changes import CHANGES, whole_patients
+from cxr.loading.changes import CHANGES, Change, border_alone, whole_patients
 from cxr.loading.rasters import RasterDataset
 from cxr.serving.probabilities import softmax
 
@@ -32,24 +32,26 @@ def robustness(
     rows = whole_patients(split, seed, most)
     rasters = dataset.rasters(rows)
     sample = Sample.of(split, seed).subset(rows)
+
+    def scored(batches: list[ndarray]) -> tuple[ndarray, Scores]:
+        probabilities = softmax(np.concatenate([predictor.logits(batch) for batch in batches]) / temperature)
+        resampled = scores.resampled(sample, probabilities)
+        return probabilities.argmax(1), {score: scores.estimate(resampled[score]) for score in scores.SUMMARY}
+
+    def batches(change: Change) -> list[ndarray]:
+        changed = np.stack([change(raster) for raster in rasters])
+        return [changed[i : i + batch_size] for i in range(0, len(changed), batch_size)]
+
     table, unchanged, inside = [], None, None
     for name, change in CHANGES.items():
-        changed = np.stack([change(raster) for raster in rasters])
-        batches = [changed[i : i + batch_size] for i in range(0, len(changed), batch_size)]
-        probabilities = softmax(np.concatenate([predictor.logits(b) for b in batches]) / temperature)
-        predicted = probabilities.argmax(1)
+        images = batches(change)
+        predicted, found = scored(images)
         if unchanged is None:
             unchanged = predicted
-            inside = _inside(activation, batches, predicted) if activation is not None else None
-        resampled = scores.resampled(sample, probabilities)
-        table.append(
-            RobustnessRow(
-                change=name,
-                changed=float((predicted != unchanged).mean()),
-                scores={score: scores.estimate(resampled[score]) for score in scores.SUMMARY},
-            )
-        )
-    return Robustness(images=len(rows), table=table, inside=inside)
+            inside = _inside(activation, images, predicted) if activation is not None else None
+        table.append(RobustnessRow(change=name, changed=float((predicted != unchanged).mean()), scores=found))
+    _, alone = scored(batches(border_alone))
+    return Robustness(images=len(rows), table=table, border_alone=alone, inside=inside)
 
 
 def _inside(activation: ClassActivationMap, batches: list[ndarray], predicted: ndarray) -> float:

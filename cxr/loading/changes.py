@@ -43,6 +43,11 @@ def _border(grey: ndarray) -> ndarray:
     return masked
 
 
+def border_alone(grey: ndarray) -> ndarray:
+    """The border of a raster (S, S), all else black: what it tells of the class is no disease."""
+    return grey - _border(grey)
+
+
 def _corners(grey: ndarray) -> ndarray:
     masked, side = grey.copy(), round(len(grey) * CORNER)
     for rows in (slice(0, side), slice(-side, None)):

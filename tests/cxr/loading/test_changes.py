@@ -27,6 +27,13 @@ def test_masks_are_where_they_say():
     assert np.array_equal(corners[20:40], GREY[20:40])
 
 
+def test_a_border_alone_is_what_its_mask_takes_away():
+    masked = changes.CHANGES["border masked (10 %)"](GREY)
+    alone = changes.border_alone(GREY)
+    assert not alone[6:-6, 6:-6].any()
+    assert np.array_equal(alone + masked, GREY)
+
+
 def test_a_sample_takes_whole_patients(tmp_path):
     split = small_set(tmp_path, per_class=24).split("test")
     split.rows["patient"] = [f"p{i // 3}" for i in range(len(split))]

@@ -112,7 +112,7 @@ def report_of(labels: np.ndarray, *, full: bool) -> tuple[EvaluationReport, dict
             "out_of_fold": True,
             "label_audit": audit_of(sample, probabilities),
             "registered": RegisteredVersion(name="model", version=5),
-            "robustness": Robustness(images=10, table=[row, row], inside=0.6),
+            "robustness": Robustness(images=10, table=[row, row], border_alone=row.scores, inside=0.6),
             "served": PackagingResult(
                 largest_difference=1e-6, operating_point="youden", referred={"val": REFERRALS, "test": REFERRALS}
             ),
