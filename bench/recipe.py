@@ -1,6 +1,6 @@
 """What each part of the training recipe is worth: the recipe, and the recipe without each of its parts, on validation.
 
-    python -m bench.recipe --variants recipe "without mix-up" --seeds 0 1 2
+    python -m bench.recipe --variants recipe "mix-up" --seeds 0 1 2 --images 2000
 
 Each variant trains a head and then fine-tunes, as `main` does, on the training images of the real set alone; its test
 images are never read. Answers on validation are kept in `--folder`, one file per variant and seed, so that an
@@ -42,13 +42,13 @@ SHOWN = ("macro_f1", "auc_pneumonia", "specificity", "loss")
 BATCH = 64
 
 
-def training_images(share: float, seed: int) -> Manifest:
+def training_images(share: float, seed: int, images: int | None = None) -> Manifest:
     """The real training images, a `share` of them for validation; the official test images are left out."""
     root = real_data()
     found = pd.DataFrame([vars(item) for item in layouts.scan(root)])
     found = found[found["official_split"] == "train"].assign(official_split="train")
     found["patient"] = "train/" + found["patient"]
-    rows = split.assign(found, classes=3, val_size=share, test_size=0.01, subset_size=None, seed=seed)
+    rows = split.assign(found, classes=3, val_size=share, test_size=0.01, subset_size=images, seed=seed)
     rows = rows[rows["split"] != "test"]
     rows = rows.assign(sha256=[sha256_of(root / path) for path in rows["path"]], width=0, height=0, mode="")
     return Manifest(rows[COLUMNS].reset_index(drop=True), root, CLASS_NAMES[3])
@@ -151,11 +151,12 @@ def main() -> None:
     made.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     made.add_argument("--folder", type=Path, default=Path("bench-recipe"))
     made.add_argument("--out", type=Path, default=ROOT / "bench", help="folder of the tables")
+    made.add_argument("--images", type=int, help="images in all; default: every one")
     made.add_argument("--share", type=float, default=0.2, help="share of the images for validation")
     given = made.parse_args()
     quiet()
     given.folder.mkdir(parents=True, exist_ok=True)
-    manifest = training_images(given.share, 0)
+    manifest = training_images(given.share, 0, given.images)
     for seed in given.seeds:
         for name in given.variants:
             file = path_of(given.folder, name, seed)

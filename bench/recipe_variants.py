@@ -1,45 +1,43 @@
-"""The variants that `bench.recipe` compares, as settings on top of the profile `cpu`."""
+"""The variants that `bench.recipe` compares, as settings on top of the profile `cpu`, which is the first of them."""
 
 from typing import Any
 
-_COSINE = "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: all}"
-_AUGMENT: dict[str, Any] = {
-    "crop_scale": "[0.4, 1.0]",
-    "aspect": 0.2,
-    "rotate": 10.0,
-    "translate": 0.05,
-    "brightness": 0.15,
-    "contrast": 0.4,
-    "gamma": 0.4,
-    "blur": 2.5,
-    "noise": 0.03,
-    "jpeg": 15,
-    "border": 0.15,
-    "corners": 0.25,
-}
-RECIPE: dict[str, Any] = {
-    "finetune.unfreeze": "all",
-    "finetune.epochs": 8,
-    "finetune.patience": 8,
-    "finetune.batch_norm": "trained",
-    "finetune.optimizer._target_": "torch.optim.AdamW",
-    "finetune.optimizer.lr": 3e-4,
-    "finetune.optimizer.weight_decay": 0.02,
-    "finetune.scheduler": _COSINE,
-    "finetune.scheduler_step": "batch",
-    "finetune.warmup": 0.5,
-    "finetune.ema": 0.99,
-    **{f"finetune.augment.{name}": value for name, value in _AUGMENT.items()},
-}
+_LEVEL = {"brightness": 0.0, "contrast": 0.0, "gamma": 0.0}
+_STILL = {"crop_scale": "[1.0, 1.0]", "aspect": 0.0, "rotate": 0.0, "translate": 0.0}
+_MASKS = {"border": 0.0, "corners": 0.0}
 
 
-def without(*names: str, **changed: Any) -> dict[str, Any]:
-    """The recipe without some settings and with others changed, by their names in `finetune`."""
-    kept = {name: value for name, value in RECIPE.items() if name.removeprefix("finetune.") not in names}
-    return kept | {f"finetune.{name}": value for name, value in changed.items()}
+def finetune(**changed: Any) -> dict[str, Any]:
+    """Settings of the section `finetune`."""
+    return {f"finetune.{name}": value for name, value in changed.items()}
+
+
+def augment(**changed: Any) -> dict[str, Any]:
+    """Settings of the section `finetune.augment`."""
+    return finetune(**{f"augment.{name}": value for name, value in changed.items()})
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "recipe": RECIPE,
-    "head": {"finetune.epochs": 1, "finetune.unfreeze": 0, "finetune.optimizer.lr": 1e-9},
+    "recipe": {},
+    "head alone": finetune(unfreeze=0, epochs=1, **{"optimizer.lr": 1e-12}),
+    # The recipe without each of its parts.
+    "centre crop": {"model.resize_mode": "crop"},
+    "trained batch norms": finetune(batch_norm="trained"),
+    "no averaged weights": finetune(ema=0.0),
+    "constant rate": finetune(scheduler="null", warmup=0.0),
+    "no class weights": finetune(class_weights="none"),
+    "no augmentation": augment(**_LEVEL, **_STILL, clean=1.0),
+    "no geometry": augment(**_STILL),
+    "no tone": augment(**_LEVEL),
+    "no degradation": augment(clean=1.0),
+    "no masks": augment(**_MASKS),
+    "every image degraded": augment(clean=0.0),
+    "two blocks": finetune(unfreeze=2),
+    # Tried, and not part of it.
+    "whole network": finetune(unfreeze="all"),
+    "three times the rate": finetune(**{"optimizer.lr": 3e-4}),
+    "strong crops": augment(crop_scale="[0.4, 1.0]"),
+    "mix-up": augment(mixup=0.2),
+    "label smoothing": finetune(loss="{_target_: torch.nn.CrossEntropyLoss, label_smoothing: 0.1}"),
+    "chosen by robustness": finetune(select="robust"),
 }

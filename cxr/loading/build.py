@@ -71,12 +71,12 @@ def build_loaders(
     val_images = ImageLoader(LazyDataset(val, network.spec, decoded), network.spec, **common)
     rows = whole_patients(val, seed, settings.select_images)
     changed = _changed(val_images, rows, network.spec, common) if settings.select == "robust" else {}
-    if cache is None or not cache.features or isinstance(prefix, nn.Identity):
+    views = cached_views(settings, cache, unfreeze)
+    if cache is None or not views or isinstance(prefix, nn.Identity):
         staged = _staged(network, train, settings, decoded, common)
         return Loaders(staged, val_images, list(changed.values()), prefix)
     _check_features(settings)
     train_images = _training_loader(network, train, settings, decoded, common, settings.augment, network.spec)
-    views = cached_views(settings, cache, unfreeze)
     some = replace(val, rows=val.rows.iloc[rows])
     frozen: dict[str, Any] = {"network": network, "prefix": prefix, "unfreeze": unfreeze, "device": device}
     features = open_features(
@@ -114,7 +114,9 @@ def cached_views(settings: TrainingSettings, cache: CacheSettings | None, unfree
     """Cached views of each training image; 0 where every epoch draws its own."""
     if cache is None or not cache.features or unfreeze == "all":
         return 0
-    return 1 if settings.augment.off else cache.views
+    if settings.augment.off and not settings.stages:
+        return 1
+    return min(1, cache.views) if settings.augment.off else cache.views
 
 
 def _check_features(settings: TrainingSettings) -> None:
@@ -125,9 +127,7 @@ def _check_features(settings: TrainingSettings) -> None:
         "augment.cutmix": settings.augment.cutmix,
     }
     if given := [name for name, value in asked.items() if value]:
-        raise CxrError(
-            f"{' and '.join(given)}: not possible with cached features; set unfreeze=all or cache.features=false"
-        )
+        raise CxrError(f"{' and '.join(given)}: not possible with cached features; set unfreeze=all or cache.views=0")
 
 
 def _changed(val: ImageLoader, rows: np.ndarray, spec: InputSpec, common: dict[str, Any]) -> dict[str, ImageLoader]:

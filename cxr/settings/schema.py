@@ -279,7 +279,7 @@ class CacheSettings(Section):
     max_gb: float = Field(ge=0)
     decoded: bool
     features: bool
-    views: Annotated[int, Field(ge=1, le=100)]
+    views: Annotated[int, Field(ge=0, le=100)]
 
 
 class Settings(Section):

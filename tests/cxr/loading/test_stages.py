@@ -5,6 +5,7 @@ import torch
 
 from cxr.errors import CxrError
 from cxr.loading.build import build_loaders
+from cxr.loading.feature_cache import FeatureLoader
 from cxr.loading.stages import StagedLoader, last_epochs
 from cxr.models import device
 from cxr.models.freezing import split_network
@@ -52,8 +53,14 @@ def test_what_needs_the_images_is_refused_with_cached_features(tmp_path, changed
     given = settings_with({"cache.dir": tmp_path, **{f"finetune.{name}": value for name, value in changed.items()}})
     prefix, _ = split_network(made, 2)
     asked = {"prefix": prefix, "unfreeze": 2, "device": CPU, "seed": 0}
-    with pytest.raises(CxrError, match="not possible with cached features; set unfreeze=all or cache.features=false"):
+    with pytest.raises(CxrError, match="not possible with cached features; set unfreeze=all or cache.views=0"):
         build_loaders(made, manifest, given.finetune, given.cache, **asked)
+    drawn_anew = given.cache.model_copy(update={"views": 0})
+    fed = build_loaders(made, manifest, given.finetune, drawn_anew, **asked)
+    assert fed.prefix is prefix
+    assert next(iter(fed.train.epoch(1)))[0].shape[1] == 3  # images
+    exact = build_loaders(made, manifest, given.train, drawn_anew, **asked)
+    assert isinstance(exact.train, FeatureLoader)
 
 
 @pytest.mark.parametrize(
