@@ -17,6 +17,12 @@ def augment(**changed: Any) -> dict[str, Any]:
     return finetune(**{f"augment.{name}": value for name, value in changed.items()})
 
 
+def _stages(*stages: tuple[float, int, float]) -> str:
+    """Stages of growing size, from their shares of the epochs, pixels and strengths."""
+    named = (f"{{share: {share}, size: {size}, strength: {strength}}}" for share, size, strength in stages)
+    return f"[{', '.join(named)}]"
+
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "recipe": {},
     "head alone": finetune(unfreeze=0, epochs=1, **{"optimizer.lr": 1e-12}),
@@ -39,5 +45,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "strong crops": augment(crop_scale="[0.4, 1.0]"),
     "mix-up": augment(mixup=0.2),
     "label smoothing": finetune(loss="{_target_: torch.nn.CrossEntropyLoss, label_smoothing: 0.1}"),
+    "growing size": finetune(stages=_stages((0.5, 128, 0.5), (0.2, 176, 0.75), (0.3, 224, 1.0))),
+    "288 pixels": {"model.input_size": 288},
+    "288 pixels, trained at 224": {"model.input_size": 288, **finetune(stages=_stages((1.0, 224, 1.0)))},
+    "efficientnet_lite1": {"model.name": "efficientnet_lite1"},
+    "efficientnet_lite2": {"model.name": "efficientnet_lite2"},
     "chosen by robustness": finetune(select="robust"),
 }
