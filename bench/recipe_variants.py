@@ -43,6 +43,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "whole network": finetune(unfreeze="all"),
     "three times the rate": finetune(**{"optimizer.lr": 3e-4}),
     "strong crops": augment(crop_scale="[0.4, 1.0]"),
+    "exchanged frames": augment(frame=0.2),
     "mix-up": augment(mixup=0.2),
     "label smoothing": finetune(loss="{_target_: torch.nn.CrossEntropyLoss, label_smoothing: 0.1}"),
     "growing size": finetune(stages=_stages((0.5, 128, 0.5), (0.2, 176, 0.75), (0.3, 224, 1.0))),

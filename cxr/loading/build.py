@@ -123,6 +123,7 @@ def _check_features(settings: TrainingSettings) -> None:
     """Refuse what needs the images themselves in every epoch."""
     asked = {
         "stages": settings.stages,
+        "augment.frame": settings.augment.frame,
         "augment.mixup": settings.augment.mixup,
         "augment.cutmix": settings.augment.cutmix,
     }

@@ -1,6 +1,9 @@
-"""Mix-up and CutMix: images blended, or pasted into one another, with their labels.
+"""Mixing: images blended, or pasted into one another, with their labels; frames exchanged without them.
 
-H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018; S. Yun et al., "CutMix", 2019.
+H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018; S. Yun et al., "CutMix", 2019. An exchanged frame
+leaves the label as it is, so that what surrounds the lungs (collimation, markers, the size of the child) tells nothing
+of the class: as the "mixed-rand" backgrounds of K. Xiao et al., "Noise or Signal: The Role of Image Backgrounds in
+Object Recognition", 2021.
 """
 
 from dataclasses import dataclass
@@ -22,15 +25,17 @@ class Partners:
         index: the other image, `int64` of shape (n,).
         kept: share of the image that stays its own, 0.5..1, of shape (n,).
         box: for a paste, its place (left, top, right, bottom) as shares of the side; empty for a blend; (n, 4).
+        frame: width of the frame that is taken from the other image, as a share of the side, of shape (n,).
     """
 
     index: Tensor
     kept: Tensor
     box: Tensor
+    frame: Tensor
 
     def of(self, index: Tensor) -> "Partners":
         """Those of some images, by their numbers `int64` of shape (B,)."""
-        return Partners(self.index[index], self.kept[index], self.box[index])
+        return Partners(self.index[index], self.kept[index], self.box[index], self.frame[index])
 
 
 class Mixing:
@@ -40,33 +45,48 @@ class Mixing:
         self.settings, self.classes = settings, classes
 
     def draw(self, count: int, generator: torch.Generator) -> Partners:
-        """Draw for `count` images at once; where both kinds are on, half of the images get each."""
+        """Draw for `count` images at once; where blends and pastes are on, half of the images get each."""
         s = self.settings
         index = torch.randperm(count, generator=generator)
-        u = torch.rand(4, count, generator=generator, dtype=torch.float64).numpy()
+        u = torch.rand(5, count, generator=generator, dtype=torch.float64).numpy()
         pasted = u[0] < (0.5 if s.mixup else 1.0) if s.cutmix else np.zeros(count, bool)
         kept = np.where(pasted, beta.ppf(u[1], *[s.cutmix or 1] * 2), beta.ppf(u[1], *[s.mixup or 1] * 2))
-        kept = np.maximum(kept, 1 - kept)  # an image stays mostly itself; each pair is drawn both ways
+        kept = np.maximum(kept, 1 - kept) if self._blends else np.ones(count)  # an image stays mostly itself
         side = np.sqrt(1 - kept)
         left, top = u[2] * (1 - side), u[3] * (1 - side)
         box = np.where(pasted, np.stack([left, top, left + side, top + side]), 0).T
-        return Partners(index, torch.from_numpy(kept).float(), torch.from_numpy(box).float())
+        frame = s.frame * np.maximum(2 * u[4] - 1, 0)  # none for half of the images
+        drawn = (torch.from_numpy(values).float() for values in (kept, box, frame))
+        return Partners(index, *drawn)
 
     def __call__(
         self, x: Tensor, other_x: Tensor, y: Tensor, other_y: Tensor, partners: Partners
     ) -> tuple[Tensor, Tensor]:
         """Mix grey levels (B, S, S) and classes (B,) with those of the `partners` of the batch.
 
-        Returns the images (B, S, S), and the classes as probabilities, `float32` (B, C).
+        Returns the images (B, S, S), and the classes: as they are if only frames are exchanged, else as probabilities,
+        `float32` (B, C).
         """
-        kept, box = partners.kept.to(x.device), partners.box.to(x.device)
-        centres = ((torch.arange(x.shape[-1], device=x.device) + 0.5) / x.shape[-1])[None]
-        left, top, right, bottom = box.T[..., None]
-        columns, rows = (centres >= left) & (centres < right), (centres >= top) & (centres < bottom)
-        inside = rows[:, :, None] & columns[:, None, :]
+        kept, box, frame = (values.to(x.device) for values in (partners.kept, partners.box, partners.frame))
+        if self.settings.frame:
+            x = torch.where(_inside(x, frame, frame, 1 - frame, 1 - frame), x, other_x)
+        if not self._blends:
+            return x, y
         pasted = (box[:, 2] > box[:, 0])[:, None, None]
         blend = kept[:, None, None] * x + (1 - kept)[:, None, None] * other_x
-        mixed = torch.where(pasted, torch.where(inside, other_x, x), blend)
+        mixed = torch.where(pasted, torch.where(_inside(x, *box.T), other_x, x), blend)
         own, other = (functional.one_hot(classes, self.classes).float() for classes in (y, other_y))
         share = kept[:, None]
         return mixed, share * own + (1 - share) * other
+
+    @property
+    def _blends(self) -> bool:
+        return bool(self.settings.mixup or self.settings.cutmix)
+
+
+def _inside(x: Tensor, left: Tensor, top: Tensor, right: Tensor, bottom: Tensor) -> Tensor:
+    """Which pixels of images (B, S, S) are in a box, whose edges (B,) are shares of the side."""
+    centres = ((torch.arange(x.shape[-1], device=x.device) + 0.5) / x.shape[-1])[None]
+    columns = (centres >= left[:, None]) & (centres < right[:, None])
+    rows = (centres >= top[:, None]) & (centres < bottom[:, None])
+    return rows[:, :, None] & columns[:, None, :]

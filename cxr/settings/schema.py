@@ -117,6 +117,7 @@ class AugmentSettings(Section):
     erase: float = Field(ge=0, le=0.5)
     border: float = Field(ge=0, le=0.3)
     corners: float = Field(ge=0, le=0.4)
+    frame: float = Field(ge=0, le=0.3)
     mixup: float = Field(ge=0, le=10)
     cutmix: float = Field(ge=0, le=10)
 
@@ -134,7 +135,7 @@ class AugmentSettings(Section):
     @property
     def mixes(self) -> bool:
         """Whether images are mixed with one another."""
-        return bool(self.mixup or self.cutmix)
+        return bool(self.frame or self.mixup or self.cutmix)
 
     def scaled(self, strength: float) -> "AugmentSettings":
         """The same changes at a share of their strength; flips stay."""

@@ -10,9 +10,10 @@ from tests.helpers import settings_with
 COUNT, SIDE = 300, 40
 
 
-def mixed(mixup: float, cutmix: float):
+def mixed(mixup: float, cutmix: float, frame: float = 0.0):
     """Every image is black of class 0, every partner white of class 1: the mean tells the share."""
-    settings = settings_with({"finetune.augment.mixup": mixup, "finetune.augment.cutmix": cutmix}).finetune.augment
+    given = {"mixup": mixup, "cutmix": cutmix, "frame": frame}
+    settings = settings_with({f"finetune.augment.{name}": value for name, value in given.items()}).finetune.augment
     mixing = Mixing(settings, 3)
     partners = mixing.draw(COUNT, seeded(1))
     black, white = torch.zeros(COUNT, SIDE, SIDE), torch.full((COUNT, SIDE, SIDE), 255.0)
@@ -36,3 +37,20 @@ def test_each_kind_does_what_its_name_says():
     assert set(pasted.unique().tolist()) == {0.0, 255.0}
     kinds = [len(image.unique()) == 2 for image in both]
     assert 0.3 < sum(kinds) / COUNT < 0.6
+
+
+def test_a_frame_of_another_image_leaves_the_middle_and_the_label():
+    x, y, partners = mixed(0, 0, frame=0.25)
+    assert torch.equal(y, torch.zeros(COUNT, dtype=torch.int64))
+    middle = slice(SIDE // 4, -SIDE // 4)
+    assert not x[:, middle, middle].any()
+    framed = x[:, 0, 0] > 0
+    assert 0.35 < framed.float().mean() < 0.65
+    white = (x > 0).float().mean((1, 2))
+    torch.testing.assert_close(white, 1 - (1 - 2 * partners.frame) ** 2, atol=0.11, rtol=0)  # of whole pixels
+
+
+def test_frames_are_exchanged_beside_blends():
+    x, y, partners = mixed(0.4, 0, frame=0.25)
+    torch.testing.assert_close(y[:, 1], x[:, SIDE // 2, SIDE // 2] / 255)
+    assert (x[partners.frame > 0.1, 0, 0] == 255).all()

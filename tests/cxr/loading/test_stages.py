@@ -46,7 +46,9 @@ def test_an_epoch_has_the_size_and_the_dropout_of_its_stage(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changed", [{"stages": STAGES}, {"augment.mixup": 0.2}, {"augment.cutmix": 0.2}], ids=["stages", "mixup", "cutmix"]
+    "changed",
+    [{"stages": STAGES}, {"augment.frame": 0.1}, {"augment.mixup": 0.2}, {"augment.cutmix": 0.2}],
+    ids=["stages", "frame", "mixup", "cutmix"],
 )
 def test_what_needs_the_images_is_refused_with_cached_features(tmp_path, changed):
     manifest, made = small_set(tmp_path), network()
