@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from cxr.imaging.preprocess import InputSpec
 from cxr.loading import degrade
-from cxr.settings.schema import AugmentSettings
+from cxr.settings.augment import AugmentSettings
 
 MAX_FINER = 2.0  # times finer than the input a raster may be; smaller crops are scaled up
 MULTIPLE = 32  # pixels; rasters are whole multiples of it

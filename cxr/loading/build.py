@@ -19,7 +19,8 @@ from cxr.loading.rasters import LazyDataset
 from cxr.loading.stages import StagedLoader, last_epochs
 from cxr.models.build import Network
 from cxr.models.device import Device
-from cxr.settings.schema import AugmentSettings, CacheSettings, TrainingSettings
+from cxr.settings.augment import AugmentSettings
+from cxr.settings.schema import CacheSettings, TrainingSettings
 
 
 @dataclass(frozen=True)

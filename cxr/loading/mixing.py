@@ -14,7 +14,7 @@ from scipy.stats import beta
 from torch import Tensor
 from torch.nn import functional
 
-from cxr.settings.schema import AugmentSettings
+from cxr.settings.augment import AugmentSettings
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from itertools import accumulate
 from torch import Tensor, nn
 
 from cxr.loading.batches import Loader
-from cxr.settings.schema import StageSettings
+from cxr.settings.augment import StageSettings
 
 
 def last_epochs(stages: list[StageSettings], epochs: int) -> list[int]:

@@ -23,7 +23,7 @@ LIMITS = (
 READERS = (
     "The labels bacteria and virus are what readers saw in the images, so these scores measure agreement with those "
     "readers, not with laboratory findings. Radiologists agree only in part on the signs by which the two are told "
-    "apart: in one study of children's radiographs, kappa was 0.69 for alveolar and 0.14 for interstitial infiltrates "
+    "apart: in one study of radiographs of children, kappa was 0.69 for alveolar and 0.14 for interstitial infiltrates "
     "(Neuman et al., 2012). A score close to 1 would say as much about the labels as about the model."
 )
 OUT_OF_FOLD = (

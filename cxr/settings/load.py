@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cxr.errors import CxrError
-from cxr.settings.schema import RENAMED, Section, Settings, Target
+from cxr.settings.schema import RENAMED, Settings, Target
+from cxr.settings.section import Section
 
 
 class _Loader(yaml.SafeLoader):

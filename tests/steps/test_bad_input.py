@@ -83,7 +83,7 @@ def test_a_truncated_zip_is_refused(refused, tmp_path):
         ({"train__epochs": 0}, "setting train.epochs = 0"),
         ({"train__optimizer___target_": "os.system"}, "expected a class of torch."),
         ({"train__optimizer___target_": "torch.optim.Adamm"}, "did you mean torch.optim.Adam"),
-        ({"profile": "gpu"}, "gpu"),
+        ({"profile": "laptop"}, "laptop"),
         ({"params": "none.yaml"}, "none.yaml"),
         ({"epoch": 3}, "unknown parameter 'epoch'; did you mean 'epochs'"),
     ],

@@ -9,7 +9,7 @@ from cxr.loading.feature_cache import FeatureLoader
 from cxr.loading.stages import StagedLoader, last_epochs
 from cxr.models import device
 from cxr.models.freezing import split_network
-from cxr.settings.schema import StageSettings
+from cxr.settings.augment import StageSettings
 from tests.helpers import network, settings_with, small_set
 
 CPU = device.Device(torch.device("cpu"), torch.float32)

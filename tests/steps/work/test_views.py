@@ -9,11 +9,16 @@ from tests.steps.conftest import SMALL
 
 
 def test_a_version_with_several_views(workflow, in_process):
-    settings = {"registry__name": "several-views", "evaluate__robustness": "false", "evaluate__views": 2}
+    trained = workflow.client.get_run(workflow.runs("main")[-1].data.tags["cxr.finetune_run_id"])
+    settings = {
+        "run_id": trained.info.run_id,
+        "registry__name": "several-views",
+        "evaluate__robustness": "false",
+        "evaluate__views": 2,
+    }
     settings |= {name.replace(".", "__"): value for name, value in (word.split("=") for word in SMALL[-2:])}
     assert in_process("evaluate", **settings) == in_process("evaluate", **settings) == 0
     run = workflow.runs("evaluate")[0]
-    trained = workflow.client.get_run(run.data.tags["cxr.finetune_run_id"])
     report = EvaluationReport.model_validate_json(workflow.artifact(run, "evaluation/report.json").read_text())
     before, after = (json.loads(workflow.artifact(r, "bundle/config.json").read_text()) for r in (trained, run))
     assert "views" not in before and after["views"] == report.model.views == 2
