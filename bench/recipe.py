@@ -155,18 +155,19 @@ def main() -> None:
     made.add_argument("--share", type=float, default=0.2, help="share of the images for validation")
     given = made.parse_args()
     quiet()
-    given.folder.mkdir(parents=True, exist_ok=True)
     manifest = training_images(given.share, 0, given.images)
+    kept = given.folder / manifest.digest[:12]  # answers to other images are not compared with these
+    kept.mkdir(parents=True, exist_ok=True)
     for seed in given.seeds:
         for name in given.variants:
-            file = path_of(given.folder, name, seed)
+            file = path_of(kept, name, seed)
             if file.is_file():
                 continue
             chosen = settings({"device": given.device, **VARIANTS[name]}, profile="cpu")
             np.savez(file.with_suffix(".tmp.npz"), **run(name, chosen, manifest, seed))
             file.with_suffix(".tmp.npz").rename(file)
             torch.use_deterministic_algorithms(False)
-    found = table(given.folder, given.variants, given.seeds, Sample.of(manifest.split("val"), 0))
+    found = table(kept, given.variants, given.seeds, Sample.of(manifest.split("val"), 0))
     print(found.to_string(index=False, float_format="%.4f"))
     write(found, given.out)
     if given.json:
