@@ -6,7 +6,7 @@ therefore rest on the answers of that one member; the ensemble's own answers the
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,7 @@ class OutOfFold:
         """The manifest that the first member was trained on, from that of all folds (`Manifest.cross_validated`)."""
         split = manifest.rows["split"].copy()
         split[split == "val"] = np.where(self.member == 0, "val", "train")
-        return Manifest(manifest.rows.assign(split=split), manifest.root, manifest.classes, manifest.source)
+        return replace(manifest, rows=manifest.rows.assign(split=split))
 
     def save(self, folder: Path, manifest: Manifest) -> str:
         """Write `out_of_fold.csv` into `folder`; returns its SHA-256. `manifest` is that of all folds."""

@@ -92,15 +92,15 @@ class Augment:
             "gamma": (1 + s.gamma) ** _signed(u[5]),
             "contrast": 1 + _signed(u[6]) * s.contrast,
             "brightness": 255 * s.brightness * _signed(u[7]),
-            "blur": s.blur / _STANDARD * _in_half(u[10]),
-            "noise": 255 * s.noise * _in_half(u[11]),
+            "blur": s.blur / _STANDARD * in_half(u[10]),
+            "noise": 255 * s.noise * in_half(u[11]),
             "noise_place": u[12:14].T,
             "jpeg": quality if s.jpeg < _NO_JPEG else torch.zeros_like(quality),
-            "erase": (s.erase * _in_half(u[15])).sqrt(),
+            "erase": (s.erase * in_half(u[15])).sqrt(),
             "erase_place": u[16:18].T,
             "erase_level": 255 * u[18],
-            "border": s.border * _in_half(u[19]),
-            "corners": s.corners * _in_half(u[20]),
+            "border": s.border * in_half(u[19]),
+            "corners": s.corners * in_half(u[20]),
         }
         spared = u[21] < s.clean
         for name in ("blur", "noise", "jpeg", "erase", "border", "corners"):
@@ -178,7 +178,7 @@ def _signed(u: Tensor) -> Tensor:
     return 2 * u - 1
 
 
-def _in_half(u: Tensor) -> Tensor:
+def in_half(u: Tensor) -> Tensor:
     """0 for half of the images, 0..1 for the others: what is seldom in real images is not in all of training."""
     return _signed(u).clamp_min(0)
 

@@ -115,9 +115,9 @@ def cached_views(settings: TrainingSettings, cache: CacheSettings | None, unfree
     """Cached views of each training image; 0 where every epoch draws its own."""
     if cache is None or not cache.features or unfreeze == "all":
         return 0
-    if settings.augment.off and not settings.stages:
-        return 1
-    return min(1, cache.views) if settings.augment.off else cache.views
+    if not settings.augment.off:
+        return cache.views
+    return 0 if settings.stages and not cache.views else 1
 
 
 def _check_features(settings: TrainingSettings) -> None:

@@ -92,11 +92,16 @@ def erase(grey: Tensor, side: Tensor, place: Tensor, level: Tensor) -> Tensor:
     `side` is a share of the side of the image, `place` (B, 2) moves the square from one end to the other, both 0..1;
     `level` is 0..255.
     """
+    top, left = (place * (1 - side[:, None])).T
+    return torch.where(inside_box(grey, left, top, left + side, top + side), level[:, None, None], grey)
+
+
+def inside_box(grey: Tensor, left: Tensor, top: Tensor, right: Tensor, bottom: Tensor) -> Tensor:
+    """Which pixels (B, S, S) are in the box of each image, whose edges (B,) are shares of the side."""
     centres = _centres(grey)
-    start = place * (1 - side[:, None])
-    inside = (centres[:, None] >= start[:, :, None]) & (centres[:, None] < (start + side[:, None])[:, :, None])
-    box = inside[:, 0, :, None] & inside[:, 1, None, :]
-    return torch.where(box, level[:, None, None], grey)
+    columns = (centres >= left[:, None]) & (centres < right[:, None])
+    rows = (centres >= top[:, None]) & (centres < bottom[:, None])
+    return rows[:, :, None] & columns[:, None, :]
 
 
 def _centres(grey: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from scipy.stats import beta
 from torch import Tensor
 from torch.nn import functional
 
+from cxr.loading.augment import in_half
+from cxr.loading.degrade import inside_box
 from cxr.settings.augment import AugmentSettings
 
 
@@ -48,16 +50,16 @@ class Mixing:
         """Draw for `count` images at once; where blends and pastes are on, half of the images get each."""
         s = self.settings
         index = torch.randperm(count, generator=generator)
-        u = torch.rand(5, count, generator=generator, dtype=torch.float64).numpy()
+        drawn = torch.rand(5, count, generator=generator, dtype=torch.float64)
+        u = drawn.numpy()
         pasted = u[0] < (0.5 if s.mixup else 1.0) if s.cutmix else np.zeros(count, bool)
         kept = np.where(pasted, beta.ppf(u[1], *[s.cutmix or 1] * 2), beta.ppf(u[1], *[s.mixup or 1] * 2))
-        kept = np.maximum(kept, 1 - kept) if self._blends else np.ones(count)  # an image stays mostly itself
+        kept = np.maximum(kept, 1 - kept) if self.settings.blends else np.ones(count)  # an image stays mostly itself
         side = np.sqrt(1 - kept)
         left, top = u[2] * (1 - side), u[3] * (1 - side)
         box = np.where(pasted, np.stack([left, top, left + side, top + side]), 0).T
-        frame = s.frame * np.maximum(2 * u[4] - 1, 0)  # none for half of the images
-        drawn = (torch.from_numpy(values).float() for values in (kept, box, frame))
-        return Partners(index, *drawn)
+        frame = s.frame * in_half(drawn[4])
+        return Partners(index, torch.from_numpy(kept).float(), torch.from_numpy(box).float(), frame.float())
 
     def __call__(
         self, x: Tensor, other_x: Tensor, y: Tensor, other_y: Tensor, partners: Partners
@@ -69,24 +71,12 @@ class Mixing:
         """
         kept, box, frame = (values.to(x.device) for values in (partners.kept, partners.box, partners.frame))
         if self.settings.frame:
-            x = torch.where(_inside(x, frame, frame, 1 - frame, 1 - frame), x, other_x)
-        if not self._blends:
+            x = torch.where(inside_box(x, frame, frame, 1 - frame, 1 - frame), x, other_x)
+        if not self.settings.blends:
             return x, y
         pasted = (box[:, 2] > box[:, 0])[:, None, None]
         blend = kept[:, None, None] * x + (1 - kept)[:, None, None] * other_x
-        mixed = torch.where(pasted, torch.where(_inside(x, *box.T), other_x, x), blend)
+        mixed = torch.where(pasted, torch.where(inside_box(x, *box.T), other_x, x), blend)
         own, other = (functional.one_hot(classes, self.classes).float() for classes in (y, other_y))
         share = kept[:, None]
         return mixed, share * own + (1 - share) * other
-
-    @property
-    def _blends(self) -> bool:
-        return bool(self.settings.mixup or self.settings.cutmix)
-
-
-def _inside(x: Tensor, left: Tensor, top: Tensor, right: Tensor, bottom: Tensor) -> Tensor:
-    """Which pixels of images (B, S, S) are in a box, whose edges (B,) are shares of the side."""
-    centres = ((torch.arange(x.shape[-1], device=x.device) + 0.5) / x.shape[-1])[None]
-    columns = (centres >= left[:, None]) & (centres < right[:, None])
-    rows = (centres >= top[:, None]) & (centres < bottom[:, None])
-    return rows[:, :, None] & columns[:, None, :]

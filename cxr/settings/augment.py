@@ -44,7 +44,12 @@ class AugmentSettings(Section):
     @property
     def mixes(self) -> bool:
         """Whether images are mixed with one another."""
-        return bool(self.frame or self.mixup or self.cutmix)
+        return bool(self.frame) or self.blends
+
+    @property
+    def blends(self) -> bool:
+        """Whether labels are mixed as well."""
+        return bool(self.mixup or self.cutmix)
 
     def scaled(self, strength: float) -> "AugmentSettings":
         """The same changes at a share of their strength; flips stay."""

@@ -5,24 +5,13 @@ import torch
 
 from cxr.evaluation.predictor import Predictor, predict_logits
 from cxr.loading.rasters import ImageDataset
-from cxr.models import device
 from cxr.models.bundle import Bundle
 from cxr.training import averaging, setup
 from cxr.training.loop import Callbacks, train
 from tests.cxr.training.test_loop import CPU, fit, same, weights
-from tests.helpers import network, settings_with, small_set
+from tests.helpers import network, settings_with
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _deterministic():
-    device.prepare(0, deterministic=True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory):
-    return small_set(tmp_path_factory.mktemp("set"))
+pytestmark = pytest.mark.usefixtures("deterministic")
 
 
 def test_averaged_weights_are_kept_where_they_are_better(manifest):

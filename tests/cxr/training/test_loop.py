@@ -14,21 +14,11 @@ from cxr.training import checkpoint, setup
 from cxr.training.early_stopping import EarlyStopping
 from cxr.training.loop import Callbacks, train
 from cxr.training.optimisation import build_optimizer
-from tests.helpers import network, settings_with, small_set
+from tests.helpers import network, settings_with
 
 CPU = device.Device(torch.device("cpu"), torch.float32)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _deterministic():
-    device.prepare(0, deterministic=True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory):
-    return small_set(tmp_path_factory.mktemp("set"))
+pytestmark = pytest.mark.usefixtures("deterministic")
 
 
 def fit(manifest, *, unfreeze=2, resume=None, callbacks=None, made=None, precision=CPU, **changed):

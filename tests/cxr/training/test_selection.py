@@ -7,23 +7,12 @@ import torch
 from cxr.evaluation.predictor import Predictor
 from cxr.loading.changes import CHANGES
 from cxr.loading.rasters import ImageDataset
-from cxr.models import device
 from cxr.models.bundle import Bundle
 from cxr.training import setup
 from tests.cxr.training.test_loop import CPU, fit
-from tests.helpers import network, settings_with, small_set
+from tests.helpers import network, settings_with
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _deterministic():
-    device.prepare(0, deterministic=True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory):
-    return small_set(tmp_path_factory.mktemp("set"))
+pytestmark = pytest.mark.usefixtures("deterministic")
 
 
 def test_robust_selection_is_by_the_mean_over_the_changes(manifest):
