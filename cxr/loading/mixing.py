@@ -1,9 +1,10 @@
-"""Mixing: images blended, or pasted into one another, with their labels; frames exchanged without them.
+"""Mixing: images blended, or pasted into one another, with their labels; frames exchanged without them; blanked images.
 
 H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018; S. Yun et al., "CutMix", 2019. An exchanged frame
 leaves the label as it is, so that what surrounds the lungs (collimation, markers, the size of the child) tells nothing
 of the class: as the "mixed-rand" backgrounds of K. Xiao et al., "Noise or Signal: The Role of Image Backgrounds in
-Object Recognition", 2021.
+Object Recognition", 2021. A blanked image has nothing but its frame left, and every class alike as its label: where no
+lungs are seen, no class is to be likelier, in the spirit of the "outlier exposure" of D. Hendrycks et al., 2019.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from cxr.loading.augment import in_half
 from cxr.loading.degrade import inside_box
 from cxr.settings.augment import AugmentSettings
 
+BLANK = (0.05, 0.2)  # range of the width of the frame that is left of a blanked image, as a share of the side
+
 
 @dataclass(frozen=True)
 class Partners:
@@ -28,16 +31,18 @@ class Partners:
         kept: share of the image that stays its own, 0.5..1, of shape (n,).
         box: for a paste, its place (left, top, right, bottom) as shares of the side; empty for a blend; (n, 4).
         frame: width of the frame that is taken from the other image, as a share of the side, of shape (n,).
+        blank: width of the frame within which the image is black, as a share of the side; 0.5: nowhere; of shape (n,).
     """
 
     index: Tensor
     kept: Tensor
     box: Tensor
     frame: Tensor
+    blank: Tensor
 
     def of(self, index: Tensor) -> "Partners":
         """Those of some images, by their numbers `int64` of shape (B,)."""
-        return Partners(self.index[index], self.kept[index], self.box[index], self.frame[index])
+        return Partners(self.index[index], self.kept[index], self.box[index], self.frame[index], self.blank[index])
 
 
 class Mixing:
@@ -50,7 +55,7 @@ class Mixing:
         """Draw for `count` images at once; where blends and pastes are on, half of the images get each."""
         s = self.settings
         index = torch.randperm(count, generator=generator)
-        drawn = torch.rand(5, count, generator=generator, dtype=torch.float64)
+        drawn = torch.rand(7, count, generator=generator, dtype=torch.float64)
         u = drawn.numpy()
         pasted = u[0] < (0.5 if s.mixup else 1.0) if s.cutmix else np.zeros(count, bool)
         kept = np.where(pasted, beta.ppf(u[1], *[s.cutmix or 1] * 2), beta.ppf(u[1], *[s.mixup or 1] * 2))
@@ -59,7 +64,10 @@ class Mixing:
         left, top = u[2] * (1 - side), u[3] * (1 - side)
         box = np.where(pasted, np.stack([left, top, left + side, top + side]), 0).T
         frame = s.frame * in_half(drawn[4])
-        return Partners(index, torch.from_numpy(kept).float(), torch.from_numpy(box).float(), frame.float())
+        blank = torch.where(drawn[5] < s.blank, BLANK[0] + (BLANK[1] - BLANK[0]) * drawn[6], 0.5)
+        return Partners(
+            index, torch.from_numpy(kept).float(), torch.from_numpy(box).float(), frame.float(), blank.float()
+        )
 
     def __call__(
         self, x: Tensor, other_x: Tensor, y: Tensor, other_y: Tensor, partners: Partners
@@ -69,14 +77,16 @@ class Mixing:
         Returns the images (B, S, S), and the classes: as they are if only frames are exchanged, else as probabilities,
         `float32` (B, C).
         """
-        kept, box, frame = (values.to(x.device) for values in (partners.kept, partners.box, partners.frame))
+        p = Partners(*(values.to(x.device) for values in vars(partners).values()))
         if self.settings.frame:
-            x = torch.where(inside_box(x, frame, frame, 1 - frame, 1 - frame), x, other_x)
-        if not self.settings.blends:
+            x = torch.where(inside_box(x, p.frame, p.frame, 1 - p.frame, 1 - p.frame), x, other_x)
+        if not self.settings.softens:
             return x, y
-        pasted = (box[:, 2] > box[:, 0])[:, None, None]
-        blend = kept[:, None, None] * x + (1 - kept)[:, None, None] * other_x
-        mixed = torch.where(pasted, torch.where(inside_box(x, *box.T), other_x, x), blend)
         own, other = (functional.one_hot(classes, self.classes).float() for classes in (y, other_y))
-        share = kept[:, None]
-        return mixed, share * own + (1 - share) * other
+        if self.settings.blends:
+            pasted = (p.box[:, 2] > p.box[:, 0])[:, None, None]
+            blend = p.kept[:, None, None] * x + (1 - p.kept)[:, None, None] * other_x
+            x = torch.where(pasted, torch.where(inside_box(x, *p.box.T), other_x, x), blend)
+            own = p.kept[:, None] * own + (1 - p.kept)[:, None] * other
+        x = x.masked_fill(inside_box(x, p.blank, p.blank, 1 - p.blank, 1 - p.blank), 0)
+        return x, torch.where((p.blank < 0.5)[:, None], 1 / self.classes, own)

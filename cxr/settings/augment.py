@@ -27,6 +27,7 @@ class AugmentSettings(Section):
     border: float = Field(ge=0, le=0.3)
     corners: float = Field(ge=0, le=0.4)
     frame: float = Field(ge=0, le=0.3)
+    blank: float = Field(ge=0, le=0.5)
     mixup: float = Field(ge=0, le=10)
     cutmix: float = Field(ge=0, le=10)
 
@@ -43,13 +44,18 @@ class AugmentSettings(Section):
 
     @property
     def mixes(self) -> bool:
-        """Whether images are mixed with one another."""
-        return bool(self.frame) or self.blends
+        """Whether images are mixed with one another, or blanked."""
+        return bool(self.frame) or self.softens
 
     @property
     def blends(self) -> bool:
-        """Whether labels are mixed as well."""
+        """Whether images are mixed with their labels."""
         return bool(self.mixup or self.cutmix)
+
+    @property
+    def softens(self) -> bool:
+        """Whether labels become probabilities."""
+        return bool(self.blank) or self.blends
 
     def scaled(self, strength: float) -> "AugmentSettings":
         """The same changes at a share of their strength; flips stay."""

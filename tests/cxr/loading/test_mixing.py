@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from cxr.loading.batches import seeded
-from cxr.loading.mixing import Mixing
+from cxr.loading.mixing import BLANK, Mixing
 from tests.helpers import settings_with
 
 COUNT, SIDE = 300, 40
 
 
-def mixed(mixup: float, cutmix: float, frame: float = 0.0):
+def mixed(mixup: float, cutmix: float, frame: float = 0.0, blank: float = 0.0):
     """Every image is black of class 0, every partner white of class 1: the mean tells the share."""
-    given = {"mixup": mixup, "cutmix": cutmix, "frame": frame}
+    given = {"mixup": mixup, "cutmix": cutmix, "frame": frame, "blank": blank}
     settings = settings_with({f"finetune.augment.{name}": value for name, value in given.items()}).finetune.augment
     mixing = Mixing(settings, 3)
     partners = mixing.draw(COUNT, seeded(1))
@@ -54,3 +54,26 @@ def test_frames_are_exchanged_beside_blends():
     x, y, partners = mixed(0.4, 0, frame=0.25)
     torch.testing.assert_close(y[:, 1], x[:, SIDE // 2, SIDE // 2] / 255)
     assert (x[partners.frame > 0.1, 0, 0] == 255).all()
+
+
+def test_a_blanked_image_keeps_a_frame_and_is_of_every_class_alike():
+    settings = settings_with({"finetune.augment.blank": 0.25}).finetune.augment
+    mixing = Mixing(settings, 3)
+    partners = mixing.draw(COUNT, seeded(1))
+    white, own = torch.full((COUNT, SIDE, SIDE), 255.0), torch.full((COUNT,), 2)
+    x, y = mixing(white, white, own, own, partners)
+    blanked = x[:, SIDE // 2, SIDE // 2] == 0
+    assert 0.15 < blanked.float().mean() < 0.35
+    assert (x[~blanked] == 255).all() and torch.equal(y[~blanked], torch.eye(3)[own[~blanked]])
+    torch.testing.assert_close(y[blanked], torch.full_like(y[blanked], 1 / 3))
+    left = (x[blanked, SIDE // 2] == 255).float().mean(1) / 2  # width of the frame on either side
+    assert BLANK[0] - 0.025 <= left.min() < 0.1 and 0.15 < left.max() <= BLANK[1] + 0.025
+    assert (x[:, 0] == 255).all() and (x[:, -1] == 255).all()
+
+
+def test_blanked_images_have_flat_labels_beside_blends():
+    x, y, partners = mixed(0.4, 0, blank=0.5)
+    blanked = partners.blank < 0.5
+    assert 0.35 < blanked.float().mean() < 0.65
+    torch.testing.assert_close(y[blanked], torch.full_like(y[blanked], 1 / 3))
+    torch.testing.assert_close(y[~blanked, 1], x[~blanked, SIDE // 2, SIDE // 2] / 255)
