@@ -106,15 +106,18 @@ class ImageLoader(EpochOrder):
         augment, mixing = self.augment, self.mixing
         draws = augment.draw(self.count, seeded(self.seed, epoch, _DRAWS)) if augment is not None else None
         partners = mixing.draw(self.count, seeded(self.seed, epoch, _PARTNERS)) if mixing is not None else None
-        read = batches if partners is None else [torch.cat([i, partners.index[i]]) for i in batches]
+        read = batches
+        if mixing is not None and partners is not None and mixing.settings.pairs:
+            read = [torch.cat([indices, partners.index[indices]]) for indices in batches]
         rasters = read_batches(self.dataset.rasters, [indices.numpy() for indices in read], self.threads)
         for indices, with_partners, batch in zip(batches, read, rasters, strict=True):
             x, y = self._on_device(torch.from_numpy(batch)), self._labels[with_partners].to(self.device)
             if augment is not None and draws is not None:
-                x = augment(x, draws.of(with_partners))
-            if mixing is not None and partners is not None:
-                own = len(indices)
-                x, y = mixing(x[:own], x[own:], y[:own], y[own:], partners.of(indices))
+                drawn = draws.of(with_partners)
+                if mixing is not None and partners is not None:
+                    x, y = mixing(x, y, partners.of(indices), augment, drawn)
+                else:
+                    x = augment(x, drawn)
             yield self.normalise(x), y
 
     def _on_device(self, rasters: Tensor) -> Tensor:

@@ -125,6 +125,7 @@ def _check_features(settings: TrainingSettings) -> None:
     asked = {
         "stages": settings.stages,
         "augment.frame": settings.augment.frame,
+        "augment.blank": settings.augment.blank,
         "augment.mixup": settings.augment.mixup,
         "augment.cutmix": settings.augment.cutmix,
     }

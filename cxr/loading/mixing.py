@@ -15,7 +15,7 @@ from scipy.stats import beta
 from torch import Tensor
 from torch.nn import functional
 
-from cxr.loading.augment import in_half
+from cxr.loading.augment import Augment, Draws, in_half
 from cxr.loading.degrade import inside_box
 from cxr.settings.augment import AugmentSettings
 
@@ -40,13 +40,17 @@ class Partners:
     frame: Tensor
     blank: Tensor
 
+    def to(self, device: torch.device) -> "Partners":
+        """The same on a device."""
+        return Partners(*(values.to(device) for values in vars(self).values()))
+
     def of(self, index: Tensor) -> "Partners":
         """Those of some images, by their numbers `int64` of shape (B,)."""
-        return Partners(self.index[index], self.kept[index], self.box[index], self.frame[index], self.blank[index])
+        return Partners(*(values[index] for values in vars(self).values()))
 
 
 class Mixing:
-    """Draws partners for all images of an epoch, and mixes a batch with the batch of its partners."""
+    """Draws partners for all images of an epoch, and mixes the images of a batch with them."""
 
     def __init__(self, settings: AugmentSettings, classes: int):
         self.settings, self.classes = settings, classes
@@ -70,23 +74,45 @@ class Mixing:
         )
 
     def __call__(
-        self, x: Tensor, other_x: Tensor, y: Tensor, other_y: Tensor, partners: Partners
+        self, rasters: Tensor, y: Tensor, partners: Partners, augment: Augment, draws: Draws
     ) -> tuple[Tensor, Tensor]:
-        """Mix grey levels (B, S, S) and classes (B,) with those of the `partners` of the batch.
+        """Views (B, S, S) of a batch of rasters, augmented and mixed, and their labels.
 
-        Returns the images (B, S, S), and the classes: as they are if only frames are exchanged, else as probabilities,
-        `float32` (B, C).
+        `rasters`, classes `y` and `draws` are of the B images, and after them, if images are mixed with one another, of
+        their B partners; `partners` is of the B images.
         """
-        p = Partners(*(values.to(x.device) for values in vars(partners).values()))
+        n = len(partners.kept)
+        own = self.on_rasters(rasters[:n], rasters[-n:], partners)
+        labels = self.labels(y[:n], y[-n:], partners)
+        if not self.settings.blends:
+            return augment(own, draws.of(torch.arange(n))), labels
+        views = augment(torch.cat([own, rasters[n:]]), draws)
+        return self.blend(views[:n], views[n:], partners), labels
+
+    def on_rasters(self, own: Tensor, other: Tensor, partners: Partners) -> Tensor:
+        """Exchange frames with the images of the `partners`, and blank images, all of shape (B, R, R).
+
+        This comes before augmentation, which then changes frame and inside alike: only the seam tells them apart.
+        """
+        p = partners.to(own.device)
         if self.settings.frame:
-            x = torch.where(inside_box(x, p.frame, p.frame, 1 - p.frame, 1 - p.frame), x, other_x)
+            own = torch.where(inside_box(own, p.frame, p.frame, 1 - p.frame, 1 - p.frame), own, other)
+        if self.settings.blank:
+            own = own.masked_fill(inside_box(own, p.blank, p.blank, 1 - p.blank, 1 - p.blank), 0)
+        return own
+
+    def blend(self, x: Tensor, other_x: Tensor, partners: Partners) -> Tensor:
+        """Blend grey levels (B, S, S) with those of the `partners`, or paste squares of these into them."""
+        p = partners.to(x.device)
+        pasted = (p.box[:, 2] > p.box[:, 0])[:, None, None]
+        blended = p.kept[:, None, None] * x + (1 - p.kept)[:, None, None] * other_x
+        return torch.where(pasted, torch.where(inside_box(x, *p.box.T), other_x, x), blended)
+
+    def labels(self, y: Tensor, other_y: Tensor, partners: Partners) -> Tensor:
+        """Classes `int64` (B,) as they are if only frames are exchanged, else as probabilities, `float32` (B, C)."""
         if not self.settings.softens:
-            return x, y
+            return y
+        p = partners.to(y.device)
         own, other = (functional.one_hot(classes, self.classes).float() for classes in (y, other_y))
-        if self.settings.blends:
-            pasted = (p.box[:, 2] > p.box[:, 0])[:, None, None]
-            blend = p.kept[:, None, None] * x + (1 - p.kept)[:, None, None] * other_x
-            x = torch.where(pasted, torch.where(inside_box(x, *p.box.T), other_x, x), blend)
-            own = p.kept[:, None] * own + (1 - p.kept)[:, None] * other
-        x = x.masked_fill(inside_box(x, p.blank, p.blank, 1 - p.blank, 1 - p.blank), 0)
-        return x, torch.where((p.blank < 0.5)[:, None], 1 / self.classes, own)
+        shares = p.kept[:, None] * own + (1 - p.kept)[:, None] * other
+        return torch.where((p.blank < 0.5)[:, None], 1 / self.classes, shares)

@@ -45,7 +45,12 @@ class AugmentSettings(Section):
     @property
     def mixes(self) -> bool:
         """Whether images are mixed with one another, or blanked."""
-        return bool(self.frame) or self.softens
+        return self.pairs or bool(self.blank)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether images are mixed with one another."""
+        return bool(self.frame) or self.blends
 
     @property
     def blends(self) -> bool:

@@ -1,10 +1,14 @@
 """Mixing: pictures and labels are mixed in the same shares, whatever the batch."""
 
+import numpy as np
 import pytest
 import torch
 
-from cxr.loading.batches import seeded
-from cxr.loading.mixing import BLANK, Mixing
+from cxr.imaging.preprocess import InputSpec
+from cxr.loading.augment import Augment
+from cxr.loading.batches import ImageLoader, seeded
+from cxr.loading.mixing import BLANK, Mixing, Partners
+from cxr.models.normalise import Normalise
 from tests.helpers import settings_with
 
 COUNT, SIDE = 300, 40
@@ -18,7 +22,13 @@ def mixed(mixup: float, cutmix: float, frame: float = 0.0, blank: float = 0.0):
     partners = mixing.draw(COUNT, seeded(1))
     black, white = torch.zeros(COUNT, SIDE, SIDE), torch.full((COUNT, SIDE, SIDE), 255.0)
     own, other = torch.zeros(COUNT, dtype=torch.int64), torch.ones(COUNT, dtype=torch.int64)
-    return (*mixing(black, white, own, other, partners), partners)
+    return views(mixing, black, white, partners), mixing.labels(own, other, partners), partners
+
+
+def views(mixing: Mixing, own: torch.Tensor, other: torch.Tensor, partners: Partners) -> torch.Tensor:
+    """Mixed as the loader does it, without augmentation between."""
+    own = mixing.on_rasters(own, other, partners)
+    return mixing.blend(own, other, partners) if mixing.settings.blends else own
 
 
 @pytest.mark.parametrize("mixup, cutmix", [(0.4, 0), (0, 1.0), (0.4, 1.0)])
@@ -61,7 +71,7 @@ def test_a_blanked_image_keeps_a_frame_and_is_of_every_class_alike():
     mixing = Mixing(settings, 3)
     partners = mixing.draw(COUNT, seeded(1))
     white, own = torch.full((COUNT, SIDE, SIDE), 255.0), torch.full((COUNT,), 2)
-    x, y = mixing(white, white, own, own, partners)
+    x, y = views(mixing, white, white, partners), mixing.labels(own, own, partners)
     blanked = x[:, SIDE // 2, SIDE // 2] == 0
     assert 0.15 < blanked.float().mean() < 0.35
     assert (x[~blanked] == 255).all() and torch.equal(y[~blanked], torch.eye(3)[own[~blanked]])
@@ -77,3 +87,37 @@ def test_blanked_images_have_flat_labels_beside_blends():
     assert 0.35 < blanked.float().mean() < 0.65
     torch.testing.assert_close(y[blanked], torch.full_like(y[blanked], 1 / 3))
     torch.testing.assert_close(y[~blanked, 1], x[~blanked, SIDE // 2, SIDE // 2] / 255)
+
+
+@pytest.mark.parametrize("given", [{"frame": 0.2}, {"blank": 0.3}, {"frame": 0.2, "blank": 0.3, "mixup": 0.4}])
+def test_mixing_does_not_depend_on_the_batch(given):
+    """An image gets the same frame, blend and label in batches of any size."""
+    settings = settings_with({f"finetune.augment.{name}": value for name, value in given.items()}).finetune.augment
+    rasters = np.random.default_rng(0).integers(0, 256, (6, SIDE, SIDE), np.uint8)
+    spec = InputSpec(size=SIDE, resize=SIDE)
+
+    class Stored:
+        labels = np.array([0, 1, 2, 0, 1, 2])
+
+        def __len__(self):
+            return len(rasters)
+
+        def rasters(self, index):
+            return rasters[index]
+
+    found = []
+    for size in (2, 6):
+        loader = ImageLoader(
+            Stored(),
+            spec,
+            batch_size=size,
+            device=torch.device("cpu"),
+            shuffle=True,
+            augment=Augment(settings, SIDE),
+            mixing=Mixing(settings, 3),
+        )
+        batches = list(loader.epoch(3))
+        found.append([torch.cat(parts) for parts in zip(*batches, strict=True)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+    assert not torch.equal(found[0][0], Normalise(spec)(torch.from_numpy(rasters)))
