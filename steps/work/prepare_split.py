@@ -9,7 +9,7 @@ import pandas as pd
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.exceptions import MlflowException
 
-from cxr.datasets import inspection, layouts, leakage, sources, split
+from cxr.datasets import inspection, layouts, leakage, overlap, sources, split
 from cxr.datasets.figures import figures
 from cxr.datasets.manifest import COLUMNS, Manifest
 from cxr.errors import CxrError
@@ -108,6 +108,7 @@ def _log_split(
     """Log everything; the digest that later steps start from comes last."""
     folder = context.folder / "split"
     manifest.save(folder)
+    overlap.save(overlap.fingerprints(table), folder)
     manifest.counts().to_csv(folder / "counts.csv")
     pd.DataFrame(unreadable, columns=["path", "reason"]).to_csv(folder / "unreadable.csv", index=False)
     context.put(folder, "split")

@@ -3,13 +3,15 @@
 import signal
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr.datasets import folds, inspection
+from cxr.datasets import folds, inspection, overlap
 from cxr.datasets.manifest import Manifest
 from steps import prepare_split
 from steps.runtime.runner import main
@@ -70,6 +72,18 @@ def test_the_images_are_decoded_once_for_all_folds(prepared, monkeypatch):
     assert manifest_of(second).digest == manifest_of(decoded).digest
     assert second.data.tags["cxr.step_key"] == decoded.data.tags["cxr.step_key"] != first.data.tags["cxr.step_key"]
     assert folds.complete([manifest_of(first), manifest_of(second)])
+
+
+def test_the_fingerprints_are_those_of_the_images_in_the_split(prepared, tmp_path):
+    copy = tmp_path / "set/train/NORMAL/IM-99-1.png"
+    copy.write_bytes((tmp_path / "set/test/NORMAL/IM-0-1.png").read_bytes())
+    code, run = prepared()
+    folder = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="split")
+    prints, rows = overlap.load(Path(folder)), manifest_of(run).rows
+    assert code == 0 and len(rows) == 18 and copy.name not in "".join(rows["path"])
+    shared = ["path", "patient", "split", "sha256"]
+    pd.testing.assert_frame_equal(prints[shared], rows[shared])
+    assert overlap.find(prints, prints, 6)["other"].tolist() == list(range(18))
 
 
 @pytest.mark.parametrize(
