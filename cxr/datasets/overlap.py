@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from cxr.datasets.leakage import CORRELATION
+from cxr.errors import CxrError, in_short
 
 FILE = "fingerprints.parquet"
 COLUMNS = ["path", "patient", "split", "sha256", "pixel_hash", "phash", "thumbnail_hash"]
@@ -51,8 +52,15 @@ def save(table: pd.DataFrame, folder: Path) -> None:
 
 
 def load(folder: Path) -> pd.DataFrame:
-    """Read the fingerprints of a split; raises `FileNotFoundError` if it was made before there were any."""
-    return pd.read_parquet(folder / FILE)
+    """Read the fingerprints of a split; raises `CxrError` if they are damaged, or the split is older than they are."""
+    try:
+        table = pd.read_parquet(folder / FILE)
+    except (OSError, ValueError) as error:
+        why = "there are none" if isinstance(error, FileNotFoundError) else in_short(error)
+        raise CxrError(f"{folder}: its fingerprints cannot be read ({why}); run prepare_split again") from None
+    if list(table.columns) != COLUMNS:
+        raise CxrError(f"{folder / FILE}: expected the columns {', '.join(COLUMNS)}; run prepare_split again")
+    return table
 
 
 def find(images: pd.DataFrame, others: pd.DataFrame, bits: int, *, same_names: bool | None = None) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from cxr.datasets import inspection, leakage, overlap
+from cxr.errors import CxrError
 
 
 def picture(number: int) -> np.ndarray:
@@ -146,8 +147,14 @@ def test_fingerprints_are_kept_without_pictures(tmp_path):
     overlap.save(table, tmp_path)
     pd.testing.assert_frame_equal(overlap.load(tmp_path), table)
     assert list(table) == ["path", "patient", "split", "sha256", "pixel_hash", "phash", "thumbnail_hash"]
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(CxrError, match=r"\(there are none\); run prepare_split again"):
         overlap.load(tmp_path / "none")
+    table[["path"]].to_parquet(tmp_path / overlap.FILE)
+    with pytest.raises(CxrError, match="expected the columns path, patient, split"):
+        overlap.load(tmp_path)
+    (tmp_path / overlap.FILE).write_bytes(b"PAR1")
+    with pytest.raises(CxrError, match="cannot be read .*run prepare_split again"):
+        overlap.load(tmp_path)
 
 
 def test_the_hash_of_a_thumbnail_is_the_same_on_every_machine():
