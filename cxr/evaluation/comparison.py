@@ -18,6 +18,7 @@ def compare(sample: Sample, ours: ndarray, theirs: ndarray) -> Comparison:
     our_scores, their_scores = scores.resampled(sample, ours), scores.resampled(sample, theirs)
     our_right, their_right = (probabilities.argmax(1) == sample.labels for probabilities in (ours, theirs))
     return Comparison(
+        images=len(sample.labels),
         differences={name: scores.estimate(our_scores[name] - their_scores[name]) for name in COMPARED},
         other={name: None if np.isnan(their_scores[name][0]) else float(their_scores[name][0]) for name in COMPARED},
         only_ours_right=int((our_right & ~their_right).sum()),

@@ -156,6 +156,12 @@ class LabelAudit(ReportModel):
 class Comparison(ReportModel):
     """Two models on the same images of one split."""
 
+    images: int | None = Field(default=None, description="Number of images that both answered.")
+    left_out: int | None = Field(
+        default=None,
+        description="Number of further images of the split, which the other model was trained or chosen on, or on "
+        "copies of them or other images of their patients; null if it is of the same split.",
+    )
     differences: Scores = Field(description="Score of this model minus score of the other, by name, paired interval.")
     other: dict[str, float | None] = Field(description="Scores of the other model.")
     only_ours_right: int = Field(description="Number of images that only this model classifies correctly.")
@@ -168,7 +174,7 @@ class ChampionComparison(ReportModel):
 
     version: int = Field(description="Registered version of the champion.")
     validation: Comparison
-    test: Comparison
+    test: Comparison | None = Field(description="Null if a champion of another split has seen all test images.")
 
 
 class NoComparison(ReportModel):

@@ -180,6 +180,7 @@ class GateSettings(Section):
 
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "auc_pneumonia", "sensitivity", "specificity"]
     margin: Unit
+    least_images: Positive
     minimum: MinimumSettings
 
 

@@ -1,10 +1,17 @@
-"""Comparison of the evaluated model with the champion, on the same validation and test images."""
+"""Comparison of the evaluated model with the champion, on the same validation and test images.
+
+A champion of the same split is compared on all of them. One of another split, as after the data has grown, is compared
+on those that stand neither in its training nor in its validation images, by pixels, likeness or patient. The evaluated
+model was not trained on them either, since they are of its own split; but its epoch was chosen on the validation images
+among them, which favours it a little.
+"""
 
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from numpy import ndarray
 
 from cxr.common.hardware import cores
@@ -18,6 +25,7 @@ from cxr.loading.build import open_cache
 from cxr.loading.rasters import open_rasters
 from cxr.serving.probabilities import softmax
 from cxr.serving.service import BATCH, Service
+from steps.registry import seen
 from steps.registry.gate import trained_on_phantoms
 from steps.registry.model_files import service_folder
 from steps.runtime.context import Context
@@ -26,6 +34,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger("cxr.champion")
+
+_BY_HAND = "move the alias by hand: mlflow run . -e promote"
 
 
 @dataclass
@@ -36,12 +46,14 @@ class ChampionComparer:
         context: the open run.
         manifest: the split that both models answer on; if it has no training images, that of all folds, where the
             answers on validation are out of fold.
+        split_run_id: the prepare_split run of that split.
         samples: the images of "val" and of "test".
         probabilities: probabilities of the evaluated model for the images of "val" and of "test".
     """
 
     context: Context
     manifest: Manifest
+    split_run_id: str
     samples: dict[str, Sample]
     probabilities: dict[str, ndarray]
     _outcomes: dict[int, ChampionComparison | NoComparison] = field(default_factory=dict)
@@ -59,31 +71,68 @@ class ChampionComparer:
             trained, here = ("phantoms", "X-rays") if trained_on_phantoms(champion.tags) else ("X-rays", "phantoms")
             reason = f"{name} was trained on {trained}, these images are {here}; no comparison"
             return NoComparison(version=version, why_not=reason)
-        if champion.tags.get("cxr.manifest_digest") != self.manifest.digest:
-            reason = f"{name} was trained on another split and may have seen these test images; no comparison"
-            return NoComparison(version=version, why_not=reason)
         try:
             service = Service(self._fetch(champion), threads=cores())
             if service.classes != self.manifest.classes:
-                reason = f"{name} has the classes {', '.join(service.classes)}; no comparison"
+                reason = (
+                    f"{name} has the classes {', '.join(service.classes)}, so that another champion would change the "
+                    f"columns of every answer; {_BY_HAND}"
+                )
                 return NoComparison(version=version, why_not=reason)
-            log.info("comparing with %s on validation and test", name)
+            try:
+                rows = self._rows(champion)
+            except CxrError as error:
+                reason = f"{name} was trained on another split, and {error}; otherwise {_BY_HAND}"
+                return NoComparison(version=version, why_not=reason)
+            log.info("comparing with %s on %d validation and %d test images", name, *map(len, rows.values()))
             return ChampionComparison(
-                version=version, validation=self._on("val", service, champion), test=self._on("test", service, champion)
+                version=version,
+                validation=self._on("val", rows["val"], service, champion),
+                test=self._on("test", rows["test"], service, champion) if len(rows["test"]) else None,
             )
         except CxrError as error:
-            reason = f"{name} cannot be loaded ({error}); move the alias by hand: mlflow run . -e promote"
-            return NoComparison(version=version, why_not=reason)
+            return NoComparison(version=version, why_not=f"{name} cannot be loaded ({error}); {_BY_HAND}")
 
-    def _on(self, split: str, service: Service, champion: "ModelVersion") -> Comparison:
-        if split == "val" and not len(self.manifest.split("train")):
+    def _is_of_this_split(self, champion: "ModelVersion") -> bool:
+        return champion.tags.get("cxr.manifest_digest") == self.manifest.digest
+
+    def _rows(self, champion: "ModelVersion") -> dict[str, ndarray]:
+        """The images of "val" and of "test" to compare on: those that the champion has not seen.
+
+        Raises:
+            CxrError: too few validation images are left, or it cannot be found out which.
+        """
+        if self._is_of_this_split(champion):
+            return {split: np.arange(len(sample.labels)) for split, sample in self.samples.items()}
+        if "cxr.split_run_id" not in champion.tags:
+            raise CxrError("does not name the run that made it")
+        known = seen.seen(self.context, self.split_run_id, champion.tags["cxr.split_run_id"])["path"]
+        unseen = {split: ~self.manifest.split(split).rows["path"].isin(known).to_numpy() for split in self.samples}
+        least = self.context.settings.registry.gate.least_images
+        number, total = unseen["val"].sum(), len(unseen["val"])
+        if number < least:
+            raise CxrError(
+                f"only {number} of the {total} validation images here are new to it, neither images of its training "
+                f"and validation, nor copies, nor of the same patients; expected at least {least} "
+                "(registry.gate.least_images)"
+            )
+        labels = self.samples["val"].labels[unseen["val"]]
+        missing = [label for index, label in enumerate(self.manifest.classes) if index not in labels]
+        if missing:
+            raise CxrError(f"none of the {number} validation images here that are new to it is {missing[0]}")
+        return {split: np.flatnonzero(mask) for split, mask in unseen.items()}
+
+    def _on(self, split: str, rows: ndarray, service: Service, champion: "ModelVersion") -> Comparison:
+        if split == "val" and self._is_of_this_split(champion) and not len(self.manifest.split("train")):
             logits = self._out_of_fold(champion)
         else:
             cache = open_cache(self.context.settings.cache)
             dataset = open_rasters(self.manifest.split(split), service.spec, cache)
             logits = predict_logits(service.session, dataset, BATCH)
-        theirs = softmax(logits / service.temperature)
-        return comparison.compare(self.samples[split], self.probabilities[split], theirs)
+        theirs, sample = softmax(logits / service.temperature), self.samples[split]
+        outcome = comparison.compare(sample.subset(rows), self.probabilities[split][rows], theirs[rows])
+        left_out = None if self._is_of_this_split(champion) else len(sample.labels) - len(rows)
+        return outcome.model_copy(update={"left_out": left_out})
 
     def _out_of_fold(self, champion: "ModelVersion") -> ndarray:
         """Logits of the champion's members, each for the images that it was not trained on."""

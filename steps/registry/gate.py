@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cxr.evaluation.results import ChampionComparison, Estimate, GateCheck, GateResult, NoComparison, Scores
+from cxr.evaluation.results import ChampionComparison, Comparison, GateCheck, GateResult, NoComparison, Scores
 from cxr.settings.schema import GateSettings
 
 if TYPE_CHECKING:
@@ -45,9 +45,10 @@ def judge(
 ) -> Verdict:
     """Check the validation `scores` of a new version against the minimums and the present champion.
 
-    The champion stays if the two score the same, and if they cannot be compared. Of models of which only one was
-    trained on X-rays, not on phantoms, that one wins: their scores say nothing about each other. The champion's own
-    weights, served by other code or with other settings, take its place: otherwise a repair would never be served.
+    The champion stays if the two score the same, and if they cannot be compared. One of another split is compared on
+    the validation images that it has not seen (see `steps.registry.champion`). Of models of which only one was trained
+    on X-rays, not on phantoms, that one wins: their scores say nothing about each other. The champion's own weights,
+    served by other code or with other settings, take its place: otherwise a repair would never be served.
 
     Args:
         rules: minimums, and what counts as better.
@@ -73,7 +74,9 @@ def judge(
     if isinstance(outcome, NoComparison):
         checks.append(GateCheck(rule="comparison with the champion", passed=False, words=outcome.why_not))
         return Verdict(CHALLENGER, outcome.why_not, checks)
-    checks += _against(rules, outcome.validation.differences[rules.metric], outcome.version)
+    if outcome.validation.left_out is not None:
+        checks.append(_unseen(rules, outcome.validation, outcome.version))
+    checks += _against(rules, outcome.validation, outcome.version)
     failed = [check.words for check in checks if not check.passed]
     if failed:
         return Verdict(CHALLENGER, "; ".join(failed), checks)
@@ -104,9 +107,26 @@ def _minimum(name: str, least: float, value: float | None) -> GateCheck:
     )
 
 
-def _against(rules: GateSettings, difference: Estimate, version: int) -> list[GateCheck]:
+def _unseen(rules: GateSettings, comparison: Comparison, version: int) -> GateCheck:
+    """The rule on a champion of another split, which holds wherever there is a comparison."""
+    return GateCheck(
+        rule=f"at least {rules.least_images} validation images that a champion of another split has not seen",
+        passed=True,
+        words=f"compared on {_counted(comparison)}; version {version} has seen the others, copies of them or their "
+        "patients",
+    )
+
+
+def _counted(comparison: Comparison) -> str:
+    """`130 of 240 validation images`, of a comparison with a champion of another split."""
+    images, left_out = comparison.images or 0, comparison.left_out or 0
+    return f"{images} of {images + left_out} validation images"
+
+
+def _against(rules: GateSettings, comparison: Comparison, version: int) -> list[GateCheck]:
     """The rules on the champion: better than it, and unlikely to be worse by more than the margin."""
-    name = rules.metric
+    name, difference = rules.metric, comparison.differences[rules.metric]
+    on = f", on {_counted(comparison)}" if comparison.left_out is not None else ""
     better = f"validation {name} better than the champion's"
     if difference.value is None or difference.low is None or difference.high is None:
         return [GateCheck(rule=better, passed=False, words=f"validation {name} is undefined")]
@@ -115,12 +135,12 @@ def _against(rules: GateSettings, difference: Estimate, version: int) -> list[Ga
         GateCheck(
             rule=better,
             passed=difference.value > 0,
-            words=f"validation {name} {interval} against version {version}",
+            words=f"validation {name} {interval} against version {version}{on}",
         ),
         GateCheck(
             rule=f"not worse by more than {rules.margin:g} at the lower end of the interval",
             passed=difference.low >= -rules.margin,
             words=f"validation {name} could be worse than version {version}'s by more than {rules.margin:g} "
-            f"({interval})",
+            f"({interval}{on})",
         ),
     ]

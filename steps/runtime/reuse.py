@@ -49,7 +49,7 @@ def decide(client: "MlflowClient", experiment_id: str, step: str, settings: Sett
     if step in RESUMABLE:
         for status in ("KILLED", "FAILED"):
             for run in runs.search(client, experiment_id, same_key, status, 1):
-                if _has(client, run, "checkpoint/last.pt"):
+                if runs.has_artifact(client, run.info.run_id, "checkpoint/last.pt"):
                     return Decision(f"run {run.info.run_id} was interrupted", resume=run)
     last = runs.newest(client, experiment_id, (step,))
     if last is None:
@@ -63,14 +63,4 @@ def _missing(client: "MlflowClient", run: "Run", step: str) -> str | None:
     root = run.data.tags.get("cxr.data_root")
     if root and not Path(root).is_dir():
         return root
-    return None if _has(client, run, RESULT[step]) else RESULT[step]
-
-
-def _has(client: "MlflowClient", run: "Run", artifact: str) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    folder = artifact.rsplit("/", 1)[0]
-    try:
-        return artifact in {file.path for file in client.list_artifacts(run.info.run_id, folder)}
-    except (MlflowException, OSError):
-        return False
+    return None if runs.has_artifact(client, run.info.run_id, RESULT[step]) else RESULT[step]

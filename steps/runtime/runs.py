@@ -71,6 +71,14 @@ def artifact_folder(client: MlflowClient, run_id: str) -> Path | None:
     return Path(local_file_uri_to_path(uri)) if is_local_uri(uri) else None
 
 
+def has_artifact(client: MlflowClient, run_id: str, path: str) -> bool:
+    """Whether a run still has the artifact `path`, a file in a folder."""
+    try:
+        return path in {file.path for file in client.list_artifacts(run_id, path.rpartition("/")[0])}
+    except (MlflowException, OSError):
+        return False
+
+
 def tidy(client: MlflowClient, run_id: str) -> None:
     """Remove the half-written artifacts of a run whose process was killed."""
     folder = artifact_folder(client, run_id)

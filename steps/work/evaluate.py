@@ -74,7 +74,7 @@ def run(context: Context) -> None:
     _log_scores(context, subject, results, probabilities["test"])
     figures = _figures(subject, logits["test"], samples["test"])
     figures["gallery"], mistakes = _gallery(context, subject, probabilities["test"])
-    comparer = ChampionComparer(context, subject.manifest, samples, probabilities)
+    comparer = ChampionComparer(context, subject.manifest, subject.split_run_id, samples, probabilities)
     by_group = subgroups.by_group(subject.manifest.split("test"), samples["test"], probabilities["test"])
     robust = _robustness(context, subject) if settings.robustness else None
     registration = Registration()

@@ -73,7 +73,7 @@ def _more_figures(report: EvaluationReport) -> "dict[str, Figure]":
         figures["robustness"] = plots.robustness(report.robustness)
     if report.subgroups:
         figures["subgroups"] = plots.subgroups(report.subgroups)
-    if isinstance(report.champion, ChampionComparison):
+    if isinstance(report.champion, ChampionComparison) and report.champion.test is not None:
         figures["differences"] = plots.differences(report.champion.test, f"champion {report.champion.version}")
     return figures
 

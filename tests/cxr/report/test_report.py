@@ -213,6 +213,20 @@ def test_the_page_says_why_there_is_no_comparison(report_and_figures):
     assert "The champion (version 4) cannot be loaded." in text
 
 
+def test_the_page_says_on_which_images_a_champion_of_another_split_was_compared(report_and_figures):
+    report, figures = report_and_figures
+    if report.champion is None:
+        return
+    assert "of another split" not in page(report, figures)
+    validation, test = report.champion.validation, report.champion.test
+    partly = ChampionComparison(version=4, validation=validation.model_copy(update={"left_out": 9}), test=test)
+    text = page(report.model_copy(update={"champion": partly}), figures)
+    assert "on the 60 validation\nand 60 test images that it has not seen" in text
+    without = partly.model_copy(update={"test": None})
+    text = page(report.model_copy(update={"champion": without}), figures)
+    assert "on the 60 validation\nimages that it has not seen" in text and "McNemar" not in text
+
+
 def test_the_card_has_scores_points_and_limits(report):
     text = card(report)
     assert "| macro-F1 |" in text and "argmax" in text and "not a medical device" in text

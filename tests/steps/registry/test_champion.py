@@ -4,11 +4,13 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cxr.errors import CxrError
 from cxr.evaluation.out_of_fold import OutOfFold
 from cxr.evaluation.scores import Sample
+from steps.registry import seen
 from steps.registry.champion import ChampionComparer
 from tests.helpers import probabilities, settings_with
 
@@ -19,15 +21,64 @@ def comparer(served, tmp_path):
     context = SimpleNamespace(settings=settings_with({"cache.dir": tmp_path / "cache"}), folder=tmp_path)
     answers = {name: probabilities(served.bundle, split) for name, split in splits.items()}
     samples = {name: Sample.of(split, 0) for name, split in splits.items()}
-    return ChampionComparer(context, served.manifest, samples, answers)
+    return ChampionComparer(context, served.manifest, "here", samples, answers)
 
 
 def version(comparer, digest: str | None = None):
     return SimpleNamespace(version="3", name="m", tags={"cxr.manifest_digest": digest or comparer.manifest.digest})
 
 
-def test_another_split(comparer):
-    assert "another split" in comparer.compare(version(comparer, "0" * 64)).why_not
+@pytest.fixture
+def of_another_split(comparer, served, monkeypatch):
+    """Function that makes the champion one of another split that has seen these images; returns the comparison."""
+    monkeypatch.setattr(ChampionComparer, "_fetch", lambda *_: served.folder)
+
+    def compare(paths, least: int = 10):
+        monkeypatch.setattr(seen, "seen", lambda context, here, there: pd.DataFrame({"path": paths}))
+        comparer.context.settings = settings_with({
+            "registry.gate.least_images": least, "cache.dir": comparer.context.folder / "cache"})  # fmt: skip
+        champion = version(comparer, "0" * 64)
+        champion.tags["cxr.split_run_id"] = "there"
+        return comparer.compare(champion)
+
+    return compare
+
+
+def test_a_champion_of_another_split_is_compared_on_what_it_has_not_seen(comparer, served, of_another_split):
+    val, test = (served.manifest.split(name).rows["path"] for name in ("val", "test"))
+    comparer.probabilities["val"][:4] = np.roll(np.eye(3)[served.manifest.split("val").labels()[:4]], 1, axis=1)
+    outcome = of_another_split([*val[:4], *test[5:]])
+    assert (outcome.validation.images, outcome.validation.left_out) == (len(val) - 4, 4)
+    assert (outcome.test.images, outcome.test.left_out) == (5, len(test) - 5)
+    assert outcome.validation.differences["accuracy"].value == 0  # what this model got wrong is left out
+    comparer._outcomes.clear()
+    outcome = of_another_split([])
+    assert (outcome.validation.left_out, outcome.test.left_out) == (0, 0)
+    assert outcome.validation.differences["accuracy"].value < 0
+
+
+def test_a_champion_that_has_seen_all_test_images_is_compared_on_validation_alone(served, of_another_split):
+    outcome = of_another_split(list(served.manifest.split("test").rows["path"]))
+    assert outcome.test is None and outcome.validation.left_out == 0
+
+
+def test_a_champion_that_has_seen_too_much_stays(served, of_another_split):
+    val = served.manifest.split("val").rows["path"]
+    why_not = of_another_split(val[5:], least=6).why_not
+    assert f"was trained on another split, and only 5 of the {len(val)} validation images here are new to it" in why_not
+    assert "expected at least 6 (registry.gate.least_images); otherwise move the alias by hand" in why_not
+
+
+def test_a_champion_that_has_seen_all_images_of_a_class_stays(served, of_another_split):
+    rows = served.manifest.split("val").rows
+    why_not = of_another_split(rows["path"][rows["label"] == "virus"]).why_not
+    assert "none of the 12 validation images here that are new to it is virus" in why_not
+
+
+def test_a_champion_that_does_not_name_its_split_stays(comparer, served, monkeypatch):
+    monkeypatch.setattr(ChampionComparer, "_fetch", lambda *_: served.folder)
+    why_not = comparer.compare(version(comparer, "0" * 64)).why_not
+    assert "was trained on another split, and does not name the run that made it; otherwise move" in why_not
 
 
 def test_phantoms(comparer):
@@ -42,7 +93,8 @@ def test_other_classes(comparer, served, tmp_path, monkeypatch):
     facts = json.loads((served.folder / "service.json").read_text()) | {"classes": ["normal", "pneumonia"]}
     (tmp_path / "service.json").write_text(json.dumps(facts))
     monkeypatch.setattr(ChampionComparer, "_fetch", lambda *_: tmp_path)
-    assert "has the classes normal, pneumonia" in comparer.compare(version(comparer)).why_not
+    why_not = comparer.compare(version(comparer, "0" * 64)).why_not  # of another split as well: that may change
+    assert "has the classes normal, pneumonia, so that another champion would change the columns" in why_not
 
 
 def test_files_that_are_gone(comparer, monkeypatch):
@@ -77,3 +129,4 @@ def test_the_same_weights_do_not_differ(comparer, served, monkeypatch):
     for comparison in (outcome.validation, outcome.test):
         assert comparison.differences["loss"].value == pytest.approx(0, abs=1e-6)
         assert comparison.mcnemar_p == pytest.approx(1)
+        assert comparison.left_out is None

@@ -43,8 +43,11 @@ def scores_with(accuracy: float) -> Scores:
     return {"accuracy": Estimate(value=accuracy, low=accuracy - 0.05, high=accuracy + 0.05)}
 
 
-def settle(version, difference=None, accuracy: float = 0.9):
-    """Settle by the real rules; `difference` is (value, low, high) to the champion, or the reason for none."""
+def settle(version, difference=None, accuracy: float = 0.9, left_out: int | None = None):
+    """Settle by the real rules; `difference` is (value, low, high) to the champion, or the reason for none.
+
+    `left_out` is the number of validation images that a champion of another split has seen.
+    """
 
     def compare(present):
         number = int(present.version)
@@ -52,6 +55,8 @@ def settle(version, difference=None, accuracy: float = 0.9):
             return NoComparison(version=number, why_not=difference)
         value, low, high = difference
         comparison = Comparison(
+            images=130,
+            left_out=left_out,
             differences={"macro_f1": Estimate(value=value, low=low, high=high)},
             other={},
             only_ours_right=0,
@@ -71,6 +76,21 @@ def test_the_first_is_champion_and_a_better_one_takes_over(version):
     assert champion() == 2
     assert mlflow.MlflowClient().get_model_version(NAME, "2").tags["cxr.gate"] == str(verdict)
     assert [entry["version"] for entry in registry.history(mlflow.MlflowClient(), NAME)] == ["1", "2"]
+
+
+def test_a_champion_of_another_split_yields_to_a_better_model_and_the_verdict_says_on_how_many_images(version):
+    settle(version())
+    on = "on 130 of 240 validation images"
+    verdict = settle(version(), (-0.01, -0.03, 0.01), left_out=110)
+    assert verdict.alias == "challenger" and on in str(verdict)
+    verdict = settle(version(), (0.03, -0.01, 0.07), left_out=110)
+    assert str(verdict) == f"champion: validation macro_f1 +0.0300 (-0.0100 to +0.0700) against version 1, {on}"
+    assert mlflow.MlflowClient().get_model_version(NAME, "3").tags["cxr.gate"] == str(verdict)
+    check = verdict.checks[1]
+    assert check.rule == "at least 100 validation images that a champion of another split has not seen"
+    assert check.passed and check.words.startswith(f"compared {on}; version 1 has seen the others")
+    assert "on 130 of 130 validation images" in str(settle(version(), (0.03, -0.01, 0.07), left_out=0))
+    assert champion() == 4
 
 
 @pytest.mark.parametrize(

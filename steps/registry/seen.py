@@ -1,0 +1,73 @@
+"""Which images of one split a model of another split has seen: in its training, or when it was chosen on validation.
+
+Images of the test split never decide anything, so those of the other split count as unseen.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import pandas as pd
+
+from cxr.datasets import overlap
+from cxr.datasets.manifest import Manifest
+from cxr.errors import CxrError
+from steps.runtime import runs
+from steps.runtime.context import Context
+
+log = logging.getLogger("cxr.seen")
+
+
+@dataclass(frozen=True)
+class _Prints:
+    """Fingerprints of the images of a split, and where these come from."""
+
+    table: pd.DataFrame
+    source: tuple[object, object]
+
+
+def seen(context: Context, split_run_id: str, learned_run_id: str) -> pd.DataFrame:
+    """Find the images of a split that stand in the training or validation images of another split.
+
+    Both are given by their prepare_split runs. An image that has the same pixels, is a near duplicate, or is of the
+    same patient counts (see `cxr.datasets.overlap`); patients of one source are named alike.
+
+    Returns:
+        A table with the `path`, `patient` and `split` of each such image, and the `reason`.
+
+    Raises:
+        CxrError: a split or its fingerprints are missing or damaged.
+    """
+    ours, theirs = _prints(context, split_run_id), _prints(context, learned_run_id)
+    alike = ours.source == theirs.source or overlap.name_patients_alike(ours.table, theirs.table)
+    learned = theirs.table[theirs.table["split"] != "test"]
+    bits = context.settings.data.near_duplicate_bits
+    found = overlap.find(ours.table, learned, bits, same_names=alike)
+    images = ours.table.iloc[found["row"]][["path", "patient", "split"]].reset_index(drop=True)
+    return images.assign(reason=found["reason"])
+
+
+def _prints(context: Context, split_run_id: str) -> _Prints:
+    folder = context.fetch(_with_fingerprints(context, split_run_id), "split")
+    manifest, table = Manifest.load(folder), overlap.load(folder)
+    if list(table["path"]) != list(manifest.rows["path"]):
+        raise CxrError(f"{folder}: its fingerprints are those of other images; run prepare_split again")
+    return _Prints(table, (manifest.source.get("kind"), manifest.source.get("address")))
+
+
+def _with_fingerprints(context: Context, split_run_id: str) -> str:
+    """This run, or else another one that made the same split; the first splits were kept without fingerprints."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        digest = context.client.get_run(split_run_id).data.tags.get("cxr.manifest_digest", "")
+    except MlflowException:
+        raise CxrError(f"its split, run {split_run_id}, is not in the store") from None
+    same = f"tags.`cxr.step` = 'prepare_split' and tags.`cxr.manifest_digest` = '{digest}'"
+    others = [run.info.run_id for run in runs.search(context.client, context.experiment_id, same, "FINISHED")]
+    for run_id in dict.fromkeys([split_run_id, *others]):
+        if runs.has_artifact(context.client, run_id, f"split/{overlap.FILE}"):
+            return run_id
+    raise CxrError(
+        f"the split of run {split_run_id} is older than fingerprints are; run prepare_split again on the same "
+        "images, with the same settings and seed"
+    )
