@@ -22,7 +22,8 @@ from cxr.datasets import layouts, split
 from cxr.datasets.manifest import COLUMNS, Manifest
 from cxr.models import device
 from cxr.settings import load
-from cxr.settings.schema import CLASS_NAMES, Settings
+from cxr.settings.classes import CLASS_NAMES
+from cxr.settings.schema import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench/RESULTS.md"
@@ -51,7 +52,7 @@ def real_images(train: int, val: int, seed: int = 0) -> Manifest:
     found = pd.DataFrame([vars(item) for item in layouts.scan(root)])
     found["patient"] = found["official_split"].fillna("all") + "/" + found["patient"]
     share = val / (train + val)
-    rows = split.assign(found, classes=3, val_size=share, test_size=0.15, subset_size=None, seed=seed)
+    rows = split.assign(found, names=CLASS_NAMES[3], val_size=share, test_size=0.15, subset_size=None, seed=seed)
     chosen = pd.concat([_stratified(rows[rows["split"] == name], count) for name, count in
                         (("train", train), ("val", val))])  # fmt: skip
     chosen["sha256"] = [sha256_of(root / path) for path in chosen["path"]]

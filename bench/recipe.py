@@ -31,7 +31,8 @@ from cxr.loading.rasters import open_rasters
 from cxr.models import build, device
 from cxr.models.bundle import Bundle
 from cxr.serving.probabilities import softmax
-from cxr.settings.schema import CLASS_NAMES, Settings
+from cxr.settings.classes import CLASS_NAMES
+from cxr.settings.schema import Settings
 from cxr.training.loop import Callbacks, train
 from cxr.training.setup import set_up
 
@@ -48,7 +49,7 @@ def training_images(share: float, seed: int, images: int | None = None) -> Manif
     found = pd.DataFrame([vars(item) for item in layouts.scan(root)])
     found = found[found["official_split"] == "train"].assign(official_split="train")
     found["patient"] = "train/" + found["patient"]
-    rows = split.assign(found, classes=3, val_size=share, test_size=0.01, subset_size=images, seed=seed)
+    rows = split.assign(found, names=CLASS_NAMES[3], val_size=share, test_size=0.01, subset_size=images, seed=seed)
     rows = rows[rows["split"] != "test"]
     rows = rows.assign(sha256=[sha256_of(root / path) for path in rows["path"]], width=0, height=0, mode="")
     return Manifest(rows[COLUMNS].reset_index(drop=True), root, CLASS_NAMES[3])

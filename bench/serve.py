@@ -31,6 +31,7 @@ from PIL import Image
 
 from bench.common import ROOT, parser, quiet, real_images, report, settings
 from cxr.common.hardware import cores
+from cxr.common.names import PNEUMONIA
 from cxr.datasets.manifest import Manifest
 from cxr.evaluation.predictor import Predictor, predict_logits
 from cxr.imaging.reader import ImageReader
@@ -139,7 +140,7 @@ def save_model(service: Path, folder: Path, classes: tuple[str, ...]) -> Path:
     """What `cxr.packaging.package` wrote into `service`, as a model for MLflow in `folder`."""
     mlflow.pyfunc.save_model(
         str(folder), python_model=str(ROOT / "cxr/serving/mlflow_model.py"), artifacts={"service": str(service)},
-        code_paths=[str(ROOT / "cxr")], signature=signature(classes),
+        code_paths=[str(ROOT / "cxr")], signature=signature(classes, PNEUMONIA),
         pip_requirements=requirements(),
     )  # fmt: skip
     return folder

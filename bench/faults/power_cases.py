@@ -17,6 +17,7 @@ import torch
 from bench.common import settings
 from bench.faults.power_recorder import Recorder
 from cxr.common.files import publish
+from cxr.common.names import PNEUMONIA
 from cxr.datasets import archive, patients, phantom, sources
 from cxr.datasets.manifest import COLUMNS, Manifest
 from cxr.errors import CxrError
@@ -238,14 +239,16 @@ def _clearing(name: str, prepare: Callable[[Path], object], read: Callable[[Path
 class _Service:
     """Answers every file with one word, and counts what it is asked."""
 
-    classes, limits = CLASSES, SimpleNamespace(max_bytes=100, max_images=64)
+    classes, finding, limits = CLASSES, PNEUMONIA, SimpleNamespace(max_bytes=100, max_images=64)
 
     def __init__(self, word: str):
         self.word, self.asked = word, 0
 
     def answer(self, values: list[Any], **_: object) -> pd.DataFrame:
         self.asked += len(values)
-        return pd.DataFrame([dict.fromkeys(columns(self.classes)) | {"label": self.word, "status": "ok"}] * len(values))
+        return pd.DataFrame(
+            [dict.fromkeys(columns(self.classes, self.finding)) | {"label": self.word, "status": "ok"}] * len(values)
+        )
 
 
 def _predictions(other: bool) -> Written:

@@ -30,7 +30,7 @@ SMALL = {
     "precision": "float32",
     "evaluate.robustness": "false",
     "evaluate.gallery": "0",
-    "registry.gate.minimum.auc_pneumonia": "null",
+    "registry.gate.minimum.auc_finding": "null",
     "registry.gate.minimum.balanced_accuracy": "null",
 }
 FOLDERS = ("store", "artifacts", "cache", "logs", "tmp")

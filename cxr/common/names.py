@@ -1,6 +1,9 @@
-"""Names of files as other people give them."""
+"""Names: of files as other people give them, and of what most models look for."""
 
 import re
+
+# What a split, a bundle or a served model is about if its file names no finding.
+PNEUMONIA = "pneumonia"
 
 # Control characters, line separators, characters that turn the direction of text, and bytes that are not UTF-8 (which
 # Python holds as surrogates).

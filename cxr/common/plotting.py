@@ -1,5 +1,6 @@
 """Common style of all figures: colours that colour-blind readers can tell apart, light grids, no decoration."""
 
+from itertools import cycle
 from typing import Any
 
 from matplotlib import rc_context
@@ -7,7 +8,7 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito, "Color universal design" (2008): distinguishable with every common kind of colour blindness.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
-CLASS_COLOURS = {"normal": BLUE, "bacteria": VERMILION, "virus": ORANGE, "pneumonia": VERMILION}
+CLASS_COLOURS = (BLUE, VERMILION, ORANGE, GREEN, PURPLE, "#56B4E9", "#000000")  # the negative class first
 SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -24,6 +25,11 @@ _STYLE: dict[Any, Any] = {
     "savefig.dpi": 120,
     "svg.fonttype": "none",
 }
+
+
+def class_colours(classes: tuple[str, ...]) -> dict[str, str]:
+    """The colour of each class; they come again after the seventh class."""
+    return dict(zip(classes, cycle(CLASS_COLOURS), strict=False))
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:

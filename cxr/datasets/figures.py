@@ -82,9 +82,8 @@ def sizes(table: pd.DataFrame, names: tuple[str, ...]) -> Figure:
     aspect = table["width"] / table["height"]
     bins = np.histogram_bin_edges(aspect, bins=min(40, max(8, len(aspect) // 10)))
     size = 4 if len(table) > 1000 else 16  # of a marker, points squared
-    for label in names:
+    for label, colour in plotting.class_colours(names).items():
         rows = table[table["label"] == label]
-        colour = plotting.CLASS_COLOURS[label]
         scatter.scatter(rows["width"], rows["height"], s=size, alpha=0.4, color=colour, label=label, lw=0)
         ratios.hist(aspect[rows.index], bins=bins, histtype="step", lw=1.5, color=colour, label=label)
     scatter.set(title=f"Sizes of {len(table):,} images", xlabel="width (pixels)", ylabel="height (pixels)")
@@ -100,12 +99,10 @@ def patients(manifest: Manifest) -> Figure:
     counts = manifest.rows.groupby(["label", "patient"]).size()
     most = int(min(counts.max(), 12))
     bar_width = 0.8 / len(manifest.classes)
-    for position, label in enumerate(manifest.classes):
+    for position, (label, colour) in enumerate(plotting.class_colours(manifest.classes).items()):
         values = counts.loc[label].clip(upper=most).value_counts().reindex(range(1, most + 1), fill_value=0)
         x = np.arange(1, most + 1) + (position - (len(manifest.classes) - 1) / 2) * bar_width
-        axes.bar(
-            x, values, bar_width, color=plotting.CLASS_COLOURS[label], label=f"{label} ({len(counts.loc[label]):,})"
-        )
+        axes.bar(x, values, bar_width, color=colour, label=f"{label} ({len(counts.loc[label]):,})")
     xlabel = f"images per patient ({most}: {most} or more)" if counts.max() > most else "images per patient"
     axes.set(title=f"{manifest.rows['patient'].nunique():,} patients", xlabel=xlabel, ylabel="patients")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -118,9 +115,8 @@ def grey_levels(table: pd.DataFrame, names: tuple[str, ...]) -> Figure:
     fig, panels = plotting.figure(9, 3.0, 1, len(SPLITS), sharex=True)
     bins = np.linspace(0, 255, 52 if len(table) > 1000 else 27)
     for panel, split in zip(panels, SPLITS, strict=True):
-        for label in names:
+        for label, colour in plotting.class_colours(names).items():
             levels = table["mean_grey"][(table["label"] == label) & (table["split"] == split)]
-            colour = plotting.CLASS_COLOURS[label]
             if len(levels):
                 panel.hist(levels, bins=bins, density=True, histtype="step", lw=1.5, color=colour, label=label)
         panel.set(title=f"{split} (n = {(table['split'] == split).sum():,})", xlabel="mean grey level (0 to 255)")

@@ -6,6 +6,8 @@ Reads all layouts in which the Kermany dataset is distributed, with or without w
   `IM-0115-0001.jpeg` and `NORMAL2-IM-0587-0001.jpeg`;
 - later versions: names such as `BACTERIA-1083680-0012.jpeg` (class, patient, image);
 - the Kaggle copy: an additional `val` folder, a second copy of all images in a nested `chest_xray/`, and `__MACOSX`.
+
+Classes of the user's own are folders of their names in the same places, such as `train|test` / `healthy|tuberculosis`.
 """
 
 import logging
@@ -20,14 +22,14 @@ from cxr.common.files import sha256_of
 from cxr.common.names import printable
 from cxr.errors import CxrError
 from cxr.imaging.decode import SUFFIXES
-from cxr.settings.schema import CLASS_NAMES
+from cxr.settings.classes import class_names
 
 log = logging.getLogger(__name__)
 
 # Folder name -> official split. Kaggle's `val` holds 16 images of the training split, with patients that are in `train`
 # as well.
 OFFICIAL_SPLITS = {"train": "train", "val": "train", "test": "test"}
-_CLASS_FOLDERS = ("normal", "pneumonia")
+_KERMANY = ("normal", "pneumonia")  # folders of classes
 _PERSON = re.compile(r"person(\d+)_(?:(bacteria|virus)_)?", re.IGNORECASE)
 _NORMAL = re.compile(r"(?:NORMAL2-)?IM-(\d+)", re.IGNORECASE)
 _LISTED = 5  # skipped kinds of files, and folders with copies, that the log names
@@ -51,30 +53,36 @@ class ListedImage:
     official_split: str | None
 
 
-def scan(root: Path, classes: int = 3) -> list[ListedImage]:
+def scan(root: Path, classes: int | list[str] = 3) -> list[ListedImage]:
     """List all images below `root`, sorted by path.
 
     Args:
         root: folder of the dataset.
-        classes: 3 (normal, bacteria, virus) or 2 (normal, pneumonia).
+        classes: 3 (normal, bacteria, virus), 2 (normal, pneumonia), or the names of the folders, in any case.
 
     Raises:
         CxrError: there are no images, the class of an image is unknown, or a class has no images.
     """
     if not root.is_dir():
         raise CxrError(f"data path {root} is not a folder; expected a folder, a .zip, a URL, `mendeley` or `sample`")
-    paths = [p for p in _image_paths(root) if _class_folder(p) is not None or _LATER.match(p.name)]
+    own = None if isinstance(classes, int) else tuple(classes)
+    folders, found = own or _KERMANY, _image_paths(root)
+    paths = [p for p in found if _class_folder(p, folders) is not None or (own is None and _LATER.match(p.name))]
     if not paths:
+        expected = " and ".join(own or ("NORMAL", "PNEUMONIA"))
         raise CxrError(
-            f"{root} holds no X-rays in a known layout; expected {', '.join(SUFFIXES)} files in folders NORMAL and "
-            "PNEUMONIA, with or without train and test above them"
+            f"{root} holds no X-rays in a known layout; expected {', '.join(SUFFIXES)} files in folders {expected}, "
+            "with or without train and test above them"
         )
-    images = [_describe(path, classes) for path in _without_copies(root, paths)]
+    if len(paths) < len(found):
+        log.info("left out: %d images in no folder of a class", len(found) - len(paths))
+    paths = _without_copies(root, paths, folders)
+    images = [_describe_own(path, own) if own is not None else _describe(path, classes) for path in paths]
     if any(image.official_split for image in images):
         # As training images they share the patients of those, so that no child is in two splits.
         images = [replace(image, official_split=image.official_split or "train") for image in images]
     counts = Counter(image.label for image in images)
-    empty = [name for name in CLASS_NAMES[classes] if not counts[name]]
+    empty = [name for name in class_names(classes) if not counts[name]]
     if empty:
         seen = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise CxrError(f"{root} has no images of {' and '.join(empty)} (seen: {seen}); add images of every class")
@@ -98,9 +106,9 @@ def _image_paths(root: Path) -> list[PurePosixPath]:
     return paths
 
 
-def _class_folder(path: PurePosixPath) -> str | None:
+def _class_folder(path: PurePosixPath, folders: tuple[str, ...] = _KERMANY) -> str | None:
     """Name of the innermost class folder, in lower case."""
-    return next((name for name in reversed(_folders(path)) if name in _CLASS_FOLDERS), None)
+    return next((name for name in reversed(_folders(path)) if name in folders), None)
 
 
 def _official_split(path: PurePosixPath) -> str | None:
@@ -111,14 +119,14 @@ def _folders(path: PurePosixPath) -> list[str]:
     return [name.lower() for name in path.parts[:-1]]
 
 
-def _without_copies(root: Path, paths: list[PurePosixPath]) -> list[PurePosixPath]:
+def _without_copies(root: Path, paths: list[PurePosixPath], folders: tuple[str, ...]) -> list[PurePosixPath]:
     """Drop nested second copies: of files with equal content and equal paths from the split or class folder on.
 
     The shortest path is kept. Files of the same name with other content are other images, as those of several sites.
     """
     same_name: dict[tuple[str, ...], list[PurePosixPath]] = {}
     for path in sorted(paths, key=lambda path: (len(path.parts), path)):
-        same_name.setdefault(_below_sites(path), []).append(path)
+        same_name.setdefault(_below_sites(path, folders), []).append(path)
     kept: list[PurePosixPath] = []
     left_out: Counter[str] = Counter()  # by the folder above split and class
     for below, candidates in same_name.items():
@@ -131,10 +139,10 @@ def _without_copies(root: Path, paths: list[PurePosixPath]) -> list[PurePosixPat
     return kept
 
 
-def _below_sites(path: PurePosixPath) -> tuple[str, ...]:
+def _below_sites(path: PurePosixPath, folders: tuple[str, ...]) -> tuple[str, ...]:
     """The parts of a path from its split or class folder on, in lower case."""
     names = [*_folders(path), path.name.lower()]
-    known = [i for i, name in enumerate(names[:-1]) if name in OFFICIAL_SPLITS or name in _CLASS_FOLDERS]
+    known = [i for i, name in enumerate(names[:-1]) if name in OFFICIAL_SPLITS or name in folders]
     return tuple(names[min(known, default=0) :])
 
 
@@ -158,7 +166,7 @@ def _copies(root: Path, paths: list[PurePosixPath]) -> set[PurePosixPath]:
     return copies
 
 
-def _describe(path: PurePosixPath, classes: int) -> ListedImage:
+def _describe(path: PurePosixPath, classes: int | list[str]) -> ListedImage:
     label, patient = _class_and_patient(path)
     if label is None:
         if classes == 3:
@@ -169,6 +177,17 @@ def _describe(path: PurePosixPath, classes: int) -> ListedImage:
         label = "pneumonia"
     if classes == 2 and label != "normal":
         label = "pneumonia"
+    return ListedImage(str(path), label, patient, _official_split(path))
+
+
+def _describe_own(path: PurePosixPath, folders: tuple[str, ...]) -> ListedImage:
+    """An image below a folder of the user's own classes; numbers of patients are read as in the Kermany dataset."""
+    label = str(_class_folder(path, folders))
+    normal = _NORMAL.match(path.name) if label == folders[0] else None
+    if person := _PERSON.match(path.name):
+        patient = f"person{int(person[1])}"
+    else:
+        patient = f"{label}-{int(normal[1]):04d}" if normal else f"{label}-{path.stem}"
     return ListedImage(str(path), label, patient, _official_split(path))
 
 

@@ -1,6 +1,7 @@
 """The manifest of a dataset: every image with its checksum, label, patient and split.
 
-`manifest.csv` has the rows; `split.json` has the root folder, the classes, the source and the digest of the rows.
+`manifest.csv` has the rows; `split.json` has the root folder, the classes and the finding, the source and the digest of
+the rows.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from cxr.common.files import write_atomic
+from cxr.common.names import PNEUMONIA
 from cxr.errors import CxrError
 
 COLUMNS = ["path", "sha256", "label", "patient", "split", "width", "height", "mode"]
@@ -34,12 +36,14 @@ class Manifest:
         root: folder of the images.
         classes: class names, in the order of logits and probabilities.
         source: origin of the data, as described by `cxr.datasets.sources`.
+        finding: what all classes but the first have in common.
     """
 
     rows: pd.DataFrame
     root: Path
     classes: tuple[str, ...]
     source: dict[str, Any] = field(default_factory=dict)
+    finding: str = PNEUMONIA
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,9 +59,12 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of classes and rows, independent of the order of rows and of the root folder."""
+        """SHA-256 of classes, finding and rows, independent of the order of rows and of the root folder."""
         table = self.rows[_IDENTITY].sort_values("path").to_csv(index=False, lineterminator="\n")
-        return hashlib.sha256((json.dumps(list(self.classes)) + "\n" + table).encode()).hexdigest()
+        names = json.dumps(list(self.classes)) + "\n"
+        if self.finding != PNEUMONIA:
+            names += json.dumps(self.finding) + "\n"
+        return hashlib.sha256((names + table).encode()).hexdigest()
 
     def split(self, split: str) -> "Manifest":
         """Return a manifest with the rows of one split."""
@@ -93,6 +100,8 @@ class Manifest:
             "digest": self.digest,
             "source": self.source,
         }
+        if self.finding != PNEUMONIA:
+            facts["finding"] = self.finding
         table = self.rows[COLUMNS].to_csv(index=False, lineterminator="\n")
         write_atomic(folder / TABLE, table.encode())
         write_atomic(folder / FACTS, (json.dumps(facts, indent=2) + "\n").encode())
@@ -114,7 +123,9 @@ class Manifest:
         if list(rows.columns) != COLUMNS:
             columns = ", ".join(rows.columns)
             raise CxrError(f"{folder / TABLE}: expected the columns {', '.join(COLUMNS)}, got {columns}")
-        manifest = cls(rows, Path(facts["root"]), tuple(facts["classes"]), facts["source"])
+        manifest = cls(
+            rows, Path(facts["root"]), tuple(facts["classes"]), facts["source"], facts.get("finding", PNEUMONIA)
+        )
         if manifest.digest != facts["digest"]:
             raise CxrError(f"{folder / TABLE} was changed after prepare_split wrote it; run prepare_split again")
         return manifest

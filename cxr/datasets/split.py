@@ -10,13 +10,12 @@ from cxr.datasets import folds as cross_validation
 from cxr.datasets import leakage
 from cxr.datasets.patients import PSEUDONYMS
 from cxr.errors import CxrError
-from cxr.settings.schema import CLASS_NAMES
 
 
 def assign(
     table: pd.DataFrame,
     *,
-    classes: int,
+    names: tuple[str, ...],
     val_size: float,
     test_size: float,
     subset_size: int | None,
@@ -35,7 +34,7 @@ def assign(
     Args:
         table: images with `path`, `label`, `patient` and `official_split`, as from `inspection.survey`; with `folds`,
             their fingerprints as well.
-        classes: number of classes, 2 or 3.
+        names: classes.
         val_size: share of the validation split.
         test_size: share of the test split.
         subset_size: number of images to keep, with the same class shares; None for all.
@@ -50,7 +49,6 @@ def assign(
     Raises:
         CxrError: a split would have no images of some class.
     """
-    names = CLASS_NAMES[classes]
     table = table.sort_values("path", ignore_index=True)
     if subset_size is not None:
         table = _subset(table, subset_size, seed)

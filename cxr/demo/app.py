@@ -20,9 +20,11 @@ from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from cxr.common.names import PNEUMONIA
 from cxr.datasets import phantom
 from cxr.errors import BusyError, ImageError
 from cxr.serving.service import Service, png
+from cxr.settings.classes import CLASS_NAMES
 
 HOSTS = ["127.0.0.1", "localhost"]
 _PAGE = Path(__file__).with_name("page.html")
@@ -56,6 +58,8 @@ def application(service: Service, name: str) -> FastAPI:
         "model": name,
         "version": service.version,
         "classes": list(service.classes),
+        "finding": service.finding,
+        "title": _title(service),
         "points": service.operating_points,
         "point": service.operating_point,
         "bands": service.bands,
@@ -89,6 +93,13 @@ def application(service: Service, name: str) -> FastAPI:
         return await run_in_threadpool(_answer, service, bytes(data), operating_point)
 
     return app
+
+
+def _title(service: Service) -> str:
+    """The heading of the page; only of the classes of the Kermany dataset is it known that they are of children."""
+    finding = service.finding.capitalize()
+    kermany = service.finding == PNEUMONIA and service.classes in CLASS_NAMES.values()
+    return f"{finding} on chest X-rays of children" if kermany else f"{finding} on chest X-rays"
 
 
 def _answer(service: Service, data: bytes, point: str) -> Response:

@@ -8,7 +8,7 @@ from cxr.evaluation.results import Calibration, OperatingPoint, PredictiveValues
 from cxr.evaluation.scores import Sample, estimate
 from cxr.models.bundle import Bundle
 from cxr.serving import decision
-from cxr.serving.probabilities import NORMAL, pneumonia_probability, softmax
+from cxr.serving.probabilities import NEGATIVE, finding_probability, softmax
 
 
 def assess(sample: Sample, logits: ndarray, bundle: Bundle, prevalences: list[float]) -> SplitResult:
@@ -34,8 +34,8 @@ def assess(sample: Sample, logits: ndarray, bundle: Bundle, prevalences: list[fl
 def _operating_point(
     sample: Sample, probabilities: ndarray, name: str, threshold: float, prevalences: list[float]
 ) -> OperatingPoint:
-    positive = decision.is_pneumonia(pneumonia_probability(probabilities), threshold)
-    resampled = scores.decided(sample.labels != NORMAL, positive, sample.weights)
+    positive = decision.is_positive(finding_probability(probabilities), threshold)
+    resampled = scores.decided(sample.labels != NEGATIVE, positive, sample.weights)
     predictive_values = []
     for prevalence in prevalences:
         ppv, npv = scores.predictive_values(resampled["sensitivity"], resampled["specificity"], prevalence)

@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cxr.common.names import PNEUMONIA
+
 
 class ReportModel(BaseModel):
     """Base of everything in `report.json`: immutable, no unknown fields, no NaN and no infinity."""
@@ -51,13 +53,14 @@ class ModelFacts(ReportModel):
     """The evaluated model."""
 
     name: str = Field(description="Architecture.")
-    classes: list[str] = Field(description="Class names in the order of the logits.")
+    classes: list[str] = Field(description="Class names in the order of the logits; the first is the negative one.")
+    finding: str = Field(default=PNEUMONIA, description="What all classes but the first have in common.")
     input: InputFacts
     parameters: int = Field(description="Number of parameters.")
     members: int = Field(description="Number of networks in the ensemble; 0 for a single network.")
     views: int = Field(default=1, description="Views of an image whose logits are averaged for its answer.")
     temperature: float = Field(description="Logits are divided by it before the softmax.")
-    operating_points: dict[str, float] = Field(description="Threshold on the probability of pneumonia by name.")
+    operating_points: dict[str, float] = Field(description="Threshold on the probability of the finding by name.")
     facts: TrainingFacts
     digest: str = Field(description="SHA-256 of all that decides the answers of the bundle.")
 

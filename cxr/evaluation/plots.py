@@ -1,6 +1,7 @@
 """Figures of an evaluation."""
 
 from collections.abc import Iterator
+from itertools import cycle
 from typing import Any, Literal
 
 import numpy as np
@@ -13,10 +14,10 @@ from cxr.common import plotting
 from cxr.evaluation import calibration, scores
 from cxr.evaluation.results import Comparison, Estimate, Robustness, Subgroup
 from cxr.serving import decision
-from cxr.serving.probabilities import NORMAL, pneumonia_probability, softmax
+from cxr.serving.probabilities import NEGATIVE, finding_probability, softmax
 
-_NAMES = {"macro_f1": "macro-F1", "auc_pneumonia": "AUC, pneumonia", "balanced_accuracy": "balanced accuracy"}
-_LINES = ("-", "--", "-.", ":")  # tell curves apart without colours as well
+_NAMES = {"macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
+_LINES = ("-", "--", "-.", ":")  # in turn; tell curves apart without colours as well
 _POINT: dict[str, Any] = {"color": "black", "ms": 6, "mfc": "white", "zorder": 5}
 
 
@@ -26,13 +27,15 @@ def classification(
     classes: tuple[str, ...],
     title: str,
     operating_points: dict[str, float] | None = None,
+    *,
+    finding: str,
 ) -> dict[str, Figure]:
     """Confusion matrix, ROC curves and precision-recall curves by name; `title` names the images they show."""
     points = operating_points or {}
     return {
         "confusion": _confusion_matrix(labels, probabilities, classes, title),
-        "roc": _roc(labels, probabilities, classes, title, points),
-        "precision_recall": _precision_recall(labels, probabilities, classes, title, points),
+        "roc": _roc(labels, probabilities, classes, finding, title, points),
+        "precision_recall": _precision_recall(labels, probabilities, classes, finding, title, points),
     }
 
 
@@ -56,10 +59,15 @@ def _confusion_matrix(labels: ndarray, probabilities: ndarray, classes: tuple[st
 
 
 def _roc(
-    labels: ndarray, probabilities: ndarray, classes: tuple[str, ...], title: str, points: dict[str, float]
+    labels: ndarray,
+    probabilities: ndarray,
+    classes: tuple[str, ...],
+    finding: str,
+    title: str,
+    points: dict[str, float],
 ) -> Figure:
     drawn, axes = plotting.figure(4.8, 4.4)
-    for name, truth, score, style in _one_against_rest(labels, probabilities, classes):
+    for name, truth, score, style in _one_against_rest(labels, probabilities, classes, finding):
         x, y, _ = metrics.roc_curve(truth, score)
         axes.plot(x, y, label=f"{name}: AUC {metrics.roc_auc_score(truth, score):.3f}", **style)
     for name, threshold, marker, truth, positive in _decisions(labels, probabilities, points):
@@ -71,10 +79,15 @@ def _roc(
 
 
 def _precision_recall(
-    labels: ndarray, probabilities: ndarray, classes: tuple[str, ...], title: str, points: dict[str, float]
+    labels: ndarray,
+    probabilities: ndarray,
+    classes: tuple[str, ...],
+    finding: str,
+    title: str,
+    points: dict[str, float],
 ) -> Figure:
     drawn, axes = plotting.figure(4.8, 4.4)
-    for name, truth, score, style in _one_against_rest(labels, probabilities, classes):
+    for name, truth, score, style in _one_against_rest(labels, probabilities, classes, finding):
         precision, recall, _ = metrics.precision_recall_curve(truth, score)
         label = f"{name}: AP {metrics.average_precision_score(truth, score):.3f} (share {truth.mean():.2f})"
         axes.plot(recall, precision, label=label, **style)
@@ -86,14 +99,14 @@ def _precision_recall(
 
 
 def _one_against_rest(
-    labels: ndarray, probabilities: ndarray, classes: tuple[str, ...]
+    labels: ndarray, probabilities: ndarray, classes: tuple[str, ...], finding: str
 ) -> Iterator[tuple[str, ndarray, ndarray, dict[str, Any]]]:
-    """Name, truth, score and line style of every curve that exists: each class, and any pneumonia against normal."""
+    """Name, truth, score and line style of every curve that exists: each class, and the finding of any kind."""
     rankings = [(name, labels == i, probabilities[:, i]) for i, name in enumerate(classes)]
     if len(classes) > 2:
-        rankings.append(("pneumonia", labels != NORMAL, pneumonia_probability(probabilities)))
-    colours = [*(plotting.CLASS_COLOURS[name] for name in classes), plotting.GREY]
-    for (name, truth, score), colour, line in zip(rankings, colours, _LINES, strict=False):
+        rankings.append((finding, labels != NEGATIVE, finding_probability(probabilities)))
+    colours = [*plotting.class_colours(classes).values(), plotting.GREY]
+    for (name, truth, score), colour, line in zip(rankings, colours, cycle(_LINES), strict=False):
         if truth.any() and not truth.all():
             yield name, truth, score, {"color": colour, "ls": line, "lw": 1.8}
 
@@ -102,10 +115,10 @@ def _decisions(
     labels: ndarray, probabilities: ndarray, points: dict[str, float]
 ) -> Iterator[tuple[str, float, str, ndarray, ndarray]]:
     """Name, threshold and marker of every operating point, the truth and its decisions; nothing for a single kind."""
-    truth, score = labels != NORMAL, pneumonia_probability(probabilities)
+    truth, score = labels != NEGATIVE, finding_probability(probabilities)
     if truth.any() and not truth.all():
         for (name, threshold), marker in zip(points.items(), ("o", "s", "^", "D"), strict=False):
-            yield name, threshold, marker, truth, decision.is_pneumonia(score, threshold)
+            yield name, threshold, marker, truth, decision.is_positive(score, threshold)
 
 
 def _finished(drawn: Figure, axes: Axes, title: str, legend: Literal["lower left", "lower right"]) -> Figure:
@@ -143,7 +156,7 @@ def robustness(results: Robustness) -> Figure:
             _whisker(axes, row.scores[name], place, plotting.BLUE if row is not unchanged else "black")
         if unchanged.scores[name].value is not None:
             axes.axvline(unchanged.scores[name].value, color=plotting.GREY, lw=1, ls="--")
-        axes.set(title=_NAMES.get(name, name), xlim=(0, 1.02))
+        axes.set(title=_name(name), xlim=(0, 1.02))
     panels[0].set_yticks(places, [row.change for row in results.table])
     panels[1].set_xlabel(f"score and 95 % interval, {results.images:,} test images")
     return drawn
@@ -171,9 +184,14 @@ def differences(comparison: Comparison, other: str) -> Figure:
     for place, difference in enumerate(reversed(defined.values())):
         _whisker(axes, difference, place, plotting.BLUE)
     axes.axvline(0, color=plotting.GREY, lw=1)
-    axes.set_yticks(range(len(defined)), [_NAMES.get(name, name) for name in reversed(defined)])
+    axes.set_yticks(range(len(defined)), [_name(name) for name in reversed(defined)])
     axes.set(xlabel="difference and 95 % interval (paired, over patients)", title=f"This model minus {other}")
     return drawn
+
+
+def _name(score: str) -> str:
+    """What figures call a score."""
+    return _NAMES.get(score, score.replace("auc_", "AUC, "))
 
 
 def _whisker(axes: Axes, estimate: Estimate, place: float, colour: str) -> None:

@@ -51,16 +51,16 @@ class Calibration(ReportModel):
 class PredictiveValues(ReportModel):
     """Predictive values at an assumed prevalence, by Bayes' rule."""
 
-    prevalence: float = Field(description="Assumed share of children with pneumonia.")
+    prevalence: float = Field(description="Assumed share of patients with the finding.")
     ppv: Estimate = Field(description="Positive predictive value.")
     npv: Estimate = Field(description="Negative predictive value.")
 
 
 class OperatingPoint(ReportModel):
-    """A rule that decides between pneumonia and normal, and how it does."""
+    """A rule that decides between the finding and the negative class, and how it does."""
 
     name: str = Field(description="`argmax`, `youden` or `sensitive`.")
-    threshold: float = Field(description="Least probability of pneumonia that is called pneumonia.")
+    threshold: float = Field(description="Least probability of the finding that is called positive.")
     scores: Scores = Field(description="`sensitivity`, `specificity`, `ppv` and `npv`.")
     prevalences: list[PredictiveValues] = Field(description="Predictive values at other prevalences.")
 
@@ -72,8 +72,8 @@ class SplitResult(ReportModel):
     patients: int = Field(description="Number of patients.")
     by_class: dict[str, int] = Field(description="Number of images by true class.")
     scores: Scores = Field(
-        description="Every score by name. Those of pneumonia against normal are decided at `argmax`, a probability of "
-        "0.5, those over all classes by the most likely class; `loss` is in nats."
+        description="Every score by name. Those of the finding against the negative class are decided at `argmax`, a "
+        "probability of 0.5, those over all classes by the most likely class; `loss` is in nats."
     )
     calibration: Calibration
     operating_points: list[OperatingPoint]

@@ -36,7 +36,8 @@ def robustness(
     def scored(batches: list[ndarray]) -> tuple[ndarray, Scores]:
         probabilities = softmax(np.concatenate([predictor.logits(batch) for batch in batches]) / temperature)
         resampled = scores.resampled(sample, probabilities)
-        return probabilities.argmax(1), {score: scores.estimate(resampled[score]) for score in scores.SUMMARY}
+        names = [scores.named(score, sample.finding) for score in scores.SUMMARY]
+        return probabilities.argmax(1), {name: scores.estimate(resampled[name]) for name in names}
 
     def batches(change: Change) -> list[ndarray]:
         changed = np.stack([change(raster) for raster in rasters])

@@ -10,15 +10,17 @@ from typing import get_args
 import numpy as np
 from numpy import ndarray
 
+from cxr.common.names import PNEUMONIA
 from cxr.datasets.manifest import Manifest
 from cxr.evaluation import bootstrap
 from cxr.evaluation.results import Estimate, Scores
 from cxr.serving import decision
-from cxr.serving.probabilities import NORMAL, pneumonia_probability
+from cxr.serving.probabilities import NEGATIVE, finding_probability
 from cxr.settings.schema import GateSettings
 
+# As `named` takes them: `auc_finding` stands for the AUC of whatever the finding is.
 HIGHER_IS_BETTER: tuple[str, ...] = get_args(GateSettings.model_fields["metric"].annotation)
-SUMMARY = ("macro_f1", "accuracy", "auc_pneumonia", "sensitivity", "specificity")  # where there is no room for all
+SUMMARY = ("macro_f1", "accuracy", "auc_finding", "sensitivity", "specificity")  # where there is no room for all
 
 
 @dataclass(frozen=True)
@@ -28,38 +30,49 @@ class Sample:
     Attributes:
         labels: class indices, `int64` of shape (n,).
         patients: names of the patients, of shape (n,).
-        classes: class names.
+        classes: class names, the negative one first.
         weights: how often each image counts, of shape (1 + resamples, n); row 0 is the sample itself.
+        finding: what all classes but the first have in common.
     """
 
     labels: ndarray
     patients: ndarray
     classes: tuple[str, ...]
     weights: ndarray
+    finding: str = PNEUMONIA
 
     @classmethod
     def of(cls, split: Manifest, seed: int) -> "Sample":
         """The images of a split, with resamples drawn by `seed`; an image without a patient is a patient of its own."""
         patients = split.rows["patient"].where(split.rows["patient"] != "", split.rows["path"])
-        return cls.from_labels(split.labels(), patients.to_numpy().astype(str), split.classes, seed)
+        names = patients.to_numpy().astype(str)
+        return cls.from_labels(split.labels(), names, split.classes, seed, split.finding)
 
     @classmethod
-    def from_labels(cls, labels: ndarray, patients: ndarray, classes: tuple[str, ...], seed: int) -> "Sample":
+    def from_labels(
+        cls, labels: ndarray, patients: ndarray, classes: tuple[str, ...], seed: int, finding: str = PNEUMONIA
+    ) -> "Sample":
         """Images with these labels and patients, each of shape (n,), with resamples drawn by `seed`."""
         resamples = bootstrap.patient_weights(patients, seed)
-        return cls(labels, patients, classes, np.concatenate([np.ones((1, len(labels)), np.float32), resamples]))
+        weights = np.concatenate([np.ones((1, len(labels)), np.float32), resamples])
+        return cls(labels, patients, classes, weights, finding)
 
     def subset(self, rows: ndarray) -> "Sample":
         """Some of the images, by mask or indices, with the same resamples restricted to them."""
-        return Sample(self.labels[rows], self.patients[rows], self.classes, self.weights[:, rows])
+        return Sample(self.labels[rows], self.patients[rows], self.classes, self.weights[:, rows], self.finding)
+
+
+def named(score: str, finding: str) -> str:
+    """The name of a score in results and metrics: `auc_finding` is `auc_pneumonia` where that is the finding."""
+    return f"auc_{finding}" if score == "auc_finding" else score
 
 
 def resampled(sample: Sample, probabilities: ndarray) -> dict[str, ndarray]:
     """Every score by name, each of shape (1 + resamples,); NaN where it is undefined.
 
     `probabilities` is of shape (n, C). `loss` is the cross entropy in nats; precision, recall and F1 are those of the
-    most likely class; sensitivity, specificity, PPV and NPV are those of pneumonia against normal at the operating
-    point `argmax`.
+    most likely class; sensitivity, specificity, PPV and NPV are those of the finding against the negative class at
+    the operating point `argmax`. The AUC of the finding is `auc_FINDING` (see `named`).
     """
     labels, weights, classes = sample.labels, sample.weights, sample.classes
     predicted = probabilities.argmax(1)
@@ -80,9 +93,9 @@ def resampled(sample: Sample, probabilities: ndarray) -> dict[str, ndarray]:
     for i, name in enumerate(classes):
         values |= {f"precision_{name}": precision[:, i], f"recall_{name}": recall[:, i], f"f1_{name}": f1[:, i]}
         values |= ranking(labels == i, probabilities[:, i], weights, name)
-    pneumonia, threshold = pneumonia_probability(probabilities), decision.operating_points({})[decision.ARGMAX]
-    values |= ranking(labels != NORMAL, pneumonia, weights, "pneumonia")
-    return values | decided(labels != NORMAL, decision.is_pneumonia(pneumonia, threshold), weights)
+    positive, threshold = finding_probability(probabilities), decision.operating_points({})[decision.ARGMAX]
+    values |= ranking(labels != NEGATIVE, positive, weights, sample.finding)
+    return values | decided(labels != NEGATIVE, decision.is_positive(positive, threshold), weights)
 
 
 def ranking(truth: ndarray, score: ndarray, weights: ndarray, name: str) -> dict[str, ndarray]:
@@ -104,7 +117,7 @@ def decided(truth: ndarray, positive: ndarray, weights: ndarray) -> dict[str, nd
 
 
 def predictive_values(sensitivity: ndarray, specificity: ndarray, prevalence: float) -> tuple[ndarray, ndarray]:
-    """PPV and NPV at a prevalence of pneumonia, by Bayes' rule."""
+    """PPV and NPV at a prevalence of the finding, by Bayes' rule."""
     with np.errstate(invalid="ignore", divide="ignore"):
         ill, healthy = prevalence, 1 - prevalence
         ppv = sensitivity * ill / (sensitivity * ill + (1 - specificity) * healthy)
@@ -121,7 +134,7 @@ def estimates(sample: Sample, probabilities: ndarray) -> Scores:
     """Every score with its interval; areas under the ROC curve also with DeLong's, as `auc_NAME_delong`."""
     by_name = {name: estimate(values) for name, values in resampled(sample, probabilities).items()}
     rankings = {name: (sample.labels == i, probabilities[:, i]) for i, name in enumerate(sample.classes)}
-    rankings["pneumonia"] = (sample.labels != NORMAL, pneumonia_probability(probabilities))
+    rankings[sample.finding] = (sample.labels != NEGATIVE, finding_probability(probabilities))
     return by_name | {f"auc_{name}_delong": bootstrap.delong(*ranked) for name, ranked in rankings.items()}
 
 

@@ -33,7 +33,7 @@ def groups(split: Manifest) -> dict[str, pd.Series]:
 
 def by_group(split: Manifest, sample: Sample, probabilities: ndarray) -> list[Subgroup]:
     """Scores of every group of at least `MIN_IMAGES` images."""
-    subgroups = []
+    subgroups, shown = [], [scores.named(name, sample.finding) for name in SHOWN]
     for question, values in groups(split).items():
         for group in sorted(values.unique()):
             rows = np.flatnonzero((values == group).to_numpy())
@@ -46,7 +46,7 @@ def by_group(split: Manifest, sample: Sample, probabilities: ndarray) -> list[Su
                     group=group,
                     images=len(rows),
                     patients=len(np.unique(sample.patients[rows])),
-                    scores={name: scores.estimate(resampled[name]) for name in SHOWN},
+                    scores={name: scores.estimate(resampled[name]) for name in shown},
                 )
             )
     return subgroups

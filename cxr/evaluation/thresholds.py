@@ -1,11 +1,11 @@
-"""Operating points: thresholds on the probability of pneumonia, chosen on the validation split."""
+"""Operating points: thresholds on the probability of the finding, chosen on the validation split."""
 
 import numpy as np
 from numpy import ndarray
 
 
 def choose(truth: ndarray, score: ndarray, min_sensitivity: float) -> dict[str, float]:
-    """Thresholds by name, for `truth` (bool) and `score`, the probability of pneumonia, both of shape (n,).
+    """Thresholds by name, for `truth` (bool) and `score`, the probability of the finding, both of shape (n,).
 
     They decide by the rule in `cxr.serving.decision`. `youden` maximises sensitivity + specificity - 1
     (W. J. Youden, 1950); `sensitive` maximises specificity among thresholds with a sensitivity of at least

@@ -8,7 +8,7 @@ from cxr.evaluation import calibration, thresholds
 from cxr.evaluation.predictor import Predictor, predict_logits
 from cxr.loading.rasters import RasterDataset
 from cxr.models.bundle import Bundle
-from cxr.serving.probabilities import NORMAL, pneumonia_probability, softmax
+from cxr.serving.probabilities import NEGATIVE, finding_probability, softmax
 from cxr.settings.schema import CalibrationSettings
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,8 @@ def tune_on(bundle: Bundle, logits: ndarray, labels: ndarray, settings: Calibrat
     """Set the temperature and operating points of `bundle` from logits (n, C) and labels (n,) of validation images."""
     bundle.temperature, bundle.operating_points = choose(logits, labels, settings)
     points = ", ".join(f"{name} {value:.3f}" for name, value in bundle.operating_points.items())
-    log.info("temperature %.3f; thresholds on the probability of pneumonia: %s", bundle.temperature, points or "none")
+    shown = bundle.temperature, bundle.finding, points or "none"
+    log.info("temperature %.3f; thresholds on the probability of %s: %s", *shown)
 
 
 def set_views(bundle: Bundle, views: int, val: RasterDataset, settings: CalibrationSettings, device: str) -> None:
@@ -36,5 +37,5 @@ def set_views(bundle: Bundle, views: int, val: RasterDataset, settings: Calibrat
 def choose(logits: ndarray, labels: ndarray, settings: CalibrationSettings) -> tuple[float, dict[str, float]]:
     """Temperature and thresholds by name, for logits (n, C) and labels (n,) of the validation split."""
     temperature = calibration.fit_temperature(logits, labels) if settings.temperature == "fitted" else 1.0
-    score = pneumonia_probability(softmax(logits / temperature))
-    return temperature, thresholds.choose(labels != NORMAL, score, settings.min_sensitivity)
+    score = finding_probability(softmax(logits / temperature))
+    return temperature, thresholds.choose(labels != NEGATIVE, score, settings.min_sensitivity)

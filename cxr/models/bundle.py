@@ -1,8 +1,8 @@
 """The bundle: the weights of a network and everything needed to use them, in one folder.
 
-`model.pt` is the state dict; `config.json` holds architecture, class names in order, input spec, temperature,
-operating points and the facts of the training. `config.json` has the digest of `model.pt` and is written last, so that
-an incomplete bundle is recognised.
+`model.pt` is the state dict; `config.json` holds architecture, class names in order, the finding, input spec,
+temperature, operating points and the facts of the training. `config.json` has the digest of `model.pt` and is written
+last, so that an incomplete bundle is recognised.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ import torch
 from pydantic import ValidationError
 
 from cxr.common.files import sha256_of, write_atomic
+from cxr.common.names import PNEUMONIA
 from cxr.errors import CxrError
 from cxr.imaging.preprocess import InputSpec
 from cxr.models.build import Ensemble, Network, build
@@ -23,8 +24,9 @@ from cxr.settings.schema import ModelSettings
 
 FORMAT = 2
 WEIGHTS, CONFIG = "model.pt", "config.json"
-# What decides the answer to an image, with "views" where there are several; the rest of config.json is provenance.
+# What decides the answer to an image, with those of _OPTIONAL that are there; the rest of config.json is provenance.
 _MEANING = ("model", "members", "classes", "input", "temperature", "operating_points", "weights_sha256")
+_OPTIONAL = ("views", "finding")  # absent: one view; pneumonia
 
 
 @dataclass
@@ -34,14 +36,16 @@ class Bundle:
     Attributes:
         network: the network, with its input spec and class names.
         temperature: logits are divided by it before softmax; 1 leaves them as they are.
-        operating_points: name -> threshold on the probability of pneumonia.
+        operating_points: name -> threshold on the probability of the finding.
         facts: provenance: epoch, validation metric, digest of the manifest.
+        finding: what all classes but the first have in common.
     """
 
     network: Network
     temperature: float = 1.0
     operating_points: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    finding: str = PNEUMONIA
 
     @property
     def folds(self) -> bool:
@@ -68,6 +72,8 @@ def save(bundle: Bundle, folder: str | Path) -> str:
     }
     if network.views > 1:
         values["views"] = network.views
+    if bundle.finding != PNEUMONIA:
+        values["finding"] = bundle.finding
     write_atomic(folder / WEIGHTS, buffer.getvalue())
     write_atomic(folder / CONFIG, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
     return _digest(values)
@@ -103,7 +109,8 @@ def load(folder: str | Path) -> Bundle:
     except Exception as error:  # torch raises many kinds for damaged files
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CxrError(f"bundle {folder}: {WEIGHTS} does not fit {values['model']} ({line})") from None
-    return Bundle(network, values["temperature"], values["operating_points"], values["facts"])
+    finding = values.get("finding", PNEUMONIA)
+    return Bundle(network, values["temperature"], values["operating_points"], values["facts"], finding)
 
 
 def _empty(settings: ModelSettings, classes: tuple[str, ...], members: int) -> Network:
@@ -119,12 +126,17 @@ def digest(folder: str | Path) -> str:
     return _digest(_config(Path(folder)))
 
 
-def check_classes(bundle: Bundle, classes: tuple[str, ...]) -> None:
-    """Raise `CxrError` unless the bundle has exactly these classes."""
+def check_classes(bundle: Bundle, classes: tuple[str, ...], finding: str) -> None:
+    """Raise `CxrError` unless the bundle has exactly these classes and this finding."""
     if bundle.network.classes != tuple(classes):
         raise CxrError(
             f"the bundle has the classes {', '.join(bundle.network.classes)}, the split has {', '.join(classes)}; "
             "use the split it was trained on, or train again"
+        )
+    if bundle.finding != finding:
+        raise CxrError(
+            f"the bundle has the finding {bundle.finding}, the split has {finding}; use the split it was trained on, "
+            "or train again"
         )
 
 
@@ -148,5 +160,5 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _digest(values: dict[str, Any]) -> str:
-    meaning = {name: values[name] for name in (*_MEANING, "views") if name in values}
+    meaning = {name: values[name] for name in (*_MEANING, *_OPTIONAL) if name in values}
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()

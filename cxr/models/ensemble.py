@@ -25,6 +25,10 @@ def combine(bundles: list[Bundle]) -> Bundle:
                 raise CxrError(
                     f"members of an ensemble differ in {what}: {getattr(first, what)}, {getattr(other, what)}"
                 )
+    findings = sorted({bundle.finding for bundle in bundles})
+    if len(findings) > 1:
+        raise CxrError(f"members of an ensemble differ in the finding: {', '.join(findings)}")
     module = Ensemble([bundle.network.module for bundle in bundles])
     module.temperatures.copy_(torch.tensor([bundle.temperature for bundle in bundles]))
-    return Bundle(Network(first.name, first.classes, first.spec, module.eval(), head="", members=len(bundles)))
+    network = Network(first.name, first.classes, first.spec, module.eval(), head="", members=len(bundles))
+    return Bundle(network, finding=findings[0])

@@ -15,6 +15,7 @@ from numpy import ndarray
 
 from cxr.common.files import write_atomic
 from cxr.common.hardware import cores
+from cxr.common.names import PNEUMONIA
 from cxr.errors import CxrError
 from cxr.evaluation.results import PackagingResult, Referrals
 from cxr.loading.rasters import RasterDataset, in_order, read_batches
@@ -23,7 +24,7 @@ from cxr.packaging.export_onnx import to_onnx
 from cxr.packaging.fit_ood import fit_detector
 from cxr.serving import decision
 from cxr.serving.ood import OODDetector
-from cxr.serving.probabilities import pneumonia_probability, softmax
+from cxr.serving.probabilities import finding_probability, softmax
 from cxr.serving.request import Limits
 from cxr.serving.service import BATCH, CONFIG, DETECTOR, FORMAT, MODEL
 from cxr.serving.session import Session
@@ -105,6 +106,8 @@ def write(
         "limits": {name: getattr(settings, name) for name in [limit.name for limit in fields(Limits)]},
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
+    if bundle.finding != PNEUMONIA:
+        config["finding"] = bundle.finding
     write_atomic(folder / CONFIG, (json.dumps(config, indent=2, allow_nan=False) + "\n").encode())
     detector = OODDetector.load(folder / DETECTOR)  # as rounded by its file
     referred = {split: _referrals(bundle, detector, outputs[split], settings) for split in outputs}
@@ -156,9 +159,9 @@ def _referrals(bundle: Bundle, detector: OODDetector, outputs: Outputs, settings
     """Whom the served model refers at its own operating point."""
     low, high = settings.abstain
     threshold = decision.operating_points(bundle.operating_points)[settings.operating_point]
-    pneumonia = pneumonia_probability(softmax(outputs.logits / bundle.temperature))
+    positive = finding_probability(softmax(outputs.logits / bundle.temperature))
     masks = {
-        "undecided": decision.in_band(pneumonia, decision.band_around(threshold, (low, high))),
+        "undecided": decision.in_band(positive, decision.band_around(threshold, (low, high))),
         "unlike training": detector.is_far(detector.distances(outputs.features)),
         "inverted": detector.is_inverted(outputs.features),
         "implausible": outputs.implausible,

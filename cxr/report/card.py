@@ -14,13 +14,14 @@ def card(report: EvaluationReport) -> str:
     lines = [f"# {model.name}: {' / '.join(model.classes)}", ""]
     if report.data.source.synthetic:
         lines += [f"**{formatting.SYNTHETIC}**", ""]
-    lines += [formatting.INTENDED_USE, ""]
+    lines += [formatting.intended_use(model), ""]
     if report.gate is not None:
         lines += [f"**Gate:** {report.gate.verdict}", ""]
     lines += [f"## Scores on {test.images:,} test images of {test.patients:,} patients", ""]
     lines += ["95 % intervals from a bootstrap over patients.", "", "| score | value |", "|---|---|"]
     lines += [f"| {name} | {number(score)} |" for name, score in formatting.overall(test.scores)]
-    lines += [f"| pneumonia: {name} | {number(score)} |" for name, score in formatting.pneumonia(test.scores)]
+    finding = model.finding
+    lines += [f"| {finding}: {name} | {number(score)} |" for name, score in formatting.of_finding(test.scores, finding)]
     if formatting.readers(report):
         lines += ["", formatting.readers(report)]
     lines += ["", "## Operating points (chosen on validation)", ""]
@@ -36,7 +37,7 @@ def card(report: EvaluationReport) -> str:
     if model.views > 1:
         lines += ["", f"Every answer is the mean of {model.views} views of the image."]
     lines += ["", "## Limits", ""]
-    lines += [f"- {limit}" for limit in formatting.LIMITS]
+    lines += [f"- {limit}" for limit in formatting.limits(model)]
     if report.served is not None:
         validation, tested = report.served.referred["val"].share, report.served.referred["test"].share
         lines.append(

@@ -24,12 +24,13 @@ def _open(claim: str, tripod: str, topic: str, answer: str) -> ChecklistItem:
 
 def _study(report: EvaluationReport) -> list[ChecklistItem]:
     classes = ", ".join(report.model.classes)
+    published = ", on a published dataset" if formatting.is_of_kermany(report.model) else ""
     return [
         _filled("1", "1", "Identified as a study of artificial intelligence", f"deep learning, {report.model.name}"),
         _open("2", "2", "Structured abstract", "for the authors; the summary above has the numbers"),
         _open("3", "3a, 3c", "Clinical background and intended role; known inequalities", "for the authors"),
         _filled("4", "4", "Objective", f"classify chest X-rays as {classes}"),
-        _filled("5", "5a", "Prospective or retrospective", "retrospective, on a published dataset"),
+        _filled("5", "5a", "Prospective or retrospective", f"retrospective{published}"),
         _filled("6", "4", "Goal of the study", "development and internal validation of a model"),
     ]
 
@@ -42,7 +43,13 @@ def _data(report: EvaluationReport) -> list[ChecklistItem]:
         f"subset_size: {settings.data.subset_size or 'all'}; {unreadable} unreadable, {dropped} dropped as leaks"
     )
     reference = "labels of the dataset: folder (normal, pneumonia) and file name (bacteria, virus)"
+    patients = "children of one to five years at one hospital; dates and criteria are "
     readers = "two physicians, and a third for the test split, according to the publishers; names and experience are "
+    deidentified = "done by the publishers of the dataset; not described there"
+    rationale = "chosen by the publishers; no laboratory results"
+    if not formatting.is_of_kermany(report.model):
+        reference, patients, readers = f"labels of the source: {', '.join(report.model.classes)}", "", ""
+        deidentified = rationale = "for the owner of the images"
     assignment = f"stratified by class, grouped by patient, {_validation(report)}, seed {settings.seed}"
     return [
         _filled("7", "5a", "Sources of the data", formatting.source(report)),
@@ -50,15 +57,15 @@ def _data(report: EvaluationReport) -> list[ChecklistItem]:
             "8",
             "6a, 6b",
             "Who was included, where and when",
-            "children of one to five years at one hospital; dates and criteria are not in the data",
+            f"{patients}not in the data",
         ),
         _filled("9", "7", "Preprocessing of the images", preparation),
         _filled("10", "7", "Selection of the data", selection),
-        _open("11", "-", "De-identification", "done by the publishers of the dataset; not described there"),
+        _open("11", "-", "De-identification", deidentified),
         _filled("12", "11", "Missing data", f"no missing labels; {unreadable} unreadable images were left out"),
         _open("13", "6a", "Acquisition of the images", "machines, projections and protocol are not in the data"),
         _filled("14", "8a", "Reference standard", reference),
-        _open("15", "8a", "Rationale for the reference standard", "chosen by the publishers; no laboratory results"),
+        _open("15", "8a", "Rationale for the reference standard", rationale),
         _open("16", "8b", "Readers and their qualification", f"{readers}not in the data"),
         _open("17", "8b", "How the test split was labelled", "as above; not in the data"),
         _open("18", "8b", "Agreement between readers", "individual readings are not in the data"),

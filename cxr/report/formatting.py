@@ -1,13 +1,17 @@
 """Numbers, names and notices as the report and the model card show them."""
 
+from cxr.common.names import PNEUMONIA
+from cxr.evaluation.facts import ModelFacts
 from cxr.evaluation.results import Estimate, EvaluationReport, Scores
+from cxr.settings.classes import CLASS_NAMES
 
-INTENDED_USE = (
+# Of models of the classes of the Kermany dataset.
+_INTENDED_USE = (
     "For research and teaching: telling normal chest X-rays of young children from those with pneumonia, and bacterial "
     "from viral pneumonia. It is not a medical device, has not been tested in any clinic and must not be used for "
     "diagnosis."
 )
-LIMITS = (
+_LIMITS = (
     "Trained and tested on children aged one to five years from one hospital: results do not carry over to adults, "
     "other hospitals, other machines or bedside images.",
     "The images were taken in routine care; the proportions of normal and pneumonia images do not reflect the "
@@ -43,18 +47,67 @@ NAMES = {
     "specificity": "specificity",
     "ppv": "PPV",
     "npv": "NPV",
-    "auc_pneumonia": "AUC, pneumonia vs normal",
     "ece": "expected calibration error (15 bins of equal width)",
     "adaptive_ece": "expected calibration error (15 bins of equal count)",
     "brier": "Brier score (0 to 2)",
     "nll": "negative log-likelihood, nats",
 }
-POINTS = {
-    "argmax": "the likelier of normal and pneumonia",
+_POINTS = {
     "youden": "the threshold with the largest sensitivity + specificity on validation",
     "sensitive": "the threshold with the highest specificity among those with the required sensitivity on validation",
 }
 SPLITS = ("train", "val", "test")
+
+
+def intended_use(model: ModelFacts) -> str:
+    """What the model is for, in a few sentences."""
+    if is_of_kermany(model):
+        return _INTENDED_USE
+    positive = " or ".join(model.classes[1:])
+    return (
+        f"For research and teaching: telling chest X-rays labelled {positive} from those labelled "
+        f"{model.classes[0]}. It is not a medical device, has not been tested in any clinic and must not be used for "
+        "diagnosis."
+    )
+
+
+def limits(model: ModelFacts) -> tuple[str, ...]:
+    """What the scores do not say, a paragraph each."""
+    if is_of_kermany(model):
+        return _LIMITS
+    names = [*model.classes[:-2], " and ".join(model.classes[-2:])]
+    return (
+        "Trained and tested on the images of one source: results do not carry over to other patients, other hospitals, "
+        "other machines or bedside images.",
+        f"The proportions of {' and '.join([model.classes[0], model.finding])} among the images need not reflect the "
+        "prevalence in any ward. Read predictive values at the prevalence of the place of use.",
+        "Labels are those of the source: errors in the labels are errors in these scores.",
+        "Age, sex and origin of the patients are not in the data, so it cannot be determined whether the model treats "
+        "groups of patients equally.",
+        f"The model knows only {', '.join(names)}: an image with any other finding still gets one of these answers.",
+    )
+
+
+def is_of_kermany(model: ModelFacts) -> bool:
+    """Whether its classes are those of the Kermany dataset, of which more is known than of a user's own."""
+    return model.finding == PNEUMONIA and tuple(model.classes) in CLASS_NAMES.values()
+
+
+def versus(model: ModelFacts) -> str:
+    """The comparison behind sensitivity and specificity: `pneumonia vs normal`."""
+    return f"{model.finding} vs {model.classes[0]}"
+
+
+def name(score: str, model: ModelFacts) -> str:
+    """What the report calls a score."""
+    return f"AUC, {versus(model)}" if score == f"auc_{model.finding}" else NAMES[score]
+
+
+def point(operating_point: str, model: ModelFacts) -> str:
+    """What an operating point is."""
+    if operating_point == "argmax":
+        return f"the likelier of {model.classes[0]} and {model.finding}"
+    return _POINTS[operating_point]
 
 
 def number(estimate: Estimate, digits: int = 3) -> str:
@@ -76,16 +129,16 @@ def signed(estimate: Estimate) -> str:
 
 def overall(scores: Scores) -> list[tuple[str, Estimate]]:
     """Scores over all classes, in the order of the report."""
-    return [(NAMES[name], scores[name]) for name in ("macro_f1", "accuracy", "balanced_accuracy", "loss")]
+    return [(NAMES[score], scores[score]) for score in ("macro_f1", "accuracy", "balanced_accuracy", "loss")]
 
 
-def pneumonia(scores: Scores) -> list[tuple[str, Estimate]]:
-    """Scores of pneumonia against normal, decided by the most likely class."""
+def of_finding(scores: Scores, finding: str) -> list[tuple[str, Estimate]]:
+    """Scores of the finding against the negative class, decided by the most likely class."""
     return [
-        ("AUC", scores["auc_pneumonia"]),
-        ("AUC, DeLong interval", scores["auc_pneumonia_delong"]),
-        ("average precision", scores["average_precision_pneumonia"]),
-        *((NAMES[name], scores[name]) for name in ("sensitivity", "specificity", "ppv", "npv")),
+        ("AUC", scores[f"auc_{finding}"]),
+        ("AUC, DeLong interval", scores[f"auc_{finding}_delong"]),
+        ("average precision", scores[f"average_precision_{finding}"]),
+        *((NAMES[score], scores[score]) for score in ("sensitivity", "specificity", "ppv", "npv")),
     ]
 
 
@@ -107,9 +160,9 @@ def counts(report: EvaluationReport) -> list[tuple[str, ...]]:
     """Images and patients of each class (rows) in each split (columns), and the images of all classes."""
     by_cell = {(count.label, count.split): count for count in report.data.counts}
     rows = []
-    for name in report.model.classes:
-        cells = [by_cell[name, split] for split in SPLITS]
-        rows.append((name, *(f"{cell.images:,} images of {cell.patients:,} patients" for cell in cells)))
+    for label in report.model.classes:
+        cells = [by_cell[label, split] for split in SPLITS]
+        rows.append((label, *(f"{cell.images:,} images of {cell.patients:,} patients" for cell in cells)))
     totals = [sum(count.images for count in report.data.counts if count.split == split) for split in SPLITS]
     return [*rows, ("all images", *(f"{total:,}" for total in totals))]
 
@@ -119,8 +172,9 @@ def differences(report: EvaluationReport) -> list[tuple[str, ...]]:
     audit = report.label_audit
     if audit is None:
         return []
-    names = ("macro_f1", "accuracy", "auc_pneumonia", "sensitivity", "specificity")
-    return [(NAMES[name], number(audit.with_all[name]), number(audit.without[name])) for name in names]
+    shown = ("macro_f1", "accuracy", f"auc_{report.model.finding}", "sensitivity", "specificity")
+    without = audit.without
+    return [(name(score, report.model), number(audit.with_all[score]), number(without[score])) for score in shown]
 
 
 def readers(report: EvaluationReport) -> str:

@@ -104,7 +104,7 @@ def score(service: Service, paths: list[str], output: Path, options: dict[str, A
     missing = [number for number, name in enumerate(names) if not (folder / name).is_file()]
     if len(missing) < len(names):
         log.info("resuming: %d of %d shards are already there", len(names) - len(missing), len(names))
-    schema = _schema(service.classes)
+    schema = _schema(service.classes, service.finding)
     left = sum(len(paths[n * SHARD_ROWS : (n + 1) * SHARD_ROWS]) for n in missing)
     with _Progress(left) as progress:
         for number in missing:
@@ -154,9 +154,10 @@ def _read(path: Path, max_bytes: int) -> tuple[bytes | None, str]:
         return None, getattr(error, "strerror", None) or str(error)
 
 
-def _schema(classes: tuple[str, ...]) -> pa.Schema:
+def _schema(classes: tuple[str, ...], finding: str) -> pa.Schema:
     arrow = {"double": pa.float64(), "string": pa.string()}
-    return pa.schema({"path": pa.string(), **{name: arrow[kind] for name, kind in column_types(classes).items()}})
+    columns = {name: arrow[kind] for name, kind in column_types(classes, finding).items()}
+    return pa.schema({"path": pa.string(), **columns})
 
 
 def _claim(folder: Path, plan: str) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy import ndarray
 
-NORMAL = 0  # index of the class "normal", with three classes and with two
+NEGATIVE = 0  # index of the negative class, such as "normal"; all others are kinds of the finding
 
 
 def softmax(logits: ndarray) -> ndarray:
@@ -12,6 +12,6 @@ def softmax(logits: ndarray) -> ndarray:
     return shifted / shifted.sum(-1, keepdims=True)
 
 
-def pneumonia_probability(probabilities: ndarray) -> ndarray:
-    """Probability of any pneumonia, of shape (n,), for probabilities (n, C): one minus that of normal."""
-    return 1.0 - probabilities[:, NORMAL]
+def finding_probability(probabilities: ndarray) -> ndarray:
+    """Probability of the finding, of any kind, of shape (n,), for probabilities (n, C): one minus the negative's."""
+    return 1.0 - probabilities[:, NEGATIVE]

@@ -1,7 +1,7 @@
 """A registered model at work: images in, one row of a table out for each. Needs neither torch nor MLflow.
 
 Its folder holds `model.onnx` (see `cxr.packaging.export_onnx`), `ood.npz` (see `cxr.serving.ood`) and `service.json`:
-digests of both, classes, input spec, temperature, operating points, limits, abstention band.
+digests of both, classes and finding, input spec, temperature, operating points, limits, abstention band.
 """
 
 import base64
@@ -18,6 +18,7 @@ import pandas as pd
 from PIL import Image
 
 from cxr.common.files import sha256_of
+from cxr.common.names import PNEUMONIA
 from cxr.errors import CxrError, ImageError
 from cxr.imaging import heatmap
 from cxr.imaging.dicom import is_dicom
@@ -25,7 +26,7 @@ from cxr.imaging.preprocess import InputSpec, TooManyPixelsError
 from cxr.imaging.reader import ImageReader, ReadImage
 from cxr.serving import decision
 from cxr.serving.ood import OODDetector
-from cxr.serving.probabilities import pneumonia_probability, softmax
+from cxr.serving.probabilities import NEGATIVE, finding_probability, softmax
 from cxr.serving.request import Limits, image_bytes
 from cxr.serving.session import Session
 
@@ -58,6 +59,7 @@ class Service:
         folder = Path(folder)
         config = _read_config(folder)
         self.classes: tuple[str, ...] = tuple(config["classes"])
+        self.finding: str = config.get("finding", PNEUMONIA)
         self.spec = InputSpec.from_dict(config["input"])
         self.temperature: float = config["temperature"]
         self.operating_points = decision.operating_points(config["operating_points"])
@@ -134,9 +136,10 @@ class Service:
 
     def _table(self, answers: list[dict[str, Any]], some_failed: bool) -> pd.DataFrame:
         """Empty cells are None, since JSON has no NaN; probabilities are numbers if no row failed."""
-        cells = {name: pd.Series([row.get(name) for row in answers], dtype=object) for name in columns(self.classes)}
+        names = self.classes, self.finding
+        cells = {name: pd.Series([row.get(name) for row in answers], dtype=object) for name in columns(*names)}
         if not some_failed:
-            numbers = [name for name, kind in column_types(self.classes).items() if kind == "double"]
+            numbers = [name for name, kind in column_types(*names).items() if kind == "double"]
             cells |= {name: cells[name].astype(float) for name in numbers}
         return pd.DataFrame(cells)
 
@@ -147,7 +150,7 @@ class Service:
             probabilities = softmax(logits.astype(np.float64) / self.temperature)
             if not np.isfinite(probabilities).all():
                 raise CxrError("the probabilities are not finite; the network is damaged, register the model again")
-            pneumonia, unlike = pneumonia_probability(probabilities), self.detector.reasons(features)
+            positive, unlike = finding_probability(probabilities), self.detector.reasons(features)
         answers, i = [], 0
         for row in rows:
             if row.image is None:
@@ -155,7 +158,7 @@ class Service:
                 answers.append({**failed, "model_version": self.version})
                 continue
             reasons = [*row.image.implausible, *unlike[i]]
-            answer, label = self._answer_one(probabilities[i], float(pneumonia[i]), reasons, point)
+            answer, label = self._answer_one(probabilities[i], float(positive[i]), reasons, point)
             if with_heatmap and maps.shape[1]:
                 answer["heatmap"] = png(heatmap.overlay(row.image.raster, maps[i, label]))
             answers.append(answer)
@@ -163,20 +166,20 @@ class Service:
         return answers
 
     def _answer_one(
-        self, probabilities: np.ndarray, pneumonia: float, reasons: list[str], point: str
+        self, probabilities: np.ndarray, positive: float, reasons: list[str], point: str
     ) -> tuple[dict[str, Any], int]:
         """The answer for one image, and the index of its label."""
-        if decision.in_band(pneumonia, self.bands[point]):
+        if decision.in_band(positive, self.bands[point]):
             band = "between {:.3g} and {:.3g}".format(*self.bands[point])
-            reasons = [*reasons, f"undecided (probability of pneumonia {pneumonia:.3g}, {band})"]
-        decided = None if reasons else bool(decision.is_pneumonia(pneumonia, self.operating_points[point]))
+            reasons = [*reasons, f"undecided (probability of {self.finding} {positive:.3g}, {band})"]
+        decided = None if reasons else bool(decision.is_positive(positive, self.operating_points[point]))
         label = decision.label_index(probabilities, decided)
         answer = {
             "label": self.classes[label],
             **{f"probability_{name}": float(p) for name, p in zip(self.classes, probabilities, strict=True)},
-            "probability_pneumonia": pneumonia,
+            f"probability_{self.finding}": positive,
             "operating_point": point,
-            "decision": None if decided is None else "pneumonia" if decided else "normal",
+            "decision": None if decided is None else self.finding if decided else self.classes[NEGATIVE],
             "status": REFER if reasons else OK,
             "reasons": "; ".join(reasons),
             "heatmap": None,
@@ -185,21 +188,21 @@ class Service:
         return answer, label
 
 
-def columns(classes: tuple[str, ...]) -> list[str]:
+def columns(classes: tuple[str, ...], finding: str) -> list[str]:
     """Names of the columns of an answer, in order.
 
-    `decision` is "pneumonia" or "normal" at the operating point, and empty unless `status` is "ok"; `label` is the
-    likeliest class that agrees with the decision, or of all if there is none; `reasons` says why; `heatmap`, a PNG in
-    base64 if it was asked for, is the evidence for the label.
+    `decision` is the finding or the first class, the negative one, at the operating point, and empty unless `status` is
+    "ok"; `label` is the likeliest class that agrees with the decision, or of all if there is none; `reasons` says why;
+    `heatmap`, a PNG in base64 if it was asked for, is the evidence for the label.
     """
     names = [f"probability_{name}" for name in classes]
-    names += [] if "pneumonia" in classes else ["probability_pneumonia"]
+    names += [] if finding in classes else [f"probability_{finding}"]
     return ["label", *names, "operating_point", "decision", "status", "reasons", "heatmap", "model_version"]
 
 
-def column_types(classes: tuple[str, ...]) -> dict[str, str]:
+def column_types(classes: tuple[str, ...], finding: str) -> dict[str, str]:
     """MLflow's type of each of `columns`: "double" for probabilities, "string" for everything else."""
-    return {name: "double" if name.startswith("probability_") else "string" for name in columns(classes)}
+    return {name: "double" if name.startswith("probability_") else "string" for name in columns(classes, finding)}
 
 
 def png(image: np.ndarray) -> str:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cxr.settings.augment import AugmentSettings, StageSettings
+from cxr.settings.classes import check_classes, check_finding, check_name, class_names
 from cxr.settings.section import Section, Unit
 
 ALLOWED_PACKAGES = ("torch.", "torchvision.", "torchmetrics.", "cxr.training.losses.")
@@ -19,8 +20,8 @@ RENAMED = {
     "model.fit": "model.resize_mode",
     "serving.far_share": "serving.ood_share",
     "serving.fit_images": "serving.ood_images",
+    "registry.gate.minimum.auc_pneumonia": "registry.gate.minimum.auc_finding",
 }
-CLASS_NAMES = {2: ("normal", "pneumonia"), 3: ("normal", "bacteria", "virus")}
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -52,7 +53,8 @@ class DataSettings(Section):
     path: str = Field(min_length=1)
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
     cache_dir: str | None
-    classes: Literal[2, 3]
+    classes: int | list[str]
+    finding: str
     val_size: Share
     test_size: Share
     folds: Annotated[int, Field(ge=2, le=20)] | None
@@ -62,6 +64,28 @@ class DataSettings(Section):
     near_duplicate_bits: int = Field(ge=0, le=16)
     workers: Workers
     sample_images: int = Field(ge=30, le=5000)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the logits; the first is the negative one."""
+        return class_names(self.classes)
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _check_classes(cls, classes: Any) -> Any:
+        check_classes(classes)
+        return classes
+
+    @field_validator("finding", mode="before")
+    @classmethod
+    def _check_finding(cls, finding: Any) -> Any:
+        check_name(finding)
+        return finding
+
+    @model_validator(mode="after")
+    def _check_agreement(self):
+        check_finding(self.finding, self.classes)
+        return self
 
     @model_validator(mode="after")
     def _check_training_share(self):
@@ -170,7 +194,7 @@ class MinimumSettings(Section):
     accuracy: Unit | None
     balanced_accuracy: Unit | None
     macro_f1: Unit | None
-    auc_pneumonia: Unit | None
+    auc_finding: Unit | None
     sensitivity: Unit | None
     specificity: Unit | None
 
@@ -178,10 +202,17 @@ class MinimumSettings(Section):
 class GateSettings(Section):
     """Section `registry.gate`: conditions under which a version becomes champion."""
 
-    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "auc_pneumonia", "sensitivity", "specificity"]
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "auc_finding", "sensitivity", "specificity"]
     margin: Unit
     least_images: Positive
     minimum: MinimumSettings
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _check_name(cls, metric: Any) -> Any:
+        if metric == "auc_pneumonia":
+            raise ValueError("auc_pneumonia was renamed; use auc_finding")
+        return metric
 
 
 class RegistrySettings(Section):

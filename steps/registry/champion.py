@@ -79,6 +79,9 @@ class ChampionComparer:
                     f"columns of every answer; {_BY_HAND}"
                 )
                 return NoComparison(version=version, why_not=reason)
+            if service.finding != self.manifest.finding:
+                reason = f"{name} has the finding {service.finding}, which names columns of every answer; {_BY_HAND}"
+                return NoComparison(version=version, why_not=reason)
             try:
                 rows = self._rows(champion)
             except CxrError as error:

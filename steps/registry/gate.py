@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cxr.evaluation.results import ChampionComparison, Comparison, GateCheck, GateResult, NoComparison, Scores
+from cxr.evaluation.scores import named
 from cxr.settings.schema import GateSettings
 
 if TYPE_CHECKING:
@@ -41,7 +42,12 @@ Compare = Callable[["ModelVersion"], ChampionComparison | NoComparison]
 
 
 def judge(
-    rules: GateSettings, scores: Scores, champion: "ModelVersion | None", compare: Compare, new: dict[str, str]
+    rules: GateSettings,
+    scores: Scores,
+    champion: "ModelVersion | None",
+    compare: Compare,
+    new: dict[str, str],
+    finding: str,
 ) -> Verdict:
     """Check the validation `scores` of a new version against the minimums and the present champion.
 
@@ -56,8 +62,10 @@ def judge(
         champion: the present champion, if there is one.
         compare: compares the new version with it.
         new: tags of the new version.
+        finding: what all classes but the first have in common.
     """
-    checks = [_minimum(name, least, scores[name].value) for name, least in rules.minimum if least is not None]
+    minimums = {named(score, finding): least for score, least in rules.minimum if least is not None}
+    checks = [_minimum(name, least, scores[name].value) for name, least in minimums.items()]
     failed = [check.words for check in checks if not check.passed]
     if failed:
         return Verdict(CHALLENGER, "; ".join(failed), checks)
@@ -76,7 +84,7 @@ def judge(
         return Verdict(CHALLENGER, outcome.why_not, checks)
     if outcome.validation.left_out is not None:
         checks.append(_unseen(rules, outcome.validation, outcome.version))
-    checks += _against(rules, outcome.validation, outcome.version)
+    checks += _against(rules, named(rules.metric, finding), outcome.validation, outcome.version)
     failed = [check.words for check in checks if not check.passed]
     if failed:
         return Verdict(CHALLENGER, "; ".join(failed), checks)
@@ -123,9 +131,9 @@ def _counted(comparison: Comparison) -> str:
     return f"{images} of {images + left_out} validation images"
 
 
-def _against(rules: GateSettings, comparison: Comparison, version: int) -> list[GateCheck]:
+def _against(rules: GateSettings, name: str, comparison: Comparison, version: int) -> list[GateCheck]:
     """The rules on the champion: better than it, and unlikely to be worse by more than the margin."""
-    name, difference = rules.metric, comparison.differences[rules.metric]
+    difference = comparison.differences[name]
     on = f", on {_counted(comparison)}" if comparison.left_out is not None else ""
     better = f"validation {name} better than the champion's"
     if difference.value is None or difference.low is None or difference.high is None:

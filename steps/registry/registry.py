@@ -87,7 +87,8 @@ def register(
             if is_new and _exists(client, name) and not client.search_model_versions(f"name='{name}'"):
                 client.delete_registered_model(name)
             raise CxrError(f"the registry refused {name!r}: {str(error).splitlines()[0]}") from None
-        judge = partial(gate.judge, settings.registry.gate, scores, compare=comparer.compare, new=tags)
+        rules = settings.registry.gate
+        judge = partial(gate.judge, rules, scores, compare=comparer.compare, new=tags, finding=bundle.finding)
         verdict, champion = settle(client, name, version, judge)
     return Registration(
         registered=_registered(context, version, verdict.result()),
@@ -182,7 +183,7 @@ def _log_and_register(name: str, folder: Path, bundle: "Bundle", tags: dict[str,
             python_model=str(_PROJECT / "cxr/serving/mlflow_model.py"),
             artifacts={ARTIFACT: str(folder)},
             code_paths=[str(_PROJECT / "cxr")],
-            signature=signature(bundle.network.classes),
+            signature=signature(bundle.network.classes, bundle.finding),
             input_example=pd.DataFrame({COLUMN: [phantom.example("normal")]}),
             pip_requirements=requirements(),
         )
@@ -208,7 +209,7 @@ def requirements() -> list[str]:
     return [line.removesuffix("\\").strip() for line in lines if line[:1].isalnum()]
 
 
-def signature(classes: tuple[str, ...]) -> "ModelSignature":
+def signature(classes: tuple[str, ...], finding: str) -> "ModelSignature":
     """The MLflow signature of a served model: columns of requests and answers, and parameters."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
@@ -217,7 +218,7 @@ def signature(classes: tuple[str, ...]) -> "ModelSignature":
     from cxr.serving.service import column_types
 
     outputs: list[ColSpec | TensorSpec] = [
-        ColSpec(kind, column, required=column in _ALWAYS) for column, kind in column_types(classes).items()
+        ColSpec(kind, column, required=column in _ALWAYS) for column, kind in column_types(classes, finding).items()
     ]
     params = [
         ParamSpec("operating_point", "string", ""),  # empty: the one that the model was registered with

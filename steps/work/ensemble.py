@@ -41,7 +41,7 @@ def run(context: Context) -> None:
     manifests = _manifests(context, split_run_ids)
     members = [bundle.load(context.fetch(run_id, "bundle")) for run_id in run_ids]
     combined = combine(members)
-    bundle.check_classes(combined, manifests[0].classes)
+    bundle.check_classes(combined, manifests[0].classes, manifests[0].finding)
     where = str(device.pick(context.settings.device, "float32").device)
     device.prepare(context.settings.seed, context.settings.deterministic)
     rasters = partial(open_rasters, cache=open_cache(context.settings.cache))

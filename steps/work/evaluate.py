@@ -98,7 +98,7 @@ def _subject(context: Context) -> Subject:
     folder, split_run_id = _inputs(context)
     loaded = bundle.load(folder)
     manifest = Manifest.load(context.fetch(split_run_id, "split"))
-    bundle.check_classes(loaded, manifest.classes)
+    bundle.check_classes(loaded, manifest.classes, manifest.finding)
     digest = bundle.digest(folder)
     step_key.tag(context, step_key.components("evaluate", context.settings, [digest, manifest.digest]))
     answers, own = out_of_fold.load(folder, loaded, manifest), manifest
@@ -196,7 +196,9 @@ def _figures(subject: Subject, logits: ndarray, sample: Sample) -> dict[str, Fig
     """Figures of the scores on the test split, by name."""
     loaded, title = subject.bundle, "test split"
     probabilities = softmax(logits / loaded.temperature)
-    figures = plots.classification(sample.labels, probabilities, sample.classes, title, loaded.operating_points)
+    figures = plots.classification(
+        *(sample.labels, probabilities, sample.classes, title, loaded.operating_points), finding=sample.finding
+    )
     figures["reliability"] = plots.reliability(logits, sample.labels, loaded.temperature, title)
     return figures
 

@@ -11,7 +11,7 @@ def run(context: Context) -> None:
     state = begin(context, [train_run.data.tags["cxr.output_digest"]])
     trained = bundle.load(context.fetch(train_run.info.run_id, "bundle"))
     manifest = load_manifest(context, train_run.data.tags["cxr.split_run_id"])
-    bundle.check_classes(trained, manifest.classes)
+    bundle.check_classes(trained, manifest.classes, manifest.finding)
     context.log.info("%r", manifest)
     settings = context.settings.finetune
     train_and_log(context, trained.network, manifest, settings, settings.unfreeze, state)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cxr.errors import CxrError
 from cxr.serving import batch
+from cxr.serving.service import column_types
 from steps.registry.model_files import requested_service
 from steps.runtime.context import Context
 from steps.work.predict_spark import score_with_spark
@@ -27,7 +28,8 @@ def run(context: Context) -> None:
     context.log.info("scoring %d files with %s, engine %s", len(paths), uri, engine)
     started = time.monotonic()
     if engine == "spark":
-        counts = score_with_spark(uri, service.classes, paths, output, point, service.limits.max_images)
+        columns = column_types(service.classes, service.finding)
+        counts = score_with_spark(uri, columns, paths, output, point, service.limits.max_images)
     else:
         counts = batch.score(service, paths, output, {"point": point}, uri)
     context.metrics({f"rows_{status}": count for status, count in counts.items()} | {"rows": len(paths)})

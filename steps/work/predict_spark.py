@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import mlflow
 
 from cxr.errors import CxrError
-from cxr.serving.service import BATCH, column_types
+from cxr.serving.service import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,11 +21,11 @@ _ROWS = 256  # files per partition
 
 
 def score_with_spark(
-    uri: str, classes: tuple[str, ...], paths: list[str], output: Path, point: str, max_images: int
+    uri: str, columns: dict[str, str], paths: list[str], output: Path, point: str, max_images: int
 ) -> dict[str, int]:
     """Write one row per path to the folder `output`, in order; returns the number of rows by status.
 
-    `max_images` is how many images the model accepts in one request.
+    `columns` are those of an answer with their types; `max_images` is how many images the model accepts in one request.
     """
     try:
         from pyspark.errors import PySparkException
@@ -39,7 +39,6 @@ def score_with_spark(
     spark = SparkSession.builder.appName("cxr-predict").getOrCreate()
     # Spark passes one Arrow batch to the model at a time; each is one request, which has an upper limit.
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(min(BATCH, max_images)))
-    columns = column_types(classes)
     fields = ", ".join(f"`{name}`:{kind}" for name, kind in columns.items())
     answer = mlflow.pyfunc.spark_udf(
         spark,

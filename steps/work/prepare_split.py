@@ -14,7 +14,7 @@ from cxr.datasets.figures import figures
 from cxr.datasets.manifest import COLUMNS, Manifest
 from cxr.errors import CxrError
 from cxr.settings import load
-from cxr.settings.schema import CLASS_NAMES, DataSettings
+from cxr.settings.schema import DataSettings
 from steps.runtime import process, runs, step_key
 from steps.runtime.context import Context
 
@@ -38,7 +38,7 @@ def run(context: Context) -> None:
         _keep_survey(context, table)
     table = split.assign(
         table,
-        classes=data.classes,
+        names=data.class_names,
         val_size=data.val_size,
         test_size=data.test_size,
         subset_size=data.subset_size,
@@ -55,7 +55,7 @@ def run(context: Context) -> None:
         len(report["dropped"]),
         len(report["patients_in_two_splits"]),
     )
-    manifest = Manifest(table[COLUMNS], source.root, CLASS_NAMES[data.classes], source.description)
+    manifest = Manifest(table[COLUMNS], source.root, data.class_names, source.description, data.finding)
     _log_split(context, manifest, table, report, unreadable)
     log.info("%r", manifest)
 

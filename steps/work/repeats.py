@@ -6,17 +6,12 @@ from typing import TYPE_CHECKING
 
 from cxr.errors import CxrError
 from cxr.settings.schema import Settings
-from steps.work.summary import METRIC_NAMES
+from steps.work.summary import metric_names
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MOST = 50
-# What a fold says on its own validation images; with seeds, all trainings share them.
-_ON_VALIDATION = {
-    f"val_{name}": f"validation, {METRIC_NAMES[f'test_{name}']}"
-    for name in ("macro_f1", "accuracy", "auc_pneumonia", "sensitivity", "specificity")
-}
 
 
 @dataclass(frozen=True)
@@ -24,15 +19,15 @@ class Repeats:
     """Trainings that differ in one setting.
 
     Attributes:
+        metrics: the metrics to summarise, and how the summary calls them.
         over: what they differ in, for the summary.
         overrides: for each training, the settings of each step that it changes; steps before the first of these steps
             are those of the first training.
-        metrics: the metrics to summarise, and how the summary calls them.
     """
 
+    metrics: dict[str, str]
     over: str = ""
     overrides: list[dict[str, dict[str, str]]] = field(default_factory=lambda: [{}])
-    metrics: dict[str, str] = field(default_factory=lambda: METRIC_NAMES)
 
     def __len__(self) -> int:
         return len(self.overrides)
@@ -43,17 +38,21 @@ def plan(settings: Settings, seeds: str, given: dict[str, str]) -> Repeats:
     if not seeds.isdigit() or not 1 <= int(seeds) <= MOST:
         raise CxrError(f"seeds: expected a whole number from 1 to {MOST}, got {seeds!r}")
     first, count, folds = settings.seed, int(seeds), settings.data.folds
+    names = metric_names(settings.data)
     if folds is None:
         further = [
             {name: {"seed": str(seed)} for name in ("train", "finetune")} for seed in range(first, first + count)
         ]
-        return Repeats(f"{count} seeds ({first} to {first + count - 1})", [{}, *further[1:]])
+        return Repeats(names, f"{count} seeds ({first} to {first + count - 1})", [{}, *further[1:]])
     if count > 1:
         raise CxrError(f"seeds={count} and folds={folds} are both given; give one of them")
     if "data.fold" in given:
         raise CxrError(f"data.fold={given['data.fold']}: with folds, main runs every fold in turn; leave data.fold out")
     overrides = [{"prepare_split": {"data.fold": str(fold)}} for fold in range(folds)]
-    return Repeats(f"{folds} folds", overrides, _ON_VALIDATION | METRIC_NAMES)
+    # What a fold says on its own validation images; with seeds, all trainings share them.
+    scored = ("macro_f1", "accuracy", f"auc_{settings.data.finding}", "sensitivity", "specificity")
+    on_validation = {f"val_{score}": f"validation, {names[f'test_{score}']}" for score in scored}
+    return Repeats(on_validation | names, f"{folds} folds", overrides)
 
 
 def scores(client: "MlflowClient", run_ids: list[str], names: dict[str, str]) -> dict[str, list[float]]:

@@ -109,6 +109,7 @@ def _model(subject: "Subject") -> ModelFacts:
     return ModelFacts(
         name=network.name,
         classes=list(network.classes),
+        finding=subject.bundle.finding,
         input=InputFacts.model_validate(network.spec.to_dict()),
         parameters=sum(p.numel() for p in network.module.parameters()),
         members=network.members,

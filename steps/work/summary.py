@@ -7,22 +7,26 @@ from typing import TYPE_CHECKING
 import mlflow
 
 from cxr.report.formatting import SYNTHETIC
-from cxr.settings.schema import Settings
+from cxr.settings.schema import DataSettings, Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# Metrics of the summary, and how it calls them.
-METRIC_NAMES = {
-    "val_metric": "validation metric",
-    "test_macro_f1": "macro-F1",
-    "test_loss": "loss",
-    "test_accuracy": "accuracy",
-    "test_auc_pneumonia": "AUC, pneumonia against normal",
-    "test_sensitivity": "sensitivity for pneumonia",
-    "test_specificity": "specificity for pneumonia",
-}
 UI_PORT, SERVE_PORT = 5000, 5001
+
+
+def metric_names(data: DataSettings) -> dict[str, str]:
+    """Metrics of the summary, and how it calls them."""
+    finding, negative = data.finding, data.class_names[0]
+    return {
+        "val_metric": "validation metric",
+        "test_macro_f1": "macro-F1",
+        "test_loss": "loss",
+        "test_accuracy": "accuracy",
+        f"test_auc_{finding}": f"AUC, {finding} against {negative}",
+        "test_sensitivity": f"sensitivity for {finding}",
+        "test_specificity": f"specificity for {finding}",
+    }
 
 
 def summary(
@@ -46,7 +50,8 @@ def summary(
     if client.get_run(done["prepare_split"]).data.tags.get("cxr.synthetic") == "true":
         lines += [SYNTHETIC, "-" * 78]
     lines.append("Scores on the test split")
-    lines += [f"  {text:<32} {metrics[name]:8.4f}" for name, text in METRIC_NAMES.items() if name in metrics]
+    names = metric_names(settings.data)
+    lines += [f"  {text:<32} {metrics[name]:8.4f}" for name, text in names.items() if name in metrics]
     lines += [*more_lines, "Runs"]
     for name, run_id in {"main": main_id, **done}.items():
         lines.append(f"  {name:<14} {base}/#/experiments/{experiment_id}/runs/{run_id}")

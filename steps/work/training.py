@@ -137,13 +137,13 @@ class _BundleKeeper:
         """Write what has improved since the last time."""
         if self.pending is None:
             return
-        self._write(Bundle(self.network, facts=self._facts(self.pending)))
+        self._write(Bundle(self.network, facts=self._facts(self.pending), finding=self.manifest.finding))
         self.pending, self.kept_at = None, time.monotonic()
 
     def finish(self, best: Validation, where: str) -> None:
         """Keep the final bundle, with temperature and operating points chosen on validation."""
         settings = self.context.settings
-        final = Bundle(self.network, facts=self._facts(best))
+        final = Bundle(self.network, facts=self._facts(best), finding=self.manifest.finding)
         val = open_rasters(self.manifest.split("val"), self.network.spec, open_cache(settings.cache))
         tune(final, val, settings.calibration, where)
         self.context.metrics({"temperature": final.temperature})

@@ -24,7 +24,7 @@ SMALL = (
     "finetune.epochs=1",
     "finetune.optimizer.lr=1e-4",
     "precision=float32",
-    "registry.gate.minimum.auc_pneumonia=null",
+    "registry.gate.minimum.auc_finding=null",
     "registry.gate.minimum.balanced_accuracy=null",
 )
 

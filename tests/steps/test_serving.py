@@ -128,7 +128,7 @@ def test_parameters_and_the_version(workflow, address):
     params = {"operating_point": "sensitive", "heatmap": True, "strict": False}
     response = requests.post(address, json={"dataframe_records": rows, "params": params}, timeout=60)
     good, bad = response.json()["predictions"]
-    assert list(good) == list(bad) == columns(("normal", "bacteria", "virus"))
+    assert list(good) == list(bad) == columns(("normal", "bacteria", "virus"), "pneumonia")
     assert good["model_version"] == str(version.version) and good["operating_point"] == "sensitive"
     assert base64.b64decode(good["heatmap"]).startswith(b"\x89PNG")
     assert bad["status"] == "error" and bad["label"] is None and bad["probability_pneumonia"] is None
@@ -169,7 +169,9 @@ def test_the_examples_of_the_readme_work(address, tmp_path):
         process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
         assert process.returncode == 0, process.stderr
         if command[0] == "bash":
-            assert list(json.loads(process.stdout)["predictions"][0]) == columns(("normal", "bacteria", "virus"))
+            assert list(json.loads(process.stdout)["predictions"][0]) == columns(
+                ("normal", "bacteria", "virus"), "pneumonia"
+            )
         else:
             assert [line.split()[:2] for line in process.stdout.splitlines()] in [
                 [["0.jpeg", a], ["1.jpeg", b]] for a in ("ok", "refer") for b in ("ok", "refer")

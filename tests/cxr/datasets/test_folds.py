@@ -45,7 +45,7 @@ def fold(table: pd.DataFrame, number: int, count: int = FOLDS, seed: int = 0) ->
     """The manifest of a fold as `prepare_split` makes it, and its leak report."""
     rows = split.assign(
         table,
-        classes=3,
+        names=CLASSES,
         val_size=0.2,
         test_size=0.15,
         subset_size=None,

@@ -135,3 +135,33 @@ def test_the_kermany_dataset_is_read(real_data):
     images = scan(real_data)
     assert len(images) == 5216
     assert len({(image.official_split, image.patient) for image in images}) == 2635
+
+
+OWN = [
+    "x/train/Healthy/person3_1.png",
+    "x/train/TUBERCULOSIS/person3_2.png",
+    "x/test/healthy/IM-0007-0001.png",
+    "x/test/tuberculosis/a.png",
+    "x/stray.png",
+    "x/train/other/b.png",
+]
+
+
+def test_folders_of_the_users_own_classes(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        images = by_path(scan(touch(tmp_path, OWN), ["healthy", "tuberculosis"]))
+    assert {path: (image.label, image.patient, image.official_split) for path, image in images.items()} == {
+        OWN[0]: ("healthy", "person3", "train"),
+        OWN[1]: ("tuberculosis", "person3", "train"),
+        OWN[2]: ("healthy", "healthy-0007", "test"),
+        OWN[3]: ("tuberculosis", "tuberculosis-a", "test"),
+    }
+    assert "left out: 2 images in no folder of a class" in caplog.text
+
+
+def test_folders_that_lack_one_of_the_users_classes_are_refused(tmp_path):
+    root = touch(tmp_path, ["healthy/a.png", "NORMAL/b.png"])
+    with pytest.raises(CxrError, match="no images of tuberculosis .seen: 1 healthy"):
+        scan(root, ["healthy", "tuberculosis"])
+    with pytest.raises(CxrError, match="files in folders ill and well, with or without train"):
+        scan(root, ["ill", "well"])

@@ -1,6 +1,7 @@
 """A manifest is loaded as it was saved, or refused; changed images are detected."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -71,3 +72,31 @@ def test_a_changed_or_missing_image_is_refused_with_its_name(manifest, tmp_path)
     (tmp_path / "1.jpeg").unlink()
     with pytest.raises(CxrError, match=r"1\.jpeg: No such file"):
         read_verified(manifest, 1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "digest"),
+    [
+        (["normal", "bacteria", "virus"], "ab180d1224b5085d3d8cdfcf7755b1e69c5b6401d0a537e2e688925f00236640"),
+        (["normal", "pneumonia", "pneumonia"], "141fc2c0840cb5ecc7db799f743e87c065e380145d461770a7e76bd496ba7fc8"),
+    ],
+)
+def test_the_digest_and_the_files_of_two_and_three_classes_never_change(tmp_path, labels, digest):
+    splits = ("train", "val", "test")
+    rows = [
+        [f"{'abc'[n]}.png", str(n) * 64, labels[n], f"{'train' if n < 2 else 'test'}/{n + 1}", splits[n], 8, 8, "L"]
+        for n in range(3)
+    ]
+    made = Manifest(pd.DataFrame(rows, columns=COLUMNS), tmp_path, tuple(dict.fromkeys(labels)))
+    assert made.digest == digest
+    made.save(tmp_path)
+    assert list(json.loads((tmp_path / "split.json").read_text())) == ["format", "root", "classes", "digest", "source"]
+    assert Manifest.load(tmp_path).finding == "pneumonia"
+
+
+def test_the_finding_is_kept_and_counts(manifest, tmp_path):
+    other = replace(manifest, finding="infection")
+    assert other.digest != manifest.digest
+    other.save(tmp_path / "split")
+    loaded = Manifest.load(tmp_path / "split")
+    assert loaded.finding == loaded.split("val").finding == "infection" and loaded.digest == other.digest

@@ -25,7 +25,13 @@ def table(patients: int = 300, official: tuple[str | None, ...] = ("train", "tes
 
 
 def assign(rows, **changed):
-    defaults = {"classes": 3, "val_size": 0.2, "test_size": 0.15, "subset_size": None, "seed": 0}
+    defaults = {
+        "names": ("normal", "bacteria", "virus"),
+        "val_size": 0.2,
+        "test_size": 0.15,
+        "subset_size": None,
+        "seed": 0,
+    }
     return split.assign(rows, **defaults | changed)
 
 
@@ -103,6 +109,6 @@ def test_a_class_without_patients_is_refused():
 def test_two_classes_are_split_by_patient():
     rows = table()
     rows["label"] = rows["label"].replace({"bacteria": "pneumonia", "virus": "pneumonia"})
-    assigned = assign(rows, classes=2)
+    assigned = assign(rows, names=("normal", "pneumonia"))
     assert set(assigned["label"]) == {"normal", "pneumonia"}
     assert (assigned.groupby("patient")["split"].nunique() == 1).all()

@@ -5,10 +5,11 @@ import pytest
 
 from cxr.evaluation.comparison import COMPARED, compare
 from cxr.evaluation.results import Estimate
-from cxr.evaluation.scores import Sample
+from cxr.evaluation.scores import Sample, named
 from tests.helpers import CLASSES
 
 LABELS = np.random.default_rng(0).integers(0, 3, 300)
+NAMES = [named(score, "pneumonia") for score in COMPARED]
 SAMPLE = Sample.from_labels(LABELS, np.arange(300).astype(str), CLASSES, seed=0)
 
 
@@ -20,7 +21,7 @@ def predictions(accuracy: float, seed: int) -> np.ndarray:
 
 def test_a_model_against_itself():
     comparison = compare(SAMPLE, predictions(0.8, 1), predictions(0.8, 1))
-    assert comparison.differences == dict.fromkeys(COMPARED, Estimate(value=0.0, low=0.0, high=0.0))
+    assert comparison.differences == dict.fromkeys(NAMES, Estimate(value=0.0, low=0.0, high=0.0))
     assert comparison.mcnemar_p == 1.0
 
 
@@ -35,6 +36,6 @@ def test_a_much_better_model():
 def test_swapping_the_models_changes_only_the_sign():
     first, second = predictions(0.8, 1), predictions(0.7, 2)
     forth, back = compare(SAMPLE, first, second).differences, compare(SAMPLE, second, first).differences
-    for name in COMPARED:
+    for name in NAMES:
         assert forth[name].value == pytest.approx(-back[name].value)
         assert forth[name].low == pytest.approx(-back[name].high)

@@ -25,7 +25,7 @@ def pixels(figure) -> np.ndarray:
 @pytest.mark.parametrize("labels", [[0, 1, 2, 0, 1, 2], [1, 1, 1, 1, 1, 1]], ids=["all classes", "one class"])
 def test_evaluation(labels):
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), 6)
-    by_name = plots.classification(np.array(labels), probabilities, CLASSES, "test split")
+    by_name = plots.classification(np.array(labels), probabilities, CLASSES, "test split", finding="pneumonia")
     assert set(by_name) == {"confusion", "roc", "precision_recall"}
     for figure in by_name.values():
         assert pixels(figure).std() > 5

@@ -159,3 +159,26 @@ def test_a_test_split_of_the_usual_size_takes_seconds():
     started = time.perf_counter()
     scores.estimates(sample, probabilities)
     assert time.perf_counter() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("classes", "finding"),
+    [
+        (("normal", "pneumonia"), "pneumonia"),
+        (("normal", "bacteria", "virus"), "pneumonia"),
+        (("healthy", "tuberculosis"), "tuberculosis"),
+        (("clear", "mass", "effusion", "edema"), "opacity"),
+    ],
+)
+def test_the_names_of_the_scores_follow_the_classes_and_the_finding(classes, finding):
+    labels = np.arange(20) % len(classes)
+    sample = Sample.from_labels(labels, labels.astype(str), classes, 0, finding)
+    kinds = ("precision", "recall", "f1", "auc", "average_precision")
+    names = ["loss", "accuracy", "balanced_accuracy", "macro_f1"]
+    names += [f"{kind}_{name}" for name in classes for kind in kinds]
+    ranked = [f"auc_{finding}", f"average_precision_{finding}"]
+    names += [name for name in ranked if name not in names]
+    names += ["sensitivity", "specificity", "ppv", "npv"]
+    found = scores.estimates(sample.subset(np.arange(20)), np.full((20, len(classes)), 1 / len(classes)))
+    assert list(found) == [*names, *(f"auc_{name}_delong" for name in dict.fromkeys([*classes, finding]))]
+    assert scores.named("auc_finding", finding) == f"auc_{finding}" and scores.named("ppv", finding) == "ppv"

@@ -88,4 +88,22 @@ def test_a_folder_without_a_bundle(tmp_path):
 
 def test_other_classes_are_refused(made):
     with pytest.raises(CxrError, match="has the classes normal, bacteria, virus, the split has normal, pneumonia"):
-        bundle.check_classes(Bundle(made), ("normal", "pneumonia"))
+        bundle.check_classes(Bundle(made), ("normal", "pneumonia"), "pneumonia")
+
+
+def test_a_bundle_without_a_finding_is_of_pneumonia(made, folder):
+    """As all bundles were once; they keep their files and digests."""
+    assert "finding" not in json.loads((folder / "config.json").read_text())
+    assert bundle.load(folder).finding == "pneumonia"
+    known = {"format", "model", "members", "classes", "input", "temperature", "operating_points", "weights_sha256"}
+    assert set(json.loads((folder / "config.json").read_text())) == known | {"facts"}
+
+
+def test_the_finding_is_kept_counts_and_is_that_of_the_split(made, folder, tmp_path):
+    other = Bundle(made, 1.5, {"youden": 0.4}, {"epoch": 3}, finding="infection")
+    assert bundle.save(other, tmp_path / "other") != bundle.digest(folder)
+    loaded = bundle.load(tmp_path / "other")
+    assert loaded.finding == "infection"
+    bundle.check_classes(loaded, made.classes, "infection")
+    with pytest.raises(CxrError, match="has the finding infection, the split has pneumonia"):
+        bundle.check_classes(loaded, made.classes, "pneumonia")

@@ -132,7 +132,8 @@ def report_of(labels: np.ndarray, *, full: bool) -> tuple[EvaluationReport, dict
         **optional,
     )
     report = report.model_copy(update={"checklist": checklist(report)})
-    figures = plots.classification(sample.labels, probabilities, CLASSES, "test split", loaded.operating_points)
+    points = loaded.operating_points
+    figures = plots.classification(sample.labels, probabilities, CLASSES, "test split", points, finding=sample.finding)
     figures["reliability"] = plots.reliability(logits, sample.labels, 1.3, "test split")
     if full:
         figures["robustness"] = plots.robustness(report.robustness)
@@ -248,3 +249,32 @@ def test_the_json_round_trips(report):
     assert "settings_text" not in values
     with pytest.raises(ValidationError, match="schema_version"):
         EvaluationReport.model_validate({**values, "schema_version": 2})
+
+
+def test_the_report_of_other_classes_says_nothing_of_pneumonia():
+    classes, labels = ("healthy", "tuberculosis"), np.arange(60) % 2
+    sample = Sample.from_labels(labels, labels.astype(str), classes, 0, "tuberculosis")
+    logits = np.random.default_rng(0).normal(size=(60, 2))
+    loaded = Bundle(network(), 1.3, {"youden": 0.4}, finding="tuberculosis")
+    result, made = assess.assess(sample, logits, loaded, [0.1]), report_of(np.array([1, 1, 1]), full=False)[0]
+    facts = made.model.model_copy(update={"classes": list(classes), "finding": "tuberculosis"})
+    counts = [count.model_copy(update={"label": name}) for name in classes for count in made.data.counts[::3]]
+    compared = comparison.compare(sample, logits, logits[:, ::-1])
+    changed = {
+        "model": facts,
+        "data": made.data.model_copy(update={"counts": counts}),
+        "settings": settings_with({"data.classes": list(classes), "data.finding": "tuberculosis"}),
+        "validation": result,
+        "test": result,
+        "champion": ChampionComparison(version=4, validation=compared, test=compared),
+    }
+    report = made.model_copy(update=changed)
+    report = report.model_copy(update={"checklist": checklist(report)})
+    drawn = plots.classification(labels, logits, classes, "test split", finding="tuberculosis")
+    page_text = page(report, drawn)
+    for text in (page_text.replace(f"name: {report.settings.registry.name}", ""), card(report)):
+        assert "tuberculosis" in text and "healthy" in text
+        for word in ("neumonia", "children", "bacteria", "one to five"):
+            assert word not in text, word
+    for words in ("AUC, tuberculosis vs healthy", "<h3>Tuberculosis vs healthy</h3>", "sensitivity for tuberculosis"):
+        assert words in page_text

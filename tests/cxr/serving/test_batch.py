@@ -49,7 +49,7 @@ def test_a_row_for_every_file_in_order(service, folder, tmp_path):
     paths = batch.list_files(folder)
     counts = batch.score(service, paths, tmp_path / "preds.parquet", {"point": "youden"}, "m")
     table = pd.read_parquet(tmp_path / "preds.parquet")
-    assert list(table) == ["path", *columns(CLASSES)]
+    assert list(table) == ["path", *columns(CLASSES, "pneumonia")]
     assert list(table["path"]) == paths == sorted(paths) and len(paths) == 72
     assert counts == table["status"].value_counts().to_dict() and counts["error"] == 1
     assert table.loc[10, "reasons"].startswith("neither an image nor")

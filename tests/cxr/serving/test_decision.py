@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr.serving.decision import ARGMAX, band_around, in_band, is_pneumonia, label_index, operating_points
-from cxr.serving.probabilities import pneumonia_probability, softmax
+from cxr.serving.decision import ARGMAX, band_around, in_band, is_positive, label_index, operating_points
+from cxr.serving.probabilities import finding_probability, softmax
 
 THRESHOLDS = st.floats(0, 1)
 BANDS = st.tuples(st.floats(0, 0.5), st.floats(0.5, 1))
@@ -17,7 +17,7 @@ LOGITS = st.integers(2, 3).flatmap(lambda count: st.lists(st.floats(-30, 30), mi
 def told(pneumonia: np.ndarray, threshold: float, abstain: tuple[float, float]) -> list[int]:
     """-1 normal, 0 referred, 1 pneumonia."""
     referred = in_band(pneumonia, band_around(threshold, abstain))
-    return np.where(referred, 0, np.where(is_pneumonia(pneumonia, threshold), 1, -1)).tolist()
+    return np.where(referred, 0, np.where(is_positive(pneumonia, threshold), 1, -1)).tolist()
 
 
 @settings(max_examples=500, deadline=None)
@@ -35,7 +35,7 @@ def test_decisions_rise_with_the_probability_and_are_referred_in_one_range_aroun
 @given(LOGITS, THRESHOLDS, BANDS)
 def test_label_and_decision_never_contradict(logits, threshold, abstain):
     probabilities = softmax(np.array([logits]))
-    [answer] = told(pneumonia_probability(probabilities), threshold, abstain)
+    [answer] = told(finding_probability(probabilities), threshold, abstain)
     label = label_index(probabilities[0], {-1: False, 0: None, 1: True}[answer])
     if answer == 0:
         assert label == probabilities[0].argmax()
@@ -61,7 +61,7 @@ def test_the_band_is_the_setting_at_one_half_and_as_wide_in_log_odds_elsewhere(a
 def test_a_probability_above_a_half_is_no_normal_because_two_classes_share_it():
     probabilities = softmax(np.log([[0.36, 0.33, 0.31]]))
     threshold = operating_points({})[ARGMAX]
-    assert told(pneumonia_probability(probabilities), threshold, (0.4, 0.6)) == [1]
+    assert told(finding_probability(probabilities), threshold, (0.4, 0.6)) == [1]
     assert label_index(probabilities[0], True) == 1 and label_index(probabilities[0], None) == 0
 
 

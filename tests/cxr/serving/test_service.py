@@ -2,7 +2,9 @@
 
 import base64
 import io
+import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,7 +20,7 @@ from PIL import Image
 from cxr.errors import CxrError, ImageError
 from cxr.imaging import reader
 from cxr.serving import service as module
-from cxr.serving.service import Row, Service, columns
+from cxr.serving.service import Row, Service, column_types, columns
 from tests.helpers import CLASSES, deployed, png
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -37,7 +39,7 @@ def pictures(served) -> list[bytes]:
 
 def test_the_columns_of_an_answer(service, pictures):
     table = service.answer(pictures[:1])
-    assert list(table) == columns(CLASSES) == [
+    assert list(table) == columns(CLASSES, "pneumonia") == [
         "label", "probability_normal", "probability_bacteria", "probability_virus", "probability_pneumonia",
         "operating_point", "decision", "status", "reasons", "heatmap", "model_version",
     ]  # fmt: skip
@@ -45,7 +47,7 @@ def test_the_columns_of_an_answer(service, pictures):
     assert row["probability_pneumonia"] == pytest.approx(row["probability_bacteria"] + row["probability_virus"])
     assert row["operating_point"] == "argmax" and row["model_version"] == "7" and row["heatmap"] is None
     assert list(service.answer([])) == list(table) and len(service.answer([])) == 0
-    assert columns(("normal", "pneumonia")).count("probability_pneumonia") == 1
+    assert columns(("normal", "pneumonia"), "pneumonia").count("probability_pneumonia") == 1
 
 
 def test_rows_keep_their_order_however_many_there_are(service, pictures):
@@ -240,3 +242,40 @@ def test_serving_leaves_nothing_in_the_folders_of_the_user(served, tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | folders
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
     assert not list(tmp_path.iterdir())
+
+
+ALWAYS = ["operating_point", "decision", "status", "reasons", "heatmap", "model_version"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "finding", "probabilities"),
+    [
+        (("normal", "pneumonia"), "pneumonia", ["normal", "pneumonia"]),
+        (("normal", "bacteria", "virus"), "pneumonia", ["normal", "bacteria", "virus", "pneumonia"]),
+        (("healthy", "tuberculosis"), "tuberculosis", ["healthy", "tuberculosis"]),
+        (("clear", "mass", "effusion"), "opacity", ["clear", "mass", "effusion", "opacity"]),
+    ],
+)
+def test_the_columns_follow_the_classes_and_the_finding(classes, finding, probabilities):
+    wanted = ["label", *(f"probability_{name}" for name in probabilities), *ALWAYS]
+    assert columns(classes, finding) == wanted
+    types = ["double" if name.startswith("probability") else "string" for name in wanted]
+    assert column_types(classes, finding) == dict(zip(wanted, types, strict=True))
+
+
+def test_answers_are_about_the_finding_of_the_model(served, service, pictures, tmp_path):
+    """A version without one is of pneumonia."""
+    assert service.finding == "pneumonia" and "finding" not in (served.folder / "service.json").read_text()
+    folder = shutil.copytree(served.folder, tmp_path / "own")
+    facts = json.loads((folder / "service.json").read_text())
+    facts |= {"classes": ["clear", "mass", "effusion"], "finding": "opacity", "abstain": [0.5, 0.5]}
+    (folder / "service.json").write_text(json.dumps(facts))
+    own = Service(folder, threads=2)
+    told = own.answer_rows([Row(own.read(one).image) for one in pictures], "argmax", with_heatmap=False)
+    told = told[told["status"] == "ok"]
+    positive = told["probability_mass"] + told["probability_effusion"]
+    np.testing.assert_allclose(told["probability_opacity"], positive, atol=1e-9)
+    assert list(told["decision"]) == ["opacity" if p >= 0.5 else "clear" for p in positive] != []
+    own.bands["argmax"] = (0.0, 1.0)
+    reasons = own.answer(pictures[:1])["reasons"][0]
+    assert "undecided (probability of opacity" in reasons

@@ -28,7 +28,7 @@ def manifest(real_data) -> Manifest:
     """600 training, 300 validation and 60 test images, whole patients."""
     found = pd.DataFrame([vars(item) for item in layouts.scan(real_data)])
     found["patient"] = found["official_split"].fillna("all") + "/" + found["patient"]
-    rows = split.assign(found, classes=3, val_size=0.3, test_size=0.1, subset_size=None, seed=0)
+    rows = split.assign(found, names=CLASSES, val_size=0.3, test_size=0.1, subset_size=None, seed=0)
     rows = rows.sample(frac=1, random_state=0)
     parts = {"train": 600, "val": 300, "test": COUNT}
     rows = pd.concat([rows[rows["split"] == name].head(count) for name, count in parts.items()])

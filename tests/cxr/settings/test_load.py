@@ -1,5 +1,7 @@
 """Settings are merged in the right order; invalid ones are refused with a clear message."""
 
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
@@ -31,8 +33,9 @@ def test_a_renamed_setting_is_refused_with_its_new_name(old, new, tmp_path):
     with pytest.raises(CxrError, match=f"setting '{old}' was renamed; use '{new}'"):
         loader.load_settings(PARAMS, "", {old: "1"})
     values = yaml.safe_load(PARAMS.read_text())
-    section, key = old.split(".")
-    values[section][key] = values[section].pop(new.split(".")[1])
+    *sections, key = old.split(".")
+    section = reduce(getitem, sections, values)
+    section[key] = section.pop(new.rpartition(".")[2])
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(CxrError, match=f"setting '{old}' was renamed; use '{new}'"):
         loader.load_settings(tmp_path / "my.yaml")
@@ -67,7 +70,7 @@ def test_saved_settings_load_unchanged():
         ("train.epochs", "2.5", "valid integer"),
         ("train.epochs", "true", "valid integer"),
         ("train.epochs", "[1", "not valid YAML"),
-        ("data.classes", "4", "2 or 3"),
+        ("data.classes", "4", "2, 3 or a list"),
         ("data.val_size", "0.85", "leave at least 0.1 for training"),
         ("data.val_size", "1.0", "less than 1"),
         ("model.resize_mode", "stretch", "'crop', 'squash' or 'pad'"),

@@ -17,7 +17,7 @@ from tests.helpers import settings_with
 
 NAME = "model"
 RULES = settings_with({
-    "registry.gate.minimum.accuracy": 0.5, "registry.gate.minimum.auc_pneumonia": "null",
+    "registry.gate.minimum.accuracy": 0.5, "registry.gate.minimum.auc_finding": "null",
     "registry.gate.minimum.balanced_accuracy": "null"}).registry.gate  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def settle(version, difference=None, accuracy: float = 0.9, left_out: int | None
         )
         return ChampionComparison(version=number, validation=comparison, test=comparison)
 
-    judge = partial(gate.judge, RULES, scores_with(accuracy), compare=compare, new=version.tags)
+    judge = partial(gate.judge, RULES, scores_with(accuracy), compare=compare, new=version.tags, finding="pneumonia")
     return registry.settle(mlflow.MlflowClient(), NAME, version, judge)[0]
 
 
