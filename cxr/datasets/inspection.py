@@ -19,7 +19,8 @@ from tqdm import tqdm
 from cxr.common import hardware
 from cxr.common.names import is_printable, printable
 from cxr.datasets.layouts import ListedImage
-from cxr.datasets.patients import pseudonym
+from cxr.datasets.manifest import EXTRAS
+from cxr.datasets.patients import PSEUDONYMS, pseudonym
 from cxr.errors import CxrError, ImageError
 from cxr.imaging import decode
 
@@ -53,14 +54,15 @@ def survey(
 
     Args:
         root: folder that the paths are relative to.
-        listing: images, as `layouts.scan` lists them.
+        listing: images, as `layouts.scan` or `labelled.read` lists them.
         workers: number of processes; "auto" for one per core.
         max_unreadable: largest share of unreadable images that is accepted.
 
     Returns:
-        A table of `COLUMNS` with the readable images, and (path, reason) of each unreadable one. A name that cannot be
-        printed makes an image unreadable, and is escaped. Patients in the table are unique across official splits, such
-        as `train/person12`; those of DICOM files are pseudonyms.
+        A table of `COLUMNS` with the readable images, and after them those of `EXTRAS` that are listed with them; and
+        (path, reason) of each unreadable one. A name that cannot be printed makes an image unreadable, and is escaped.
+        Patients in the table are unique across official splits, such as `train/person12`; those of DICOM files, unless
+        a pseudonym is listed with the image, are pseudonyms.
 
     Raises:
         CxrError: the key of pseudonyms cannot be used, or more than `max_unreadable` of the images cannot be read.
@@ -84,7 +86,8 @@ def survey(
             f"{len(unreadable)} of {len(listing)} images cannot be read, more than data.max_unreadable="
             f"{max_unreadable:g} allows; replace them or raise the limit: {details}"
         )
-    return pd.DataFrame(rows, columns=COLUMNS), unreadable
+    listed = {name for item in listing for name in item.extras}
+    return pd.DataFrame(rows, columns=[*COLUMNS, *(name for name in EXTRAS if name in listed)]), unreadable
 
 
 def perceptual_hash(grey: np.ndarray) -> int:
@@ -123,8 +126,7 @@ def _inspect(root: Path, item: ListedImage) -> dict | tuple[str, str]:
     return {
         "path": item.path,
         "label": item.label,
-        # The patient ID of a DICOM file is valid in all official splits, a number in a file name only within its own.
-        "patient": pseudonym(image.patient) if image.patient else f"{item.official_split or 'all'}/{item.patient}",
+        "patient": _patient(item, image.patient),
         "official_split": item.official_split,
         "sha256": hashlib.sha256(data).hexdigest(),
         "width": grey.shape[1],
@@ -134,7 +136,18 @@ def _inspect(root: Path, item: ListedImage) -> dict | tuple[str, str]:
         "phash": perceptual_hash(grey),
         "thumbnail": thumbnail(grey).tobytes(),
         "mean_grey": float(grey.mean()),
+        **item.extras,
     }
+
+
+def _patient(item: ListedImage, in_file: str | None) -> str:
+    """A patient's name that is valid in all official splits; a number in a file name is so only within its own.
+
+    What a table says of the patient counts for all of its files, with and without a patient ID of their own.
+    """
+    if item.patient.startswith(PSEUDONYMS):
+        return item.patient
+    return pseudonym(in_file) if in_file else f"{item.official_split or 'all'}/{item.patient}"
 
 
 def _with_progress(results: Iterable, total: int) -> Iterable:

@@ -15,8 +15,9 @@ import os
 import re
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from cxr.common.files import sha256_of
 from cxr.common.names import printable
@@ -43,14 +44,16 @@ class ListedImage:
     Attributes:
         path: path relative to the root folder, POSIX.
         label: class name.
-        patient: identifier of the patient, unique within the official split.
+        patient: identifier of the patient, unique within the official split; a pseudonym is unique in all of them.
         official_split: "train" or "test"; None if no image of the dataset has one.
+        extras: what else is known, by the names of `manifest.EXTRAS`.
     """
 
     path: str
     label: str
     patient: str
     official_split: str | None
+    extras: dict[str, Any] = field(default_factory=dict)
 
 
 def scan(root: Path, classes: int | list[str] = 3) -> list[ListedImage]:

@@ -1,4 +1,4 @@
-"""The manifest of a dataset: every image with its checksum, label, patient and split.
+"""The manifest of a dataset: every image with its checksum, label, patient and split, and what else a table says of it.
 
 `manifest.csv` has the rows; `split.json` has the root folder, the classes and the finding, the source and the digest of
 the rows.
@@ -19,6 +19,8 @@ from cxr.common.names import PNEUMONIA
 from cxr.errors import CxrError
 
 COLUMNS = ["path", "sha256", "label", "patient", "split", "width", "height", "mode"]
+# What a table of labels can say of an image beyond its label: text, empty if unknown, but for `age`, which is in years.
+EXTRAS = ["study", "age", "sex", "view", "site", "scanner"]
 SPLITS = ("train", "val", "test")
 FORMAT = 1
 TABLE, FACTS = "manifest.csv", "split.json"
@@ -30,9 +32,9 @@ class Manifest:
     """Images of a dataset under one root folder, assigned to splits.
 
     Attributes:
-        rows: table of `COLUMNS`. `path` is POSIX and relative to `root`, `label` is one of `classes`, `patient` is
-            unique across official splits (`train/person12`), `split` is one of `SPLITS`, sizes are in pixels, `mode` is
-            the colour mode of the file.
+        rows: table of `COLUMNS`, and after them those of `EXTRAS` that the source has. `path` is POSIX and relative to
+            `root`, `label` is one of `classes`, `patient` is unique across official splits (`train/person12`), `split`
+            is one of `SPLITS`, sizes are in pixels, `mode` is the colour mode of the file, `age` is NaN if unknown.
         root: folder of the images.
         classes: class names, in the order of logits and probabilities.
         source: origin of the data, as described by `cxr.datasets.sources`.
@@ -58,9 +60,14 @@ class Manifest:
         return f"Manifest({len(self)} images, {self.rows['patient'].nunique()} patients; {'; '.join(splits)})"
 
     @property
+    def extras(self) -> list[str]:
+        """The columns of `EXTRAS` that the rows have."""
+        return [name for name in EXTRAS if name in self.rows]
+
+    @property
     def digest(self) -> str:
         """SHA-256 of classes, finding and rows, independent of the order of rows and of the root folder."""
-        table = self.rows[_IDENTITY].sort_values("path").to_csv(index=False, lineterminator="\n")
+        table = self.rows[[*_IDENTITY, *self.extras]].sort_values("path").to_csv(index=False, lineterminator="\n")
         names = json.dumps(list(self.classes)) + "\n"
         if self.finding != PNEUMONIA:
             names += json.dumps(self.finding) + "\n"
@@ -102,7 +109,7 @@ class Manifest:
         }
         if self.finding != PNEUMONIA:
             facts["finding"] = self.finding
-        table = self.rows[COLUMNS].to_csv(index=False, lineterminator="\n")
+        table = self.rows[[*COLUMNS, *self.extras]].to_csv(index=False, lineterminator="\n")
         write_atomic(folder / TABLE, table.encode())
         write_atomic(folder / FACTS, (json.dumps(facts, indent=2) + "\n").encode())
 
@@ -119,8 +126,15 @@ class Manifest:
             raise CxrError(
                 f"split {folder} has format {facts.get('format')}, expected {FORMAT}; run prepare_split again"
             )
-        rows = pd.read_csv(io.StringIO(text), dtype=dict.fromkeys([*_IDENTITY, "mode"], str), keep_default_na=False)
-        if list(rows.columns) != COLUMNS:
+        words = [*_IDENTITY, "mode", *EXTRAS]
+        rows = pd.read_csv(
+            io.StringIO(text),
+            dtype=dict.fromkeys(words, str) | {"age": float},
+            keep_default_na=False,
+            na_values={"age": [""]},
+            float_precision="round_trip",  # the digest below is that of the text
+        )
+        if list(rows.columns) != [*COLUMNS, *(name for name in EXTRAS if name in rows)]:
             columns = ", ".join(rows.columns)
             raise CxrError(f"{folder / TABLE}: expected the columns {', '.join(COLUMNS)}, got {columns}")
         manifest = cls(

@@ -73,6 +73,10 @@ class SourceFacts(ReportModel):
     sha256: str | None = Field(default=None, description="SHA-256 of the archive; null for folders.")
     synthetic: bool = Field(default=False, description="Whether the images are generated phantoms.")
     citation: str | None = Field(default=None, description="Citation of a published dataset.")
+    labels: str | None = Field(default=None, description="Table of labels; null: folder and file names have them.")
+    left_out: dict[str, int] = Field(
+        default_factory=dict, description="Number of rows of the table that stand for no image, by reason."
+    )
 
 
 class SplitCount(ReportModel):

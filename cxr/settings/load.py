@@ -1,4 +1,4 @@
-"""Loading of settings: `params.yaml`, a profile and overrides, merged and checked before any data is read.
+"""Loading of settings: `params.yaml`, a recipe, a profile and overrides, merged and checked before any data is read.
 
 Unknown keys, wrong types and values out of range raise `CxrError`, which names the key and, if there is one, the
 closest valid name.
@@ -8,7 +8,8 @@ import difflib
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -17,6 +18,8 @@ from pydantic_core import ErrorDetails
 from cxr.errors import CxrError
 from cxr.settings.schema import RENAMED, Settings, Target
 from cxr.settings.section import Section
+
+RECIPES = Path(__file__).resolve().parents[2] / "datasets"
 
 
 class _Loader(yaml.SafeLoader):
@@ -40,14 +43,14 @@ def read_yaml(text: str, where: str) -> Any:
         raise CxrError(f"{where}{line}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
 
 
-def read_file(path: str | Path) -> dict:
-    """Read a settings file, which must hold a mapping."""
+def read_file(path: str | Path, parameter: str = "params") -> dict:
+    """Read a settings file, given as `parameter`, which must hold a mapping."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise CxrError(f"settings file {path}: {error.strerror}; give a YAML file as -P params=FILE") from None
+        raise CxrError(f"settings file {path}: {error.strerror}; give a YAML file as -P {parameter}=FILE") from None
     except UnicodeDecodeError:
-        raise CxrError(f"settings file {path}: not UTF-8 text; give a YAML file as -P params=FILE") from None
+        raise CxrError(f"settings file {path}: not UTF-8 text; give a YAML file as -P {parameter}=FILE") from None
     values = read_yaml(text, str(path))
     if not isinstance(values, dict):
         raise CxrError(f"settings file {path}: expected a mapping of settings, got {type(values).__name__}")
@@ -55,14 +58,35 @@ def read_file(path: str | Path) -> dict:
 
 
 def load_settings(params: str | Path, profile: str = "", overrides: dict[str, str] | None = None) -> Settings:
-    """Load the file `params`, apply a profile, then overrides (`{"train.epochs": "10"}`), and check the result."""
+    """Load the file `params`, apply a recipe, a profile, then overrides (`{"train.epochs": "10"}`); check the result.
+
+    The recipe is the one that the last of them names. It wins over the file, which names every setting.
+    """
     values = read_file(params)
     profiles = values.pop("profiles", None) or {}
+    layer: dict = {}
     if profile:
         if profile not in profiles:
             raise CxrError(f"unknown profile {profile!r} of {params}; {_suggestion(profile, profiles)}")
-        values = merge(values, profiles[profile] or {})
-    return resolve(values, overrides)
+        layer = profiles[profile] or {}
+    named = merge(values, layer)
+    if "data.recipe" in (overrides or {}):
+        named = merge(named, _nested("data.recipe", (overrides or {})["data.recipe"]))
+    data = named.get("data")
+    if isinstance(data, dict) and data.get("recipe") is not None:
+        values = merge(values, {"data": read_recipe(str(data["recipe"]))})
+    return resolve(merge(values, layer), overrides)
+
+
+def read_recipe(name: str) -> dict:
+    """Read the settings of `data` for a dataset: the file `datasets/NAME.yaml` of the project, or any FILE.yaml."""
+    if name.endswith((".yaml", ".yml")):
+        return read_file(Path(name).expanduser(), "data.recipe")
+    file = RECIPES / f"{name}.yaml"
+    known = [path.stem for path in RECIPES.glob("*.yaml")]
+    if name not in known:
+        raise CxrError(f"data.recipe={name}: no such recipe; {_suggestion(name, known)}, or the path of a FILE.yaml")
+    return read_file(file, "data.recipe")
 
 
 def resolve(values: dict, overrides: dict[str, str] | None = None) -> Settings:
@@ -101,7 +125,7 @@ def _nested(key: str, text: str) -> dict:
     setting = next((known for known in known_keys() if key == known or key.startswith(known + ".")), None)
     if setting is None or (setting != key and not _is_target(setting)):
         raise CxrError(_unknown(key))
-    value: Any = text if setting == key and _is_text(setting) else read_yaml(text, f"setting {key}")
+    value: Any = text if setting == key and _is_text(setting, text) else read_yaml(text, f"setting {key}")
     if setting == key and text.strip().lower() in ("", "null"):
         value = None
     for name in reversed(key.split(".")):
@@ -122,11 +146,23 @@ def _is_target(key: str) -> bool:
     return _annotation(key) in (Target, Target | None)
 
 
-def _is_text(key: str) -> bool:
-    """Whether the setting is free text, so that overrides are not parsed as YAML: `-P data.path=2024` is a name."""
+def _is_text(key: str, value: str) -> bool:
+    """Whether the value of a setting is free text that is not parsed as YAML: `-P data.path=2024` is a name.
+
+    Where a list or a mapping is allowed as well, brackets and braces begin one.
+    """
     annotation = _annotation(key)
-    alternatives = [getattr(kind, "__origin__", kind) for kind in getattr(annotation, "__args__", ())]
-    return annotation is str or str in alternatives
+    alternatives = [getattr(kind, "__origin__", kind) for kind in _alternatives(annotation)]
+    return str in alternatives and not (value.lstrip().startswith(("[", "{")) and {list, dict} & set(alternatives))
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """The types of a union, without what `Annotated` adds to them."""
+    if hasattr(annotation, "__metadata__"):
+        return _alternatives(annotation.__origin__)
+    if isinstance(annotation, UnionType) or get_origin(annotation) is Union:
+        return [kind for part in annotation.__args__ for kind in _alternatives(part)]
+    return [annotation]
 
 
 def _unknown(key: str) -> str:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from cxr.settings.augment import AugmentSettings, StageSettings
 from cxr.settings.classes import check_classes, check_finding, check_name, class_names
+from cxr.settings.labels import ColumnSettings, Filter, Mapping, Pattern, Tables, Text
 from cxr.settings.section import Section, Unit
 
 ALLOWED_PACKAGES = ("torch.", "torchvision.", "torchmetrics.", "cxr.training.losses.")
@@ -64,6 +65,21 @@ class DataSettings(Section):
     near_duplicate_bits: int = Field(ge=0, le=16)
     workers: Workers
     sample_images: int = Field(ge=30, le=5000)
+    recipe: Text | None
+    labels: Tables | None
+    columns: ColumnSettings
+    patient_pattern: Pattern | None
+    separator: Text | None
+    mapping: Mapping | None
+    filters: dict[Text, Filter]
+
+    @model_validator(mode="after")
+    def _check_columns(self):
+        if self.labels is not None and (self.columns.path is None or self.columns.label is None):
+            raise ValueError("labels from a table need its columns: expected data.columns.path and data.columns.label")
+        if self.columns.split is not None and isinstance(self.labels, dict):
+            raise ValueError("tables by split and data.columns.split are both given; give one of them")
+        return self
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.common import code
+from cxr.common.files import sha256_of
 from cxr.settings.schema import DataSettings, Settings
 from steps.runtime.cli import PLAIN_SETTINGS
 from steps.runtime.context import Context
@@ -23,6 +24,7 @@ UNIMPORTED = {
 }
 # Settings that change where or how fast something is computed, but not the result.
 IDLE = {"log_dir", "data.cache_dir", "data.workers", "train.workers", "finetune.workers"}
+IDLE |= {"data.recipe"}  # its values are settings themselves
 IDLE |= {"cache.dir", "cache.max_gb", "cache.decoded"}
 COMPONENTS = ("settings", "code", "inputs", "libraries")
 
@@ -59,7 +61,19 @@ def used_settings(step: str, settings: Settings) -> dict[str, Any]:
 
 
 def data_fingerprint(data: DataSettings) -> str:
-    """Digest of what `data.path` shows without being read: names, sizes and modification times of its files."""
+    """Digest of what `data.path` shows without being read, and of the content of the tables of labels.
+
+    Of a folder, these are names, sizes and modification times of its files.
+    """
+    images, tables = _images(data), data.labels
+    if tables is None:
+        return images
+    files = [Path(data.path).expanduser() / Path(name).expanduser() for name in _flat({"": tables}).values()]
+    # A table that is not there yet is part of an archive or a download, which `images` stands for.
+    return _digest([images, *(sha256_of(file) for file in files if file.is_file())])
+
+
+def _images(data: DataSettings) -> str:
     root = Path(data.path).expanduser()
     if root.is_file():
         return _digest([str(root.resolve()), root.stat().st_size, root.stat().st_mtime_ns])

@@ -9,9 +9,9 @@ import pandas as pd
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.exceptions import MlflowException
 
-from cxr.datasets import inspection, layouts, leakage, overlap, sources, split
+from cxr.datasets import inspection, labelled, leakage, overlap, sources, split
 from cxr.datasets.figures import figures
-from cxr.datasets.manifest import COLUMNS, Manifest
+from cxr.datasets.manifest import COLUMNS, EXTRAS, Manifest
 from cxr.errors import CxrError
 from cxr.settings import load
 from cxr.settings.schema import DataSettings
@@ -19,6 +19,8 @@ from steps.runtime import process, runs, step_key
 from steps.runtime.context import Context
 
 SURVEY = "survey/survey.parquet"
+# Description of the source, what was found in its images, and (path, reason) of each unreadable one.
+Survey = tuple[dict[str, Any], pd.DataFrame, list[tuple[str, str]]]
 _ATTEMPTS = 3  # on sqlite, one of two processes that log the same new dataset at the same moment fails
 
 
@@ -31,7 +33,7 @@ def run(context: Context) -> None:
     log.info("source: %s (%s)", source.description["address"], source.root)
     if source.description["synthetic"]:
         log.warning("SYNTHETIC DATA: these are phantoms; a model trained on them says nothing about X-rays")
-    table, unreadable = _survey(context, source.root) if "survey_run_id" not in context.flags else _surveyed(context)
+    described, table, unreadable = _surveyed(context) if "survey_run_id" in context.flags else _survey(context, source)
     log.info("decoded %d images, %d unreadable", len(table), len(unreadable))
     context.metrics({"decoded": len(table), "unreadable": len(unreadable)})
     if data.folds is not None:
@@ -55,19 +57,22 @@ def run(context: Context) -> None:
         len(report["dropped"]),
         len(report["patients_in_two_splits"]),
     )
-    manifest = Manifest(table[COLUMNS], source.root, data.class_names, source.description, data.finding)
+    columns = [*COLUMNS, *(name for name in EXTRAS if name in table)]
+    manifest = Manifest(table[columns], source.root, data.class_names, described, data.finding)
     _log_split(context, manifest, table, report, unreadable)
     log.info("%r", manifest)
 
 
-def _survey(context: Context, root: Path) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+def _survey(context: Context, source: sources.Source) -> Survey:
     """Decode every image."""
     data = context.settings.data
-    listing = layouts.scan(root, data.classes)
-    return inspection.survey(root, listing, workers=data.workers, max_unreadable=data.max_unreadable)
+    listing = labelled.listing(source.root, data)
+    described = {**source.description, **listing.description}
+    found = inspection.survey(source.root, listing.images, workers=data.workers, max_unreadable=data.max_unreadable)
+    return described, *found
 
 
-def _surveyed(context: Context) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+def _surveyed(context: Context) -> Survey:
     """What another fold of the same cross-validation has decoded."""
     run_id = context.flags["survey_run_id"]
     other = runs.find(context.client, context.experiment_id, ("prepare_split",), run_id, "survey_run_id")
@@ -83,7 +88,8 @@ def _surveyed(context: Context) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     unreadable = pd.read_csv(context.fetch(run_id, "split/unreadable.csv"), keep_default_na=False, dtype=str)
     table = pd.read_parquet(context.fetch(run_id, SURVEY))
     context.log.info("the images were decoded by run %s", run_id)
-    return table, list(unreadable.itertuples(index=False, name=None))
+    described = Manifest.load(context.fetch(run_id, "split")).source
+    return described, table, list(unreadable.itertuples(index=False, name=None))
 
 
 def _keep_survey(context: Context, table: pd.DataFrame) -> None:
