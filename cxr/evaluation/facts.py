@@ -88,6 +88,14 @@ class SplitCount(ReportModel):
     patients: int
 
 
+class Characteristic(ReportModel):
+    """What a table says of the images of one split."""
+
+    name: str = Field(description="`age`, `sex`, `view`, `site` or `scanner`.")
+    split: str = Field(description="`train`, `val` or `test`.")
+    text: str = Field(description="Median and quartiles of the ages in years, or shares of the other values.")
+
+
 class DuplicateCounts(ReportModel):
     """Counts of groups of duplicates."""
 
@@ -139,6 +147,9 @@ class DataFacts(ReportModel):
     licence: str = Field(description="Licence of the images.")
     digest: str = Field(description="SHA-256 of the manifest.")
     counts: list[SplitCount]
+    characteristics: list[Characteristic] = Field(
+        default_factory=list, description="What is known of the patients and images; empty without a table of labels."
+    )
     leaks: LeakReport
     unreadable: list[UnreadableFile]
     not_taken: int = Field(description="Number of readable images left out by `data.subset_size`.")

@@ -80,9 +80,9 @@ class SplitResult(ReportModel):
 
 
 class Subgroup(ReportModel):
-    """Scores of a group of test images that file properties tell apart."""
+    """Scores of a group of test images that the table of labels or file properties tell apart."""
 
-    question: str = Field(description="The property, e.g. `colour mode`.")
+    question: str = Field(description="The property, e.g. `age` or `colour mode`.")
     group: str = Field(description="Its value for these images, e.g. `grey`.")
     images: int = Field(description="Number of images.")
     patients: int = Field(description="Number of patients.")
@@ -261,6 +261,10 @@ class EvaluationReport(ReportModel):
     )
     test: SplitResult = Field(description="Results on the split that nothing was chosen on.")
     subgroups: list[Subgroup] = Field(description="Scores on groups of the test images.")
+    small_subgroups: dict[str, int] = Field(
+        default_factory=dict,
+        description="Number of test images of each group that is too small for scores, by `property: group`.",
+    )
     robustness: Robustness | None = Field(default=None, description="Null if `evaluate.robustness` is off.")
     mistakes: Mistakes
     label_audit: LabelAudit | None = Field(default=None, description="Null without out-of-fold answers.")

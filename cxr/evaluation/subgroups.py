@@ -1,11 +1,14 @@
-"""Scores of groups of images that their files can tell apart."""
+"""Scores of groups of images that a table of labels, or else their files, can tell apart."""
 
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 from numpy import ndarray
 
+from cxr.datasets.characteristics import SHOWN as FROM_TABLE
+from cxr.datasets.characteristics import UNKNOWN
 from cxr.datasets.manifest import Manifest
 from cxr.evaluation import scores
 from cxr.evaluation.results import Subgroup
@@ -13,6 +16,15 @@ from cxr.evaluation.scores import SUMMARY, Sample
 
 SHOWN = tuple(name for name in SUMMARY if name != "macro_f1")  # most groups lack a class
 MIN_IMAGES = 10  # scores of a smaller group are too uncertain to show
+# Lower ends, years: infants, pre-school children, older children and adolescents, adults in three bands.
+AGE_BANDS = {
+    "below 1 year": 0,
+    "1 to below 5 years": 1,
+    "5 to below 18 years": 5,
+    "18 to below 40 years": 18,
+    "40 to below 65 years": 40,
+    "65 years or older": 65,
+}
 
 
 def groups(split: Manifest) -> dict[str, pd.Series]:
@@ -20,7 +32,9 @@ def groups(split: Manifest) -> dict[str, pd.Series]:
     rows = split.rows
     pixels, aspect = rows["width"] * rows["height"], rows["width"] / rows["height"].clip(lower=1)
     per_patient = rows.groupby("patient")["path"].transform("size")
-    properties = {
+    properties = {name: _bands(rows[name]) if name == "age" else rows[name] for name in FROM_TABLE if name in rows}
+    properties = {name: values.replace("", UNKNOWN).fillna(UNKNOWN) for name, values in properties.items()}
+    properties |= {
         "image size": _halves(pixels / 1e6, "megapixels"),
         "aspect (width / height)": _halves(aspect, ""),
         "colour mode": rows["mode"].map(lambda mode: "grey" if mode in ("L", "I;16", "I", "1") else "colour"),
@@ -34,22 +48,39 @@ def groups(split: Manifest) -> dict[str, pd.Series]:
 def by_group(split: Manifest, sample: Sample, probabilities: ndarray) -> list[Subgroup]:
     """Scores of every group of at least `MIN_IMAGES` images."""
     subgroups, shown = [], [scores.named(name, sample.finding) for name in SHOWN]
-    for question, values in groups(split).items():
-        for group in sorted(values.unique()):
-            rows = np.flatnonzero((values == group).to_numpy())
-            if len(rows) < MIN_IMAGES:
-                continue
-            resampled = scores.resampled(sample.subset(rows), probabilities[rows])
-            subgroups.append(
-                Subgroup(
-                    question=question,
-                    group=group,
-                    images=len(rows),
-                    patients=len(np.unique(sample.patients[rows])),
-                    scores={name: scores.estimate(resampled[name]) for name in shown},
-                )
+    for question, group, rows in _each(split):
+        if len(rows) < MIN_IMAGES:
+            continue
+        resampled = scores.resampled(sample.subset(rows), probabilities[rows])
+        subgroups.append(
+            Subgroup(
+                question=question,
+                group=group,
+                images=len(rows),
+                patients=len(np.unique(sample.patients[rows])),
+                scores={name: scores.estimate(resampled[name]) for name in shown},
             )
+        )
     return subgroups
+
+
+def too_small(split: Manifest) -> dict[str, int]:
+    """Number of images of every group with fewer than `MIN_IMAGES`, by `property: group`."""
+    return {f"{question}: {group}": len(rows) for question, group, rows in _each(split) if len(rows) < MIN_IMAGES}
+
+
+def _each(split: Manifest) -> Iterator[tuple[str, str, ndarray]]:
+    """Property, group, and positions of its images."""
+    for question, values in groups(split).items():
+        order = {band: place for place, band in enumerate(AGE_BANDS)} if question == "age" else {}
+        for group in sorted(values.unique(), key=lambda value: (order.get(value, len(order)), value)):
+            yield question, group, np.flatnonzero((values == group).to_numpy())
+
+
+def _bands(years: pd.Series) -> pd.Series:
+    """The band of each age."""
+    names, lower = list(AGE_BANDS), list(AGE_BANDS.values())
+    return pd.cut(years, [*lower, np.inf], right=False, labels=names).astype(object)
 
 
 def _halves(values: pd.Series, unit: str) -> pd.Series | None:

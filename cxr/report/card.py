@@ -14,7 +14,7 @@ def card(report: EvaluationReport) -> str:
     lines = [f"# {model.name}: {' / '.join(model.classes)}", ""]
     if report.data.source.synthetic:
         lines += [f"**{formatting.SYNTHETIC}**", ""]
-    lines += [formatting.intended_use(model), ""]
+    lines += [formatting.intended_use(report), ""]
     if report.gate is not None:
         lines += [f"**Gate:** {report.gate.verdict}", ""]
     lines += [f"## Scores on {test.images:,} test images of {test.patients:,} patients", ""]
@@ -37,7 +37,7 @@ def card(report: EvaluationReport) -> str:
     if model.views > 1:
         lines += ["", f"Every answer is the mean of {model.views} views of the image."]
     lines += ["", "## Limits", ""]
-    lines += [f"- {limit}" for limit in formatting.limits(model)]
+    lines += [f"- {limit}" for limit in formatting.limits(report)]
     if report.served is not None:
         validation, tested = report.served.referred["val"].share, report.served.referred["test"].share
         lines.append(

@@ -24,7 +24,7 @@ def _open(claim: str, tripod: str, topic: str, answer: str) -> ChecklistItem:
 
 def _study(report: EvaluationReport) -> list[ChecklistItem]:
     classes = ", ".join(report.model.classes)
-    published = ", on a published dataset" if formatting.is_of_kermany(report.model) else ""
+    published = ", on a published dataset" if formatting.is_of_kermany(report) else ""
     return [
         _filled("1", "1", "Identified as a study of artificial intelligence", f"deep learning, {report.model.name}"),
         _open("2", "2", "Structured abstract", "for the authors; the summary above has the numbers"),
@@ -47,8 +47,10 @@ def _data(report: EvaluationReport) -> list[ChecklistItem]:
     readers = "two physicians, and a third for the test split, according to the publishers; names and experience are "
     deidentified = "done by the publishers of the dataset; not described there"
     rationale = "chosen by the publishers; no laboratory results"
-    if not formatting.is_of_kermany(report.model):
+    if not formatting.is_of_kermany(report):
         reference, patients, readers = f"labels of the source: {', '.join(report.model.classes)}", "", ""
+        if data.source.labels is not None:
+            reference = f"labels of the table {data.source.labels}: {', '.join(report.model.classes)}"
         deidentified = rationale = "for the owner of the images"
     assignment = f"stratified by class, grouped by patient, {_validation(report)}, seed {settings.seed}"
     return [
@@ -63,7 +65,7 @@ def _data(report: EvaluationReport) -> list[ChecklistItem]:
         _filled("10", "7", "Selection of the data", selection),
         _open("11", "-", "De-identification", deidentified),
         _filled("12", "11", "Missing data", f"no missing labels; {unreadable} unreadable images were left out"),
-        _open("13", "6a", "Acquisition of the images", "machines, projections and protocol are not in the data"),
+        _acquisition(report),
         _filled("14", "8a", "Reference standard", reference),
         _open("15", "8a", "Rationale for the reference standard", rationale),
         _open("16", "8b", "Readers and their qualification", f"{readers}not in the data"),
@@ -124,7 +126,7 @@ def _model(report: EvaluationReport) -> list[ChecklistItem]:
             f"class weights {step.class_weights}, in the training loss only; macro-averaged scores; predictive values "
             "at several prevalences",
         ),
-        _open("-", "14", "Fairness", "age, sex and origin are not in the data; subgroups by file properties only"),
+        _fairness(report),
         _filled(
             "-",
             "15",
@@ -148,12 +150,39 @@ def _results(report: EvaluationReport) -> list[ChecklistItem]:
         _open("33", "12d", "Test on external data", "none; needs images from another hospital"),
         _open("34", "18d", "Registration of the study", "none"),
         _filled("35", "20a", "Flow of images and patients", "section Data, with everything that was left out"),
-        _open("36", "20b", "Age, sex and condition by split", "not in the data; counts by class and split are given"),
+        _demographics(report),
         _filled("37", "23a", "Performance with uncertainty", "section Scores, with intervals"),
         _filled("38", "23a", "Diagnostic accuracy with precision", "section Operating points, with predictive values"),
         _filled("39", "23b", "Failure analysis", failures),
         _comparison(report),
     ]
+
+
+def _acquisition(report: EvaluationReport) -> ChecklistItem:
+    topic, known = (
+        "Acquisition of the images",
+        [name for name in ("view", "scanner") if name in formatting.known(report)],
+    )
+    if known:
+        return _filled("13", "6a", topic, f"{' and '.join(known)}: section Data; the protocol is not in the data")
+    return _open("13", "6a", topic, "machines, projections and protocol are not in the data")
+
+
+def _fairness(report: EvaluationReport) -> ChecklistItem:
+    known, unknown = formatting.known(report), formatting.unknown(report)
+    missing = f"{unknown} {'are' if ' and ' in unknown else 'is'} not in the data; " if unknown else ""
+    if known:
+        return _filled("-", "14", "Fairness", f"{missing}subgroups by {', '.join(known)} and file properties")
+    return _open("-", "14", "Fairness", f"{missing}subgroups by file properties only")
+
+
+def _demographics(report: EvaluationReport) -> ChecklistItem:
+    topic = "Age, sex and condition by split"
+    if {"age", "sex"} <= set(formatting.known(report)):
+        return _filled("36", "20b", topic, "section Data, with counts by class")
+    missing = [name for name in ("age", "sex") if name not in formatting.known(report)]
+    what = "" if len(missing) == 2 else f"{missing[0]} is "
+    return _open("36", "20b", topic, f"{what}not in the data; counts by class and split are given")
 
 
 def _robustness(report: EvaluationReport) -> ChecklistItem:

@@ -18,8 +18,6 @@ _LIMITS = (
     "prevalence in any ward. Read predictive values at the prevalence of the place of use.",
     "Labels come from readers of the images, not from laboratory tests. Bacterial and viral pneumonia look alike, and "
     "errors in the labels are errors in these scores.",
-    "Age, sex and origin of the children are not in the data, so it cannot be determined whether the model treats "
-    "groups of children equally.",
     "The model knows only normal and pneumonia: an image with any other finding still gets one of these answers.",
 )
 # M. I. Neuman et al., "Variability in the interpretation of chest radiographs for the diagnosis of pneumonia in
@@ -59,22 +57,23 @@ _POINTS = {
 SPLITS = ("train", "val", "test")
 
 
-def intended_use(model: ModelFacts) -> str:
+def intended_use(report: EvaluationReport) -> str:
     """What the model is for, in a few sentences."""
-    if is_of_kermany(model):
+    if is_of_kermany(report):
         return _INTENDED_USE
-    positive = " or ".join(model.classes[1:])
+    classes = report.model.classes
     return (
-        f"For research and teaching: telling chest X-rays labelled {positive} from those labelled "
-        f"{model.classes[0]}. It is not a medical device, has not been tested in any clinic and must not be used for "
+        f"For research and teaching: telling chest X-rays labelled {' or '.join(classes[1:])} from those labelled "
+        f"{classes[0]}. It is not a medical device, has not been tested in any clinic and must not be used for "
         "diagnosis."
     )
 
 
-def limits(model: ModelFacts) -> tuple[str, ...]:
+def limits(report: EvaluationReport) -> tuple[str, ...]:
     """What the scores do not say, a paragraph each."""
-    if is_of_kermany(model):
-        return _LIMITS
+    if is_of_kermany(report):
+        return (*_LIMITS[:3], _equal(report, "children"), *_LIMITS[3:])
+    model = report.model
     names = [*model.classes[:-2], " and ".join(model.classes[-2:])]
     return (
         "Trained and tested on the images of one source: results do not carry over to other patients, other hospitals, "
@@ -82,15 +81,52 @@ def limits(model: ModelFacts) -> tuple[str, ...]:
         f"The proportions of {' and '.join([model.classes[0], model.finding])} among the images need not reflect the "
         "prevalence in any ward. Read predictive values at the prevalence of the place of use.",
         "Labels are those of the source: errors in the labels are errors in these scores.",
-        "Age, sex and origin of the patients are not in the data, so it cannot be determined whether the model treats "
-        "groups of patients equally.",
+        _equal(report, "patients"),
         f"The model knows only {', '.join(names)}: an image with any other finding still gets one of these answers.",
     )
 
 
-def is_of_kermany(model: ModelFacts) -> bool:
-    """Whether its classes are those of the Kermany dataset, of which more is known than of a user's own."""
-    return model.finding == PNEUMONIA and tuple(model.classes) in CLASS_NAMES.values()
+def is_of_kermany(report: EvaluationReport) -> bool:
+    """Whether classes and labels are those of the Kermany dataset, of which more is known than of a user's own."""
+    model = report.model
+    in_names = report.data.source.labels is None
+    return in_names and model.finding == PNEUMONIA and tuple(model.classes) in CLASS_NAMES.values()
+
+
+def known(report: EvaluationReport) -> list[str]:
+    """What a table says of the patients and images: some of `age`, `sex`, `view`, `site` and `scanner`."""
+    return list(dict.fromkeys(characteristic.name for characteristic in report.data.characteristics))
+
+
+def unknown(report: EvaluationReport) -> str:
+    """Those of age, sex and origin that are not in the data, as `age, sex and origin`; empty if all are."""
+    words = [word for name, word in (("age", "age"), ("sex", "sex"), ("site", "origin")) if name not in known(report)]
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
+
+
+def _equal(report: EvaluationReport, who: str) -> str:
+    missing = unknown(report)
+    if not missing:
+        return (
+            "Scores by age, sex and site are given for groups that are large enough; whether the model treats other "
+            f"groups of {who} equally cannot be determined."
+        )
+    verb = "are" if " and " in missing else "is"
+    return (
+        f"{missing.capitalize()} of the {who} {verb} not in the data, so it cannot be determined whether the model "
+        f"treats groups of {who} equally."
+    )
+
+
+def characteristics(report: EvaluationReport) -> list[tuple[str, ...]]:
+    """What is known of the patients and images (rows) of each split (columns)."""
+    texts = {(item.name, item.split): item.text for item in report.data.characteristics}
+    return [(name, *(texts.get((name, split), "–") for split in SPLITS)) for name in known(report)]
+
+
+def small_subgroups(report: EvaluationReport) -> str:
+    """The groups that have no scores of their own, with their numbers of images."""
+    return ", ".join(f"{group} ({images:,})" for group, images in report.small_subgroups.items())
 
 
 def versus(model: ModelFacts) -> str:
@@ -147,7 +183,9 @@ def flow(report: EvaluationReport) -> list[tuple[str, str]]:
     data = report.data
     kept = sum(count.images for count in data.counts)
     dropped, unreadable = len(data.leaks.dropped), len(data.unreadable)
+    rows = [(f"rows of the table left out: {reason}", f"{count:,}") for reason, count in data.source.left_out.items()]
     return [
+        *rows,
         ("images found", f"{kept + dropped + unreadable + data.not_taken:,}"),
         ("unreadable, left out", f"{unreadable:,}"),
         ("left out by subset_size", f"{data.not_taken:,}"),

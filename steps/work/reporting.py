@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from cxr.datasets import characteristics
 from cxr.evaluation import bootstrap, plots
-from cxr.evaluation.facts import DataFacts, InputFacts, LeakReport, ModelFacts, SourceFacts, SplitCount, UnreadableFile
+from cxr.evaluation.facts import (
+    Characteristic,
+    DataFacts,
+    InputFacts,
+    LeakReport,
+    ModelFacts,
+    SourceFacts,
+    SplitCount,
+    UnreadableFile,
+)
 from cxr.evaluation.results import (
     ChampionComparison,
     EvaluationReport,
@@ -19,6 +29,7 @@ from cxr.evaluation.results import (
     SplitResult,
     Subgroup,
 )
+from cxr.evaluation.subgroups import too_small
 from cxr.report.card import card
 from cxr.report.checklist import checklist
 from cxr.report.page import page
@@ -93,6 +104,7 @@ def _report(context: Context, subject: "Subject", results: Results) -> Evaluatio
         out_of_fold=subject.out_of_fold is not None,
         test=results.test,
         subgroups=results.subgroups,
+        small_subgroups=too_small(subject.manifest.split("test")),
         robustness=results.robustness,
         mistakes=results.mistakes,
         label_audit=results.label_audit,
@@ -134,6 +146,7 @@ def _data(context: Context, subject: "Subject") -> DataFacts:
         licence=_licence(source),
         digest=manifest.digest,
         counts=[SplitCount.model_validate(row) for row in manifest.counts().reset_index().to_dict("records")],
+        characteristics=[Characteristic.model_validate(row) for row in characteristics.describe(manifest)],
         leaks=leaks,
         unreadable=[UnreadableFile.model_validate(row) for row in unreadable],
         not_taken=int(decoded) - kept if decoded is not None else 0,

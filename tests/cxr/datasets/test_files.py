@@ -35,7 +35,9 @@ def test_two_sites_with_the_same_file_names_are_two_images(tmp_path):
     make(tmp_path, "siteA/NORMAL/0001.png", "siteB/NORMAL/0001.png")
     given = ["siteA/NORMAL/0001.png", "siteB/NORMAL/0001.png"]
     assert Files(tmp_path).find(given) == given
-    with pytest.raises(CxrError, match=r"1 paths of the table mean several files .*siteA/NORMAL/0001\.png, siteB/NORMAL"):
+    with pytest.raises(
+        CxrError, match=r"1 paths of the table mean several files .*siteA/NORMAL/0001\.png, siteB/NORMAL"
+    ):
         Files(tmp_path).find(["0001.png"])
 
 

@@ -77,7 +77,9 @@ def test_several_labels_can_mean_one_class_and_others_are_left_out_and_counted(t
 def test_columns_of_ones_are_labels(tmp_path):
     rows = {"file": ["a.png", "b.png", "c.png", "d.png"], "No": ["1.0", "0", "", "1"], "Yes": ["", "1", "-1.0", "1.0"]}
     found = read(
-        table(tmp_path, rows), settings(columns__label="['No', 'Yes']", mapping="{'No': normal, 'Yes': pneumonia}"), CLASSES
+        table(tmp_path, rows),
+        settings(columns__label="['No', 'Yes']", mapping="{'No': normal, 'Yes': pneumonia}"),
+        CLASSES,
     )
     assert [(image.path, image.label) for image in found.images] == [("a.png", "normal"), ("b.png", "pneumonia")]
     assert found.description["left_out"] == {"no label": 1, "several classes": 1}
@@ -157,16 +159,36 @@ MANY = {"file": [f"{n}.png" for n in range(6)] * 2, "finding": ["normal"] * 6 + 
     "rows, changes, words",
     [
         (MANY, {}, f"6 images have more than one label: {FIRST_FIVE}; leave one"),
-        ({**ROWS, "person": ["1"] * 4, "part": ["train", "train", "test", "test"]}, {}, r"1 patients are in two of the"),
-        ({**ROWS, "part": ["train", "fold3", "?", "test"]}, {"columns__patient": None}, r"2 rows are in an unknown split"),
+        (
+            {**ROWS, "person": ["1"] * 4, "part": ["train", "train", "test", "test"]},
+            {},
+            r"1 patients are in two of the",
+        ),
+        (
+            {**ROWS, "part": ["train", "fold3", "?", "test"]},
+            {"columns__patient": None},
+            r"2 rows are in an unknown split",
+        ),
         ({**ROWS, "finding": ["normal"] * 4}, {}, r"no images of pneumonia \(seen: 4 normal\)"),
-        ({**ROWS, "finding": ["normal", "X", "X", "Y"]}, {}, r"3 labels are no classes: 2 X, 1 Y; expected normal, pne"),
-        (ROWS, {"mapping": "{normal: healthy}"}, "data.mapping leads to healthy, which is no class; expected normal, pn"),
+        (
+            {**ROWS, "finding": ["normal", "X", "X", "Y"]},
+            {},
+            r"3 labels are no classes: 2 X, 1 Y; expected normal, pne",
+        ),
+        (
+            ROWS,
+            {"mapping": "{normal: healthy}"},
+            "data.mapping leads to healthy, which is no class; expected normal, pn",
+        ),
         (ROWS, {"columns__age": "Age"}, r"no column 'Age', which data\.columns\.age names; its columns are file, find"),
         (ROWS, {"columns__path": "x/{id}.png"}, r"no column 'id', which data\.columns\.path names"),
         (ROWS, {"filters": "{modality: CR}"}, r"no column 'modality', which data\.filters\.modality names"),
         (ROWS, {"filters": "{view: XX}"}, r"no row is left \(filter view 4\)"),
-        ({**ROWS, "file": ["../a.png", "/etc/b.png", "c:/x", ""]}, {}, r"4 paths of the table lead out of the data fol"),
+        (
+            {**ROWS, "file": ["../a.png", "/etc/b.png", "c:/x", ""]},
+            {},
+            r"4 paths of the table lead out of the data fol",
+        ),
     ],
 )
 def test_what_contradicts_itself_is_refused_in_one_line(tmp_path, rows, changes, words):

@@ -28,7 +28,8 @@ CHEXPERT = (
 )
 RSNA_CLASSES = "patientId,class\np0,Normal\np1,Lung Opacity\np1,Lung Opacity\np2,No Lung Opacity / Not Normal\n"
 RSNA_BOXES = (
-    "patientId,x,y,width,height,Target\np0,,,,,0\np1,264.0,152.0,213.0,379.0,1\np1,562.0,152.0,256.0,453.0,1\np2,,,,,0\n"
+    "patientId,x,y,width,height,Target\np0,,,,,0\np1,264.0,152.0,213.0,379.0,1\n"
+    "p1,562.0,152.0,256.0,453.0,1\np2,,,,,0\n"
 )
 PCXR = (
     "image_id,rad_ID,No finding,Bronchitis,Brocho-pneumonia,Other disease,Bronchiolitis,Situs inversus,Pneumonia,"
@@ -116,9 +117,7 @@ def test_rsna_pneumonia_2018(tmp_path):
     assert [(image.path, image.label) for image in found.images] == [(files[0], "normal"), (files[1], "pneumonia")]
     assert found.description["left_out"] == {"no label": 1, "double rows": 1}
     boxes = {"data.labels": "stage_2_train_labels.csv", "data.columns.label": "Target"}
-    found = listed(
-        tmp_path, "rsna_pneumonia_2018", {}, [], **boxes, **{"data.mapping": "{0: normal, 1: pneumonia}"}
-    )
+    found = listed(tmp_path, "rsna_pneumonia_2018", {}, [], **boxes, **{"data.mapping": "{0: normal, 1: pneumonia}"})
     assert [image.label for image in found.images] == ["normal", "pneumonia", "normal"]
 
 
