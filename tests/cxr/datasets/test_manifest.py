@@ -100,3 +100,37 @@ def test_the_finding_is_kept_and_counts(manifest, tmp_path):
     other.save(tmp_path / "split")
     loaded = Manifest.load(tmp_path / "split")
     assert loaded.finding == loaded.split("val").finding == "infection" and loaded.digest == other.digest
+
+
+AGES = [58.0, 0.083, None, 4.333, 0.1 + 0.2, 70.0]
+
+
+def with_extras(manifest: Manifest) -> Manifest:
+    rows = manifest.rows.assign(age=AGES, sex=["male", "", "female", "O", "male", "NA"], site='Hanoi, "A"')
+    return Manifest(rows, manifest.root, manifest.classes, manifest.source)
+
+
+def test_what_a_table_says_is_saved_and_loaded_unchanged(manifest, tmp_path):
+    told = with_extras(manifest)
+    told.save(tmp_path / "split")
+    loaded = Manifest.load(tmp_path / "split")
+    pd.testing.assert_frame_equal(loaded.rows, told.rows, check_dtype=False)
+    assert loaded.extras == told.extras == ["age", "sex", "site"]
+    assert loaded.digest == told.digest != manifest.digest
+
+
+def test_an_edited_age_is_refused(manifest, tmp_path):
+    with_extras(manifest).save(tmp_path / "split")
+    table = tmp_path / "split/manifest.csv"
+    table.write_text(table.read_text().replace("58.0", "59.0"))
+    with pytest.raises(CxrError, match="was changed after prepare_split wrote it"):
+        Manifest.load(tmp_path / "split")
+
+
+def test_a_manifest_without_a_table_is_what_it_always_was(manifest, tmp_path):
+    """Bytes and digest, since runs of earlier versions are compared by them."""
+    manifest.save(tmp_path / "split")
+    first = (tmp_path / "split/manifest.csv").read_text().splitlines()
+    assert first[0] == "path,sha256,label,patient,split,width,height,mode"
+    assert first[1] == f"0.jpeg,{sha256_of(tmp_path / '0.jpeg')},normal,train/p0,train,10,20,L"
+    assert manifest.digest == "930d5d3ac75bef5afcb48232ccec05a8a32facb4e2d8f6ad733e62b4c53b7b85"

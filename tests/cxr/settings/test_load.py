@@ -120,3 +120,75 @@ def test_an_unknown_key_in_the_file_is_refused(tmp_path):
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(CxrError, match=r"unknown setting 'train\.epochz'; did you mean 'train\.epochs'"):
         loader.load_settings(tmp_path / "my.yaml")
+
+
+def test_a_recipe_wins_over_the_file_and_the_profile_and_the_command_line_over_the_recipe(tmp_path):
+    values = yaml.safe_load(PARAMS.read_text())
+    values["profiles"]["mine"] = {"data": {"recipe": "chexpert", "classes": 3}}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(values))
+    data = loader.load_settings(tmp_path / "my.yaml", "mine", {"data.columns.view": "Frontal/Lateral"}).data
+    assert (data.labels, data.columns.age, data.classes, data.columns.view) == (
+        "train.csv",
+        "Age",
+        3,
+        "Frontal/Lateral",
+    )
+    other = loader.load_settings(tmp_path / "my.yaml", "mine", {"data.recipe": "nih_chestxray14"}).data
+    assert (other.labels, other.patient_pattern) == ("Data_Entry_2017.csv", None)
+    assert loader.load_settings(tmp_path / "my.yaml", "mine", {"data.recipe": "null"}).data.labels is None
+
+
+def test_settings_of_a_recipe_stay_when_they_are_saved():
+    settings = load(data__recipe="rsna_pneumonia_2018", data__mapping="{0: normal, 1: pneumonia}")
+    assert settings.data.mapping["0"] == "normal" and settings.data.mapping["Lung Opacity"] == "pneumonia"
+    assert loader.resolve(yaml.safe_load(settings.to_yaml())) == settings
+
+
+@pytest.mark.parametrize(
+    "recipe, words",
+    [
+        ("nih", r"data\.recipe=nih: no such recipe; did you mean 'nih_chestxray14'\?, or the path of a FILE\.yaml"),
+        ("no.yaml", r"settings file no\.yaml: No such file or directory; give a YAML file as -P data\.recipe=FILE"),
+        ("list.yaml", "expected a mapping of settings, got list"),
+        ("wrong.yaml", r"unknown setting 'data\.label'; did you mean 'data\.labels'"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(tmp_path, monkeypatch, recipe, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.yaml").write_text("- labels")
+    (tmp_path / "wrong.yaml").write_text("label: x")
+    with pytest.raises(CxrError, match=words):
+        load(data__recipe=recipe)
+
+
+@pytest.mark.parametrize(
+    "key, text, words",
+    [
+        (
+            "data.labels",
+            "x.csv",
+            "labels from a table need its columns: expected data.columns.path and data",
+        ),
+        ("data.labels", "{train: a.csv, dev: b.csv}", "one for each official split: {train: FILE, test: FILE}"),
+        ("data.columns.label", "[No, Yes]", 'a list of names, with words such as "No" in quotes'),
+        ("data.filters", "{view: No}", "expected a value, a list of values, or {min: NUMBER, max: NUMBER}"),
+        ("data.filters", "{view: {min: 3, max: 1}}", "min 3 is above max 1"),
+        ("data.filters", "{view: {max: -1, size: 2}}", "expected a value, a list of values, or {min: NUMBER"),
+        ("data.filters", "{view: __import__('os')}", ""),
+        ("data.mapping", "{No: normal}", "expected {THEIRS: OURS, …}"),
+        ("data.patient_pattern", "(a", "expected a regular expression (missing )"),
+    ],
+)
+def test_settings_of_a_table_are_checked_in_one_line(key, text, words):
+    if not words:  # never more than a word that no row has
+        assert load(**{key.replace(".", "__"): text}).data.filters == {"view": "__import__('os')"}
+        return
+    with pytest.raises(CxrError) as error:
+        loader.load_settings(PARAMS, "", {key: text})
+    assert (words in str(error.value) and str(error.value).count("expected") == 1) or "above" in words
+
+
+def test_brackets_begin_a_list_only_where_one_is_allowed():
+    assert load(data__path="[a]").data.path == "[a]"
+    assert load(data__columns__label="[a, b]").data.columns.label == ["a", "b"]
+    assert load(data__columns__label="2024").data.columns.label == "2024"

@@ -1,5 +1,6 @@
 """The key of a step changes with everything that decides its result, and with nothing else."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -84,4 +85,43 @@ def test_the_fingerprint_of_a_folder_covers_names_sizes_and_times(tmp_path):
     first = fingerprint()
     assert fingerprint() == first
     (tmp_path / "b.jpeg").write_bytes(b"1")
+    assert fingerprint() != first
+
+
+def test_the_content_of_the_labels_and_the_recipe_change_the_key(tmp_path):
+    recipe, labels = tmp_path / "my.yaml", tmp_path / "elsewhere/labels.csv"
+    labels.parent.mkdir()
+    labels.write_text("file,finding\n")
+    recipe.write_text(f"labels: {labels}\ncolumns: {{path: file, label: finding}}\n")
+    (tmp_path / "images").mkdir()
+
+    def of(file=recipe):
+        given = {"data.path": str(tmp_path / "images"), "data.recipe": str(file)}
+        data = load.load_settings(PARAMS, "", given)
+        return step_key.key(step_key.components("prepare_split", data, [step_key.data_fingerprint(data.data)]))
+
+    first = of()
+    assert of() == first
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(recipe.read_text())
+    assert of(copy) == first  # its name says nothing
+    recipe.write_text(f"labels: {labels}\ncolumns: {{path: file, label: label}}\n")
+    assert of() != first
+    recipe.write_text(copy.read_text())
+    labels.write_text("file,FINDING\n")  # of the same size
+    assert of() != first
+
+
+def test_tables_of_splits_below_the_data_change_the_key(tmp_path):
+    def fingerprint():
+        given = {"data.path": str(tmp_path), "data.labels": "{train: a.csv, test: b.csv}"}
+        given |= {"data.columns.path": "p", "data.columns.label": "l"}
+        return step_key.data_fingerprint(load.load_settings(PARAMS, "", given).data)
+
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("1")
+    times = (tmp_path / "b.csv").stat()
+    first = fingerprint()
+    (tmp_path / "b.csv").write_text("2")
+    os.utime(tmp_path / "b.csv", ns=(times.st_atime_ns, times.st_mtime_ns))
     assert fingerprint() != first
