@@ -1,10 +1,12 @@
 """Split a folder, a zip or a URL of X-rays into train, val and test: manifest, leak report and figures.
 
-Reads `data_path`; writes `split/` (manifest.csv, split.json, leaks.json, unreadable.csv, counts.csv, figures/). No
-patient is in two splits, and no test image has a duplicate in training. With `data.folds`, the validation split is one
-fold, and what was found in the images is kept as `survey/` for the other folds.
+Reads `data_path`, and the table with its labels if `data.labels` or `data.recipe` names one; writes `split/`
+(manifest.csv, split.json, leaks.json, unreadable.csv, counts.csv, figures/). No patient is in two splits, and no test
+image has a duplicate in training. With `data.folds`, the validation split is one fold, and what was found in the images
+is kept as `survey/` for the other folds.
 
     mlflow run . -e prepare_split -P data_path=FOLDER
+    mlflow run . -e prepare_split -P data_path=FOLDER -P data.recipe=nih_chestxray14
 """
 
 from steps.runtime.cli import Step

@@ -10,6 +10,7 @@ from collections import Counter
 
 import pandas as pd
 
+from cxr.common.names import printable
 from cxr.datasets import tables
 from cxr.datasets.manifest import EXTRAS
 from cxr.datasets.patients import pseudonym
@@ -137,7 +138,10 @@ def extras(table: pd.DataFrame, data: DataSettings, file: str) -> dict[str, pd.S
             log.info("%s: %d of %d rows have no age that can be read", file, missing, len(years))
         found["age"] = years
     if "sex" in found:
-        found["sex"] = found["sex"].map(tables.sex)
+        found["sex"] = found["sex"].map(tables.sex).map(printable)
+    for name in ("view", "site", "scanner"):
+        if name in found:
+            found[name] = found[name].map(printable)
     if "study" in found:
         found["study"] = found["study"].map(lambda value: pseudonym(f"\0{value}") if value else "")
     return found

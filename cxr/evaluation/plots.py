@@ -172,7 +172,8 @@ def subgroups(results: list[Subgroup]) -> Figure:
             _whisker(axes, subgroup.scores[name], place, plotting.BLUE)
         axes.set(title=name, xlim=(0, 1.02))
     names = [f"{subgroup.question}: {subgroup.group}\n{subgroup.images:,} images" for subgroup in results]
-    panels[0].set_yticks(places, names, fontsize=8)
+    # Groups are named by users; between two dollar signs, matplotlib reads formulas.
+    panels[0].set_yticks(places, [name.replace("$", r"\$") for name in names], fontsize=8)
     panels[1].set_xlabel("score and 95 % interval")
     return drawn
 

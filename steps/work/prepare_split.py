@@ -101,7 +101,7 @@ def _keep_survey(context: Context, table: pd.DataFrame) -> None:
 
 
 def _apart_from_fold(data: DataSettings) -> DataSettings:
-    return data.model_copy(update={"fold": 0, "workers": 0, "cache_dir": None})
+    return data.model_copy(update={"fold": 0, "workers": 0, "cache_dir": None, "recipe": None})
 
 
 def _log_split(
