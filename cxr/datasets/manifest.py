@@ -7,6 +7,7 @@ the rows.
 import hashlib
 import io
 import json
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -126,14 +127,10 @@ class Manifest:
             raise CxrError(
                 f"split {folder} has format {facts.get('format')}, expected {FORMAT}; run prepare_split again"
             )
-        words = [*_IDENTITY, "mode", *EXTRAS]
-        rows = pd.read_csv(
-            io.StringIO(text),
-            dtype=dict.fromkeys(words, str) | {"age": float},
-            keep_default_na=False,
-            na_values={"age": [""]},
-            float_precision="round_trip",  # the digest below is that of the text
-        )
+        words = dict.fromkeys([*_IDENTITY, "mode", *EXTRAS], str)
+        rows = pd.read_csv(io.StringIO(text), dtype=words, keep_default_na=False)
+        if "age" in rows:
+            rows["age"] = rows["age"].map(_number)
         if list(rows.columns) != [*COLUMNS, *(name for name in EXTRAS if name in rows)]:
             columns = ", ".join(rows.columns)
             raise CxrError(f"{folder / TABLE}: expected the columns {', '.join(COLUMNS)}, got {columns}")
@@ -143,6 +140,14 @@ class Manifest:
         if manifest.digest != facts["digest"]:
             raise CxrError(f"{folder / TABLE} was changed after prepare_split wrote it; run prepare_split again")
         return manifest
+
+
+def _number(text: str) -> float:
+    """The number that `repr` has written, to the last digit, since the digest is that of the text; NaN for all else."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def read_verified(manifest: Manifest, index: int) -> bytes:

@@ -147,7 +147,8 @@ def test_settings_of_a_recipe_stay_when_they_are_saved():
 @pytest.mark.parametrize(
     "recipe, words",
     [
-        ("nih", r"data\.recipe=nih: no such recipe; did you mean 'nih_chestxray14'\?, or the path of a FILE\.yaml"),
+        ("nih_14", r"data\.recipe=nih_14: no such recipe; did you mean 'nih_chestxray14'\?, or the path of a FILE"),
+        ("x", r"no such recipe; expected one of chexpert, covid_chestxray_dataset, kermany, nih_chestxray14, "),
         ("no.yaml", r"settings file no\.yaml: No such file or directory; give a YAML file as -P data\.recipe=FILE"),
         ("list.yaml", "expected a mapping of settings, got list"),
         ("wrong.yaml", r"unknown setting 'data\.label'; did you mean 'data\.labels'"),
