@@ -217,7 +217,9 @@ def differences(report: EvaluationReport) -> list[tuple[str, ...]]:
 
 def readers(report: EvaluationReport) -> str:
     """What scores of bacteria and virus can mean at most; empty where no reader gave these labels."""
-    read = {"bacteria", "virus"} <= set(report.model.classes) and not report.data.source.synthetic
+    source, classes = report.data.source, set(report.model.classes)
+    # A table can have labels of a laboratory; only of the names of files is known that readers gave them.
+    read = {"bacteria", "virus"} <= classes and not source.synthetic and source.labels is None
     return READERS if read else ""
 
 
