@@ -1,6 +1,7 @@
 """Labels from a table: what its rows mean, which are left out and counted, and what is refused in one clear line."""
 
 import logging
+import math
 
 import pandas as pd
 import pytest
@@ -45,7 +46,7 @@ def test_labels_patients_and_extras_come_from_the_table(tmp_path):
     assert [image.label for image in images.values()] == ["normal", "pneumonia", "normal", "pneumonia"]
     assert images["b.png"].patient == images["sub/c.png"].patient != images["a.png"].patient
     ages = {path: image.extras["age"] for path, image in images.items()}
-    assert ages.pop("sub/c.png") != ages.pop("sub/c.png", None)  # NaN: it cannot be read
+    assert math.isnan(ages.pop("sub/c.png"))  # it cannot be read
     assert ages == {"a.png": 58, "b.png": 0.5, "d.png": 3}
     assert images["d.png"].extras["view"] == "L"
     # Numbers of persons and studies can lead to them, so that no manifest has them.
@@ -220,3 +221,11 @@ def test_without_a_table_names_of_folders_and_files_count(tmp_path):
         (tmp_path / path).write_bytes(path.encode())
     found = listing(tmp_path, settings_with({"data.classes": 2}).data)
     assert [image.label for image in found.images] == ["normal", "pneumonia"] and found.description == {}
+
+
+def test_a_table_can_have_classes_of_the_users_own(tmp_path):
+    data = settings(classes="[healthy, tuberculosis]", finding="tuberculosis", mapping="{normal: healthy}")
+    with pytest.raises(CxrError, match=r"no images of tuberculosis \(seen: 2 healthy\)"):
+        listing(table(tmp_path), data)
+    data = data.model_copy(update={"mapping": {"normal": "healthy", "pneumonia": "tuberculosis"}})
+    assert {image.label for image in listing(tmp_path, data).images} == {"healthy", "tuberculosis"}
