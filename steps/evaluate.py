@@ -4,6 +4,9 @@ Reads the bundle of a finetune, train or ensemble run (or a folder) and its spli
 confusion matrix, predictions, figures) and a version of the registered model.
 
     mlflow run . -e evaluate -P run_id=RUN
+
+On another split (`split_run_id`), a bundle is scored and not registered; the report says how many of the images it has
+seen. A split without validation images needs `registry.register=false`.
 """
 
 from steps.runtime.cli import Step

@@ -35,7 +35,7 @@ def assign(
         table: images with `path`, `label`, `patient` and `official_split`, as from `inspection.survey`; with `folds`,
             their fingerprints as well.
         names: classes.
-        val_size: share of the validation split.
+        val_size: share of the validation split; 0 for none.
         test_size: share of the test split.
         subset_size: number of images to keep, with the same class shares; None for all.
         seed: seed of the random choice.
@@ -65,7 +65,7 @@ def assign(
         val = cross_validation.assign(rest["label"].to_numpy(), groups, names, folds, seed) == fold
     split[rest.index[val]] = "val"
     table = table.assign(split=split)
-    _check_splits(table, names)
+    _check_splits(table, names, empty_val=val_size == 0 and folds is None)
     return table
 
 
@@ -121,13 +121,13 @@ def _subset(table: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
     return shuffled[rank.to_numpy() < np.asarray(quotas)].sort_values("path", ignore_index=True)
 
 
-def _check_splits(table: pd.DataFrame, names: tuple[str, ...]) -> None:
+def _check_splits(table: pd.DataFrame, names: tuple[str, ...], *, empty_val: bool = False) -> None:
     counts = pd.crosstab(table["split"], table["label"]).reindex(
         index=["train", "val", "test"], columns=list(names), fill_value=0
     )
     for split, row in counts.iterrows():
         empty = [name for name in names if row[name] == 0]
-        if empty:
+        if empty and not (empty_val and split == "val"):
             raise CxrError(
                 f"the {split} split would have no images of {' and '.join(empty)} "
                 f"({', '.join(f'{row[name]} {name}' for name in names)}); change data.val_size, data.test_size or "

@@ -153,3 +153,12 @@ class DataFacts(ReportModel):
     leaks: LeakReport
     unreadable: list[UnreadableFile]
     not_taken: int = Field(description="Number of readable images left out by `data.subset_size`.")
+
+
+class SeenImages(ReportModel):
+    """What a model of another split has seen of this one, in its training or when it was chosen on validation."""
+
+    words: str = Field(description="What was found, or why nothing could be, one line.")
+    images: dict[str, int] | None = Field(default=None, description="Number of images by split, `val` and `test`.")
+    reasons: dict[str, int] | None = Field(default=None, description="Number of these images by the reason.")
+    patients: int | None = Field(default=None, description="Number of their patients.")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema
 
-from cxr.evaluation.facts import DataFacts, ModelFacts, ReportModel
+from cxr.evaluation.facts import DataFacts, ModelFacts, ReportModel, SeenImages
 from cxr.settings.schema import Settings
 
 # The settings have a schema of their own that grows with the program; the report's need not change with it.
@@ -253,7 +253,10 @@ class EvaluationReport(ReportModel):
     runs: dict[str, str] = Field(description="ID of the MLflow run of each step that led here, this one included.")
     settings: Annotated[Settings, _AnySettings]
     versions: dict[str, str] = Field(description="Version of each library that computes.")
-    validation: SplitResult = Field(description="Results on the split that temperature and thresholds were chosen on.")
+    validation: SplitResult | None = Field(
+        description="Results on the split that temperature and thresholds were chosen on; null if it has no images."
+    )
+    seen: SeenImages | None = Field(default=None, description="Null if the model is of this split.")
     out_of_fold: bool = Field(
         default=False,
         description="Whether `validation` is out of fold: all images outside the test split, each answered by the one "

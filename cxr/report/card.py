@@ -14,6 +14,8 @@ def card(report: EvaluationReport) -> str:
     lines = [f"# {model.name}: {' / '.join(model.classes)}", ""]
     if report.data.source.synthetic:
         lines += [f"**{formatting.SYNTHETIC}**", ""]
+    if report.seen is not None:
+        lines += [f"**The model is of another split:** {report.seen.words}.", ""]
     lines += [formatting.intended_use(report), ""]
     if report.gate is not None:
         lines += [f"**Gate:** {report.gate.verdict}", ""]

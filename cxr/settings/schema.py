@@ -56,7 +56,7 @@ class DataSettings(Section):
     cache_dir: str | None
     classes: int | list[str]
     finding: str
-    val_size: Share
+    val_size: Annotated[float, Field(ge=0, lt=1)]
     test_size: Share
     folds: Annotated[int, Field(ge=2, le=20)] | None
     fold: Annotated[int, Field(ge=0)]

@@ -19,10 +19,10 @@ log = logging.getLogger("cxr.seen")
 
 @dataclass(frozen=True)
 class _Prints:
-    """Fingerprints of the images of a split, and where these come from."""
+    """Fingerprints of the images of a split, and their source; None for phantoms, which each seed draws anew."""
 
     table: pd.DataFrame
-    source: tuple[object, object]
+    source: tuple[object, object] | None
 
 
 def seen(context: Context, split_run_id: str, learned_run_id: str) -> pd.DataFrame:
@@ -38,7 +38,8 @@ def seen(context: Context, split_run_id: str, learned_run_id: str) -> pd.DataFra
         CxrError: a split or its fingerprints are missing or damaged.
     """
     ours, theirs = _prints(context, split_run_id), _prints(context, learned_run_id)
-    alike = ours.source == theirs.source or overlap.name_patients_alike(ours.table, theirs.table)
+    same_source = ours.source is not None and ours.source == theirs.source
+    alike = same_source or overlap.name_patients_alike(ours.table, theirs.table)
     learned = theirs.table[theirs.table["split"] != "test"]
     bits = context.settings.data.near_duplicate_bits
     found = overlap.find(ours.table, learned, bits, same_names=alike)
@@ -51,7 +52,8 @@ def _prints(context: Context, split_run_id: str) -> _Prints:
     manifest, table = Manifest.load(folder), overlap.load(folder)
     if list(table["path"]) != list(manifest.rows["path"]):
         raise CxrError(f"{folder}: its fingerprints are those of other images; run prepare_split again")
-    return _Prints(table, (manifest.source.get("kind"), manifest.source.get("address")))
+    source = None if manifest.source.get("synthetic") else (manifest.source.get("kind"), manifest.source.get("address"))
+    return _Prints(table, source)
 
 
 def _with_fingerprints(context: Context, split_run_id: str) -> str:

@@ -12,7 +12,7 @@ from numpy import ndarray
 from cxr.datasets.manifest import Manifest
 from cxr.errors import CxrError
 from cxr.evaluation import assess, cam, gallery, label_audit, out_of_fold, plots, robustness, scores, subgroups
-from cxr.evaluation.facts import TrainingFacts
+from cxr.evaluation.facts import SeenImages, TrainingFacts
 from cxr.evaluation.out_of_fold import OutOfFold
 from cxr.evaluation.predictor import Predictor, predict_logits
 from cxr.evaluation.results import LabelAudit, Mistakes, Registration, Robustness, SplitResult
@@ -29,7 +29,7 @@ from steps.registry import registry
 from steps.registry.champion import ChampionComparer
 from steps.runtime import step_key
 from steps.runtime.context import Context
-from steps.work import reporting
+from steps.work import provenance, reporting
 
 SPLITS = {"val": "validation", "test": "test"}
 
@@ -39,7 +39,8 @@ class Subject:
     """What is evaluated: a bundle, its network on a device, and the images to evaluate it on.
 
     Of an ensemble of folds, `manifest` is that of all folds, where all images outside the test split are validation
-    images with an answer in `out_of_fold`; `datasets` are those of the first member, for the files to serve.
+    images with an answer in `out_of_fold`; `datasets` are those of the first member, for the files to serve. A bundle
+    of another split, which is not registered, may have `seen` some of the images.
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class Subject:
     split_run_id: str
     digest: str
     out_of_fold: OutOfFold | None
+    seen: SeenImages | None
 
     @property
     def training(self) -> TrainingFacts:
@@ -64,6 +66,9 @@ def run(context: Context) -> None:
     logits, samples, results = {}, {}, {}
     for split, word in SPLITS.items():
         images = subject.manifest.split(split)
+        if not len(images):
+            context.log.warning("the split has no %s images: scores of the test images alone", word)
+            continue
         if split == "val" and subject.out_of_fold is not None:
             word = "validation (out of fold)"
         context.log.info("evaluating %s on %d %s images", subject.bundle.network.name, len(images), word)
@@ -78,8 +83,8 @@ def run(context: Context) -> None:
     by_group = subgroups.by_group(subject.manifest.split("test"), samples["test"], probabilities["test"])
     robust = _robustness(context, subject) if settings.robustness else None
     registration = Registration()
-    if context.settings.registry.register_model:
-        tags = _tags(context, subject)
+    if context.settings.registry.register_model and subject.seen is None:
+        tags = provenance.version_tags(context, subject.training, subject.manifest, subject.digest)
         registration = registry.register(
             *(context, subject.bundle, subject.datasets, tags, results["val"].scores, comparer),
             evaluated=_of_first_member(subject, probabilities),
@@ -88,7 +93,7 @@ def run(context: Context) -> None:
     audit = None
     if subject.out_of_fold is not None:
         audit = _label_audit(context, subject, samples["val"], probabilities["val"], figures)
-    parts = reporting.Results(results["val"], results["test"], by_group, robust, mistakes, audit, registration)
+    parts = reporting.Results(results.get("val"), results["test"], by_group, robust, mistakes, audit, registration)
     reporting.write(context, subject, parts, figures)
     context.tag("cxr.output_digest", subject.digest)
     _copy(context)
@@ -105,10 +110,8 @@ def _subject(context: Context) -> Subject:
     if answers is not None:
         manifest = manifest.cross_validated()
         own = answers.first_fold(manifest)
-    _check_provenance(context, loaded, manifest)
-    for split, word in SPLITS.items():
-        if not len(manifest.split(split)):
-            raise CxrError(f"the split has no {word} images; run prepare_split with data.{split}_size above 0")
+    seen = provenance.seen_of(context, TrainingFacts.model_validate(loaded.facts), manifest, split_run_id)
+    _check_parts(manifest, registered=context.settings.registry.register_model and seen is None)
     where = device.pick(context.settings.device, "float32")
     device.prepare(context.settings.seed, context.settings.deterministic)
     cache, spec = open_cache(context.settings.cache), loaded.network.spec
@@ -122,12 +125,17 @@ def _subject(context: Context) -> Subject:
                 f"evaluate.views={views}: the out-of-fold answers that calibrate an ensemble of folds are of one view; "
                 "set evaluate.views=1"
             )
+        if not len(datasets["val"]):
+            raise CxrError(
+                f"evaluate.views={views}: temperature and thresholds would be chosen anew, but the split has no "
+                f"validation images; set evaluate.views={loaded.network.views}, as the bundle has it"
+            )
         set_views(loaded, views, datasets["val"], calibration, str(where.device))
         folder = context.folder / "bundle"
         digest = bundle.save(loaded, folder)
         context.put(folder, "bundle")
     predictor = Predictor(loaded, str(where.device))
-    return Subject(folder, loaded, predictor, manifest, datasets, split_run_id, digest, answers)
+    return Subject(folder, loaded, predictor, manifest, datasets, split_run_id, digest, answers, seen)
 
 
 def _logits(subject: Subject, split: str, batch_size: int) -> ndarray:
@@ -144,17 +152,15 @@ def _of_first_member(subject: Subject, probabilities: dict[str, ndarray]) -> dic
     return {**probabilities, "val": probabilities["val"][subject.out_of_fold.member == 0]}
 
 
-def _check_provenance(context: Context, loaded: Bundle, manifest: Manifest) -> None:
-    """Refuse to register a bundle by a split other than its own, whose images it may have been trained on."""
-    trained_on = TrainingFacts.model_validate(loaded.facts).manifest_digest
-    if trained_on is None or trained_on == manifest.digest:
-        return
-    if context.settings.registry.register_model:
+def _check_parts(manifest: Manifest, *, registered: bool) -> None:
+    """Refuse a split without test images, and without validation images if the gate is to judge on these."""
+    if not len(manifest.split("test")):
+        raise CxrError("the split has no test images; run prepare_split with data.test_size above 0")
+    if registered and not len(manifest.split("val")):
         raise CxrError(
-            "the bundle was trained on another split, and may have seen the test images of this one; evaluate it on "
-            "its own split, or give -P registry.register=false to score it without registering it"
+            "the split has no validation images, on which the registry gate judges; run prepare_split with "
+            "data.val_size above 0, or give -P registry.register=false to score without registering"
         )
-    context.log.warning("the bundle was trained on another split: it may have seen test images of this one")
 
 
 def _inputs(context: Context) -> tuple[Path, str]:
@@ -177,7 +183,8 @@ def _log_scores(context: Context, subject: Subject, results: dict[str, SplitResu
     values = {f"test_{name}": score.value for name, score in test.scores.items()}
     values |= {f"test_{name}_low": score.low for name, score in test.scores.items()}
     values |= {f"test_{name}_high": score.high for name, score in test.scores.items()}
-    values |= {f"val_{name}": score.value for name, score in results["val"].scores.items()}
+    if "val" in results:
+        values |= {f"val_{name}": score.value for name, score in results["val"].scores.items()}
     values |= {f"test_{name}": error for name, error in test.calibration.after}
     metric = instantiate.metric(context.settings.evaluate.metric, len(subject.manifest.classes))
     metric.update(torch.from_numpy(probabilities), torch.from_numpy(subject.manifest.split("test").labels()))
@@ -274,20 +281,3 @@ def _copy(context: Context) -> None:
     except OSError as error:
         raise CxrError(f"out={out}: {error.strerror or error}; give a folder that can be written to") from None
     context.log.info("copied to %s", out)
-
-
-def _tags(context: Context, subject: Subject) -> dict[str, str]:
-    """Tags of a registered version that lead back to its runs, data and bundle."""
-    training = subject.training
-    if training.val_metric is None or training.manifest_digest is None or training.metric is None:
-        raise CxrError("the bundle does not state its validation metric; only bundles of a training can be registered")
-    run_tags = context.client.get_run(context.run_id).data.tags
-    lineage = {name: value for name, value in run_tags.items() if name.startswith("cxr.") and name.endswith("_run_id")}
-    return lineage | {
-        "cxr.evaluate_run_id": context.run_id,
-        "cxr.manifest_digest": training.manifest_digest,
-        "cxr.bundle_digest": subject.digest,
-        "cxr.val_metric": str(training.val_metric),
-        "cxr.val_metric_name": training.metric,
-        "cxr.synthetic": str(bool(subject.manifest.source.get("synthetic"))).lower(),
-    }

@@ -50,7 +50,7 @@ _RUN_TAGS = {"prepare_split": "cxr.split_run_id", "train": "cxr.train_run_id", "
 class Results:
     """What an evaluation computes; the report adds what is known about model, data and runs."""
 
-    validation: SplitResult
+    validation: SplitResult | None
     test: SplitResult
     subgroups: list[Subgroup]
     robustness: Robustness | None
@@ -101,6 +101,7 @@ def _report(context: Context, subject: "Subject", results: Results) -> Evaluatio
         settings=context.settings,
         versions={name: version(name) for name in _LIBRARIES},
         validation=results.validation,
+        seen=subject.seen,
         out_of_fold=subject.out_of_fold is not None,
         test=results.test,
         subgroups=results.subgroups,

@@ -50,8 +50,14 @@ def begin(context: Context, inputs: list[str]) -> State | None:
 
 
 def load_manifest(context: Context, split_run_id: str) -> Manifest:
-    """The manifest that a prepare_split run has logged."""
-    return Manifest.load(context.fetch(split_run_id, "split"))
+    """The manifest that a prepare_split run has logged; one without validation images raises `CxrError`."""
+    manifest = Manifest.load(context.fetch(split_run_id, "split"))
+    if not len(manifest.split("val")):
+        raise CxrError(
+            f"the split of run {split_run_id} has no validation images, on which training chooses its epoch; run "
+            "prepare_split with data.val_size above 0"
+        )
+    return manifest
 
 
 def train_and_log(

@@ -166,16 +166,6 @@ def test_training_is_not_resumed_with_other_settings(refused, workflow):
     assert "its settings differ from those of this command" in line
 
 
-def test_a_bundle_of_another_split_is_not_registered(refused, workflow, tmp_path):
-    folder = bundle_of(workflow, tmp_path)
-    config = json.loads((folder / "config.json").read_text())
-    config["facts"]["manifest_digest"] = "0" * 64
-    (folder / "config.json").write_text(json.dumps(config))
-    line = refused("evaluate", bundle=folder)
-    assert "was trained on another split" in line
-    assert "registry.register=false" in line
-
-
 def test_main_checks_the_network_before_the_first_step(refused, workflow):
     before = workflow.runs("prepare_split")
     assert "model.name=no_such_network: no such architecture" in refused("main", model__name="no_such_network")

@@ -100,6 +100,7 @@ def test_a_subset_keeps_class_shares():
 def test_a_class_without_patients_is_refused():
     with pytest.raises(CxrError, match=r"the val split would have no images of .*change data\.val_size"):
         assign(table(), val_size=1e-6)
+    assert set(assign(table(), val_size=0)["split"]) == {"train", "test"}
     few = table(300)
     few = few[(few["label"] != "virus") | (few["official_split"] == "test")]
     with pytest.raises(CxrError, match=r"no images of virus"):

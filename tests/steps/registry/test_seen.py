@@ -32,7 +32,7 @@ def context(experiment_id, tmp_path) -> Context:
 def split_run(context, tmp_path):
     """Function that logs a split of pictures, given by number, split and patient; returns the ID of its run."""
 
-    def log(root: str, images: list[tuple[int, str, str]], with_fingerprints: bool = True) -> str:
+    def log(root: str, images: list[tuple[int, str, str]], with_fingerprints: bool = True, **source: bool) -> str:
         folder = tmp_path / root
         folder.mkdir(exist_ok=True)
         listing = []
@@ -41,7 +41,7 @@ def split_run(context, tmp_path):
             (folder / f"{number}.png").write_bytes(png(grey))
             listing.append(ListedImage(f"{number}.png", "normal", patient, None))
         table = inspection.survey(folder, listing, workers=1)[0].assign(split=[split for _, split, _ in images])
-        manifest = Manifest(table[COLUMNS], folder, CLASSES, {"kind": "folder", "address": str(folder)})
+        manifest = Manifest(table[COLUMNS], folder, CLASSES, {"kind": "folder", "address": str(folder), **source})
         manifest.save(tmp_path / "split")
         (tmp_path / "split" / overlap.FILE).unlink(missing_ok=True)
         if with_fingerprints:
@@ -77,6 +77,11 @@ def test_patients_of_one_source_are_named_alike(context, split_run):
     """A folder whose images are replaced every month."""
     old, later = split_run("one", OLD), split_run("one", [(8, "val", "1"), (9, "val", "9")])
     assert seen.seen(context, later, old)["reason"].tolist() == ["same patient"]
+
+
+def test_phantoms_of_another_seed_are_other_patients(context, split_run):
+    drawn = split_run("sample", OLD, synthetic=True), split_run("sample", [(8, "val", "1")], synthetic=True)
+    assert len(seen.seen(context, *drawn[::-1])) == 0
 
 
 def test_a_split_without_fingerprints_takes_those_of_the_same_split_made_again(context, split_run):
