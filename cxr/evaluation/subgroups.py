@@ -37,7 +37,7 @@ def groups(split: Manifest) -> dict[str, pd.Series]:
     properties |= {
         "image size": _halves(pixels / 1e6, "megapixels"),
         "aspect (width / height)": _halves(aspect, ""),
-        "colour mode": rows["mode"].map(lambda mode: "grey" if mode in ("L", "I;16", "I", "1") else "colour"),
+        "colour mode": rows["mode"].map(_colours),
         "file series": rows["path"].map(_series),
         "finding by file name": rows["path"].map(_finding),
         "images of the patient": per_patient.map(lambda count: "one" if count == 1 else "several"),
@@ -90,6 +90,10 @@ def _halves(values: pd.Series, unit: str) -> pd.Series | None:
         return None
     text = f"{median:.2f} {unit}".strip()
     return values.map(lambda value: f"above {text}" if value > median else f"up to {text}")
+
+
+def _colours(mode: str) -> str:
+    return "grey" if mode in ("L", "I;16", "I", "1") or "MONOCHROME" in mode else "colour"
 
 
 def _series(path: str) -> str:

@@ -22,6 +22,11 @@ def test_series(path, series):
     assert subgroups._series(path) == series
 
 
+def test_dicom_files_are_as_grey_as_pictures():
+    modes = ["L", "I;16", "DICOM MONOCHROME1 12", "DICOM MONOCHROME2 8", "RGB", "P"]
+    assert [subgroups._colours(mode) for mode in modes] == ["grey"] * 4 + ["colour"] * 2
+
+
 def test_groups_and_their_scores(tmp_path):
     split = small_set(tmp_path, per_class=48).split("test")
     split.rows["mode"] = ["RGB" if i % 3 == 0 else "L" for i in range(len(split))]
