@@ -89,7 +89,8 @@ def test_a_champion_of_another_split_yields_to_a_better_model_and_the_verdict_sa
     check = verdict.checks[1]
     assert check.rule == "at least 100 validation images that a champion of another split has not seen"
     assert check.passed and check.words.startswith(f"compared {on}; version 1 has seen the others")
-    assert "on 130 of 130 validation images" in str(settle(version(), (0.03, -0.01, 0.07), left_out=0))
+    verdict = settle(version(), (0.03, -0.01, 0.07), left_out=0)
+    assert "on 130 of 130 validation images" in str(verdict) and verdict.checks[1].rule == check.rule
     assert champion() == 4
 
 
