@@ -87,14 +87,24 @@ def test_phantoms(comparer):
     assert "was trained on phantoms, these images are X-rays" in comparer.compare(of_phantoms).why_not
 
 
-def test_other_classes(comparer, served, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (
+            {"classes": ["normal", "pneumonia"]},
+            "has the classes normal, pneumonia, so that another champion would change the columns",
+        ),
+        ({"finding": "infection"}, "has the finding infection, which names columns of every answer"),
+    ],
+)
+def test_other_classes(comparer, served, tmp_path, monkeypatch, facts, words):
     for name in ("model.onnx", "ood.npz"):
         (tmp_path / name).write_bytes((served.folder / name).read_bytes())
-    facts = json.loads((served.folder / "service.json").read_text()) | {"classes": ["normal", "pneumonia"]}
+    facts = json.loads((served.folder / "service.json").read_text()) | facts
     (tmp_path / "service.json").write_text(json.dumps(facts))
     monkeypatch.setattr(ChampionComparer, "_fetch", lambda *_: tmp_path)
     why_not = comparer.compare(version(comparer, "0" * 64)).why_not  # of another split as well: that may change
-    assert "has the classes normal, pneumonia, so that another champion would change the columns" in why_not
+    assert words in why_not
 
 
 def test_files_that_are_gone(comparer, monkeypatch):

@@ -221,3 +221,10 @@ def test_the_requirements_of_a_version_are_pins_that_mlflow_takes_as_they_are():
     names = [Requirement(line).name for line in logged]
     assert "mlflow-skinny" in names and "mlflow" not in names
     assert len(names) == len(registry.requirements()) and all("==" in line for line in logged)
+
+
+def test_the_gate_knows_the_auc_by_the_name_of_the_finding():
+    rules = settings_with({"registry.gate.metric": "auc_finding", "registry.gate.minimum.balanced_accuracy": "null"})
+    scores = {"auc_tuberculosis": Estimate(value=0.7)}
+    verdict = gate.judge(rules.registry.gate, scores, None, None, {}, "tuberculosis")
+    assert str(verdict) == "challenger: validation auc_tuberculosis 0.7000, the minimum is 0.8"
