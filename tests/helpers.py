@@ -13,6 +13,7 @@ from cxr.common.files import sha256_of
 from cxr.datasets.manifest import COLUMNS, Manifest
 from cxr.evaluation.predictor import Predictor, predict_logits
 from cxr.evaluation.results import PackagingResult
+from cxr.evaluation.scores import Sample
 from cxr.loading.rasters import ImageDataset
 from cxr.models.build import Network, build
 from cxr.models.bundle import Bundle
@@ -67,7 +68,8 @@ def deployed(folder: Path, net: Network | None = None, **serving: object) -> Dep
     manifest = small_set(folder, per_class=24, side=80)
     evaluated = {split: probabilities(bundle, manifest.split(split)) for split in ("val", "test")}
     settings = settings_with({f"serving.{k}": v for k, v in serving.items()}).serving
-    result = package.write(folder / "service", bundle, datasets(bundle, manifest), settings, 0, evaluated)
+    samples = {split: Sample.of(manifest.split(split), 0) for split in evaluated}
+    result = package.write(folder / "service", bundle, datasets(bundle, manifest), settings, 0, evaluated, samples)
     return Deployed(folder / "service", bundle, manifest, result)
 
 

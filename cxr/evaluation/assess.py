@@ -3,9 +3,13 @@
 import numpy as np
 from numpy import ndarray
 
-from cxr.evaluation import calibration, scores
-from cxr.evaluation.results import Calibration, OperatingPoint, PredictiveValues, SplitResult
+from cxr.evaluation import bootstrap, calibration, scores
+from cxr.evaluation.decision_curve import decision_curve
+from cxr.evaluation.recalibration import recalibration
+from cxr.evaluation.results import OperatingPoint, PredictiveValues, SplitResult
+from cxr.evaluation.risk_coverage import curves
 from cxr.evaluation.scores import Sample, estimate
+from cxr.evaluation.statistics import Calibration
 from cxr.models.bundle import Bundle
 from cxr.serving import decision
 from cxr.serving.probabilities import NEGATIVE, finding_probability, softmax
@@ -14,6 +18,8 @@ from cxr.serving.probabilities import NEGATIVE, finding_probability, softmax
 def assess(sample: Sample, logits: ndarray, bundle: Bundle, prevalences: list[float]) -> SplitResult:
     """Score logits of shape (n, C) with the temperature and thresholds of the bundle; nothing is chosen here."""
     probabilities = softmax(logits / bundle.temperature)
+    truth, score = sample.labels != NEGATIVE, finding_probability(probabilities)
+    points = decision.operating_points(bundle.operating_points)
     return SplitResult(
         images=len(sample.labels),
         patients=len(np.unique(sample.patients)),
@@ -21,13 +27,15 @@ def assess(sample: Sample, logits: ndarray, bundle: Bundle, prevalences: list[fl
         scores=scores.estimates(sample, probabilities),
         calibration=Calibration(
             temperature=bundle.temperature,
-            before=calibration.errors(softmax(logits), sample.labels),
-            after=calibration.errors(probabilities, sample.labels),
+            before=calibration.errors(softmax(logits), sample.labels, sample.weights),
+            after=calibration.errors(probabilities, sample.labels, sample.weights),
+            finding=recalibration(truth, score, sample.weights),
         ),
         operating_points=[
-            _operating_point(sample, probabilities, name, threshold, prevalences)
-            for name, threshold in decision.operating_points(bundle.operating_points).items()
+            _operating_point(sample, probabilities, name, threshold, prevalences) for name, threshold in points.items()
         ],
+        decision_curve=decision_curve(truth, score, points, sample.weights),
+        risk_coverage=curves(sample, probabilities),
     )
 
 
@@ -35,7 +43,8 @@ def _operating_point(
     sample: Sample, probabilities: ndarray, name: str, threshold: float, prevalences: list[float]
 ) -> OperatingPoint:
     positive = decision.is_positive(finding_probability(probabilities), threshold)
-    resampled = scores.decided(sample.labels != NEGATIVE, positive, sample.weights)
+    truth = sample.labels != NEGATIVE
+    resampled = bootstrap.in_blocks(lambda block: scores.decided(truth, positive, block), sample.weights)
     predictive_values = []
     for prevalence in prevalences:
         ppv, npv = scores.predictive_values(resampled["sensitivity"], resampled["specificity"], prevalence)

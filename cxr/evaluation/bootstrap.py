@@ -5,23 +5,43 @@ Davison, D. V. Hinkley, "Bootstrap Methods and their Application", 1997, section
 resamples at once, from the weight of each image in each resample.
 """
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 from numpy import ndarray
 from scipy.stats import binomtest, norm, rankdata
 
-from cxr.evaluation.results import Estimate
+from cxr.evaluation.statistics import Estimate
 
 RESAMPLES = 2000
 LEVEL = 0.95
+_BLOCK = 4_000_000  # weights at a time: memory stays flat, however many images there are
 
 
 def patient_weights(patients: ndarray, seed: int, resamples: int = RESAMPLES) -> ndarray:
-    """How often each image is in each resample, `float32` of shape (resamples, n); `patients` are names, shape (n,)."""
+    """How often each image is in each resample, `uint8` of shape (resamples, n); `patients` are names, shape (n,).
+
+    A patient is drawn once on average: 255 times does not happen.
+    """
     _, patient_of_image = np.unique(patients, return_inverse=True)
     count = int(patient_of_image.max()) + 1
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
-    return draws[:, patient_of_image].astype(np.float32)
+    rng, even = np.random.default_rng(seed), np.full(count, 1 / count)
+    weights = np.empty((resamples, len(patients)), dtype=np.uint8)
+    for rows in _rows(weights):
+        draws = rng.multinomial(count, even, size=rows.stop - rows.start).astype(np.uint8)
+        weights[rows] = draws[:, patient_of_image]
+    return weights
+
+
+def in_blocks(statistic: Callable[[ndarray], dict[str, ndarray]], weights: ndarray) -> dict[str, ndarray]:
+    """The values by name that `statistic` gives for `weights` (R, n), of shape (R, ...), for some rows at a time."""
+    parts = [statistic(weights[rows].astype(np.float32)) for rows in _rows(weights)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _rows(weights: ndarray) -> Iterator[slice]:
+    step = max(1, _BLOCK // max(1, weights.shape[1]))
+    return (slice(start, min(start + step, len(weights))) for start in range(0, len(weights), step))
 
 
 def percentile(value: float | None, resampled: ndarray) -> Estimate:
@@ -33,10 +53,20 @@ def percentile(value: float | None, resampled: ndarray) -> Estimate:
     return Estimate(value=float(value), low=float(low), high=float(high))
 
 
+def basic(value: float, resampled: ndarray) -> Estimate:
+    """The basic interval of a distance from the truth, which is 0 at least and which resampling enlarges.
+
+    What resamples exceed the sample by, the sample exceeds the truth by, so that the percentiles are mirrored at
+    `value` (Davison and Hinkley, section 5.2). `value` itself stays in the interval.
+    """
+    low, high = 2 * value - np.percentile(resampled, [50 * (1 + LEVEL), 50 * (1 - LEVEL)])
+    return Estimate(value=float(value), low=float(max(0.0, low)), high=float(max(value, high)))
+
+
 def mean(values: ndarray, weights: ndarray) -> ndarray:
     """Weighted mean of `values` (n,) in each resample, of shape (R,)."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return weights @ values / weights.sum(1)
+        return weights @ values / weights.sum(1, dtype=np.float32)
 
 
 def confusion(labels: ndarray, predicted: ndarray, classes: int, weights: ndarray) -> ndarray:

@@ -1,13 +1,18 @@
-"""Calibration: temperature scaling fitted on the validation split, and measures of calibration error.
+"""Calibration: temperature scaling fitted on the validation split, and measures of calibration with their intervals.
 
-Temperature scaling: C. Guo et al., "On calibration of modern neural networks" (ICML 2017).
+Temperature scaling and expected calibration error: C. Guo et al., "On calibration of modern neural networks" (ICML
+2017). Slope and intercept are in `cxr.evaluation.recalibration`.
+
+Measures are computed for all rows of `weights` at once, of shape (R, n), as `cxr.evaluation.scores` does.
 """
 
 import numpy as np
 from numpy import ndarray
 from scipy.optimize import minimize_scalar
 
-from cxr.evaluation.results import CalibrationErrors
+from cxr.evaluation import bootstrap
+from cxr.evaluation.scores import estimate
+from cxr.evaluation.statistics import CalibrationErrors, Estimate
 from cxr.serving.probabilities import softmax
 
 BINS = 15
@@ -27,43 +32,80 @@ def fit_temperature(logits: ndarray, labels: ndarray) -> float:
 
 def negative_log_likelihood(probabilities: ndarray, labels: ndarray) -> float:
     """Mean negative log-likelihood of the true class, in nats."""
-    return float(-np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1)).mean())
+    return float(_surprise(probabilities, labels).mean())
+
+
+def _surprise(probabilities: ndarray, labels: ndarray) -> ndarray:
+    """Negative log-likelihood of the true class of each image, of shape (n,)."""
+    return -np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1))
+
+
+def _squares(probabilities: ndarray, labels: ndarray) -> ndarray:
+    """Squared error of the probabilities of each image, summed over the classes, of shape (n,)."""
+    return ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(1)
 
 
 def brier(probabilities: ndarray, labels: ndarray) -> float:
     """Mean squared error of the probabilities, summed over the classes: 0 (perfect) to 2 (G. W. Brier, 1950)."""
-    one_hot = np.eye(probabilities.shape[1])[labels]
-    return float(((probabilities - one_hot) ** 2).sum(1).mean())
+    return float(_squares(probabilities, labels).mean())
 
 
-def expected_calibration_error(confidence: ndarray, correct: ndarray, *, adaptive: bool = False) -> float:
-    """Mean gap between confidence and accuracy over 15 bins of equal width, or of equal count (`adaptive`)."""
-    bins = _binned(confidence, correct, adaptive=adaptive)
-    return float(sum(len(conf) * abs(conf.mean() - right.mean()) for conf, right in bins) / len(confidence))
+def expected_calibration_error(confidence: ndarray, correct: ndarray, weights: ndarray) -> ndarray:
+    """Mean gap between confidence and accuracy over 15 bins of equal width, of shape (R,)."""
+    of_bin = np.eye(BINS)[_bin_of(confidence)] * (confidence - correct)[:, None]  # (n, BINS)
+    return np.abs(weights @ of_bin).sum(1) / weights.sum(1)
 
 
-def reliability(confidence: ndarray, correct: ndarray) -> list[tuple[float, float, int]]:
+def adaptive_calibration_error(confidence: ndarray, correct: ndarray, weights: ndarray) -> ndarray:
+    """As `expected_calibration_error`, over 15 bins of equal count, which each resample has of its own."""
+    order = np.argsort(confidence, kind="stable")
+    ordered = weights[:, order].astype(np.float64)
+    start = np.zeros((len(weights), 1))
+    counts = np.hstack([start, ordered.cumsum(1)])  # (R, 1 + n)
+    gaps = np.hstack([start, (ordered * (confidence - correct)[order]).cumsum(1)])
+    errors = np.empty(len(weights))
+    for row, (count, gap) in enumerate(zip(counts, gaps, strict=True)):
+        size, larger = divmod(int(count[-1]), BINS)  # as np.array_split: the first bins have one image more
+        number = np.arange(BINS + 1)
+        ends = number * size + np.minimum(number, larger)
+        errors[row] = np.abs(np.diff(np.interp(ends, count, gap))).sum() / count[-1]
+    return errors
+
+
+def reliability(confidence: ndarray, correct: ndarray, weights: ndarray) -> list[tuple[float, Estimate, int]]:
     """Mean confidence, accuracy and count of every non-empty bin of equal width."""
-    bins = _binned(confidence, correct, adaptive=False)
-    return [(float(conf.mean()), float(right.mean()), len(conf)) for conf, right in bins]
+    bin_of = _bin_of(confidence)
+    found = []
+    for number in np.unique(bin_of):
+        rows = bin_of == number
+        accuracy = estimate(bootstrap.mean(correct[rows], weights[:, rows]))
+        found.append((float(confidence[rows].mean()), accuracy, int(rows.sum())))
+    return found
 
 
-def errors(probabilities: ndarray, labels: ndarray) -> CalibrationErrors:
-    """All calibration errors of probabilities of shape (n, C)."""
+def _bin_of(confidence: ndarray) -> ndarray:
+    return np.minimum((confidence * BINS).astype(int), BINS - 1)
+
+
+def errors(probabilities: ndarray, labels: ndarray, weights: ndarray) -> CalibrationErrors:
+    """All calibration errors of probabilities of shape (n, C), with intervals.
+
+    Noise makes the gaps of a sample larger than those of the truth, and those of a resample larger still, so that the
+    interval of the binned errors is the basic one.
+    """
     confidence, correct = probabilities.max(1), (probabilities.argmax(1) == labels).astype(float)
-    return CalibrationErrors(
-        ece=expected_calibration_error(confidence, correct),
-        adaptive_ece=expected_calibration_error(confidence, correct, adaptive=True),
-        brier=brier(probabilities, labels),
-        nll=negative_log_likelihood(probabilities, labels),
+    squares, surprise = _squares(probabilities, labels), _surprise(probabilities, labels)
+    binned = bootstrap.in_blocks(
+        lambda block: {
+            "ece": expected_calibration_error(confidence, correct, block),
+            "adaptive_ece": adaptive_calibration_error(confidence, correct, block),
+        },
+        weights,
     )
-
-
-def _binned(confidence: ndarray, correct: ndarray, *, adaptive: bool) -> list[tuple[ndarray, ndarray]]:
-    if adaptive:
-        order = np.argsort(confidence, kind="stable")
-        groups = [group for group in np.array_split(order, BINS) if len(group)]
-    else:
-        bin_of = np.minimum((confidence * BINS).astype(int), BINS - 1)
-        groups = [np.flatnonzero(bin_of == number) for number in np.unique(bin_of)]
-    return [(confidence[group], correct[group]) for group in groups]
+    means = bootstrap.in_blocks(
+        lambda block: {"brier": bootstrap.mean(squares, block), "nll": bootstrap.mean(surprise, block)}, weights
+    )
+    return CalibrationErrors(
+        **{name: bootstrap.basic(values[0], values[1:]) for name, values in binned.items()},
+        **{name: estimate(values) for name, values in means.items()},
+    )

@@ -51,14 +51,14 @@ class ClassActivationMap:
         size = self.predictor.spec.size
         noise = np.random.default_rng(0).integers(0, 256, (1, size, size), dtype=np.uint8)
         try:
-            maps, logits = self._maps(noise)
+            maps, logits = self.maps_and_logits(noise)
         except RuntimeError:  # the head does not fit the channels of the feature map
             return False
         return np.allclose(maps.mean((2, 3)), logits, atol=_TOLERANCE * (1 + np.abs(logits).max()))
 
     def maps(self, rasters: ndarray) -> ndarray:
         """Maps of every class, `float32` of shape (B, C, h, w), for `uint8` rasters of shape (B, S, S)."""
-        return self._maps(rasters)[0]
+        return self.maps_and_logits(rasters)[0]
 
     def of_features(self, features: Tensor) -> Tensor:
         """Maps (B, C, h, w) from what the pooling layer sees, (B, K, h, w)."""
@@ -70,7 +70,8 @@ class ClassActivationMap:
             features = features * norm.weight[:, None, None] + norm.bias[:, None, None]
         return torch.einsum("bkhw,ck->bchw", features, self.head.weight) + self.head.bias[:, None, None]
 
-    def _maps(self, rasters: ndarray) -> tuple[ndarray, ndarray]:
+    def maps_and_logits(self, rasters: ndarray) -> tuple[ndarray, ndarray]:
+        """The maps, and the logits (B, C) of the images alone."""
         pool_inputs: list[torch.Tensor] = []
         hook = self.pool.register_forward_pre_hook(lambda _, inputs: pool_inputs.append(inputs[0]))
         try:

@@ -1,4 +1,4 @@
-"""Figures of an evaluation."""
+"""Figures of an evaluation: what was answered, and scores side by side."""
 
 from collections.abc import Iterator
 from itertools import cycle
@@ -11,10 +11,12 @@ from numpy import ndarray
 from sklearn import metrics
 
 from cxr.common import plotting
-from cxr.evaluation import calibration, scores
-from cxr.evaluation.results import Comparison, Estimate, Robustness, Subgroup
+from cxr.evaluation import scores
+from cxr.evaluation.probes import Robustness
+from cxr.evaluation.results import Comparison, Subgroup
+from cxr.evaluation.statistics import Estimate
 from cxr.serving import decision
-from cxr.serving.probabilities import NEGATIVE, finding_probability, softmax
+from cxr.serving.probabilities import NEGATIVE, finding_probability
 
 _NAMES = {"macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
 _LINES = ("-", "--", "-.", ":")  # in turn; tell curves apart without colours as well
@@ -128,24 +130,6 @@ def _finished(drawn: Figure, axes: Axes, title: str, legend: Literal["lower left
     return drawn
 
 
-def reliability(logits: ndarray, labels: ndarray, temperature: float, title: str) -> Figure:
-    """Accuracy by confidence before and after temperature scaling, above a histogram of the confidence after it."""
-    drawn, (axes, below) = plotting.figure(4.8, 5.2, 2, 1, height_ratios=[4, 1], sharex=True)
-    axes.plot([0, 1], [0, 1], color="#BBBBBB", lw=1, label="perfectly calibrated")
-    for name, t, colour, marker in (("before", 1.0, plotting.GREY, "s"), ("after", temperature, plotting.BLUE, "o")):
-        probabilities = softmax(logits / t)
-        confidence, correct = probabilities.max(1), (probabilities.argmax(1) == labels).astype(float)
-        bins = np.array(calibration.reliability(confidence, correct))
-        error = calibration.expected_calibration_error(confidence, correct)
-        label = f"{name}: ECE {error:.3f}, T = {t:.2f}"
-        axes.plot(bins[:, 0], bins[:, 1], marker=marker, ms=5, color=colour, lw=1.5, label=label)
-    axes.set(title=f"{title}, {len(labels):,} images: calibration", ylabel="accuracy", ylim=(0, 1.02))
-    axes.legend(loc="upper left")
-    below.hist(confidence, bins=np.linspace(0, 1, calibration.BINS + 1), color=plotting.BLUE)
-    below.set(xlabel="probability of the predicted class", ylabel="images", xlim=(0, 1))
-    return drawn
-
-
 def robustness(results: Robustness) -> Figure:
     """Scores under every change; the dashed line is the score of the unchanged images."""
     unchanged, shown = results.table[0], ("macro_f1", "sensitivity", "specificity")
@@ -153,7 +137,7 @@ def robustness(results: Robustness) -> Figure:
     places = np.arange(len(results.table))[::-1]
     for axes, name in zip(panels, shown, strict=True):
         for place, row in zip(places, results.table, strict=True):
-            _whisker(axes, row.scores[name], place, plotting.BLUE if row is not unchanged else "black")
+            whisker(axes, row.scores[name], place, plotting.BLUE if row is not unchanged else "black")
         if unchanged.scores[name].value is not None:
             axes.axvline(unchanged.scores[name].value, color=plotting.GREY, lw=1, ls="--")
         axes.set(title=_name(name), xlim=(0, 1.02))
@@ -169,7 +153,7 @@ def subgroups(results: list[Subgroup]) -> Figure:
     places = np.arange(len(results))[::-1]
     for axes, name in zip(panels, shown, strict=True):
         for place, subgroup in zip(places, results, strict=True):
-            _whisker(axes, subgroup.scores[name], place, plotting.BLUE)
+            whisker(axes, subgroup.scores[name], place, plotting.BLUE)
         axes.set(title=name, xlim=(0, 1.02))
     names = [f"{subgroup.question}: {subgroup.group}\n{subgroup.images:,} images" for subgroup in results]
     # Groups are named by users; between two dollar signs, matplotlib reads formulas.
@@ -183,7 +167,7 @@ def differences(comparison: Comparison, other: str) -> Figure:
     defined = {name: value for name, value in comparison.differences.items() if value.value is not None}
     drawn, axes = plotting.figure(6.4, 0.9 + 0.36 * max(1, len(defined)))
     for place, difference in enumerate(reversed(defined.values())):
-        _whisker(axes, difference, place, plotting.BLUE)
+        whisker(axes, difference, place, plotting.BLUE)
     axes.axvline(0, color=plotting.GREY, lw=1)
     axes.set_yticks(range(len(defined)), [_name(name) for name in reversed(defined)])
     axes.set(xlabel="difference and 95 % interval (paired, over patients)", title=f"This model minus {other}")
@@ -195,7 +179,7 @@ def _name(score: str) -> str:
     return _NAMES.get(score, score.replace("auc_", "AUC, "))
 
 
-def _whisker(axes: Axes, estimate: Estimate, place: float, colour: str) -> None:
+def whisker(axes: Axes, estimate: Estimate, place: float, colour: str) -> None:
     """A score and its interval on a horizontal line; a dash if it is undefined."""
     if estimate.value is None or estimate.low is None or estimate.high is None:
         axes.text(0.02, place, "–", va="center", color=plotting.GREY)

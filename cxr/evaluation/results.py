@@ -1,8 +1,9 @@
 """The results of an evaluation as one tree of types: the content of `report.json`, field by field.
 
-`EvaluationReport` is the root; the types in `cxr.evaluation.facts` describe what was evaluated. Scores are fractions
-from 0 to 1 unless stated otherwise. NaN and infinity are refused everywhere. `docs/report.schema.json` is the JSON
-schema of the tree; after a change, write it again:
+`EvaluationReport` is the root; the types in `cxr.evaluation.facts` describe what was evaluated, those in
+`cxr.evaluation.statistics` and `cxr.evaluation.probes` what was measured. Scores are fractions from 0 to 1 unless
+stated otherwise. NaN and infinity are refused everywhere. `docs/report.schema.json` is the JSON schema of the tree;
+after a change, write it again:
 
     python -m cxr.evaluation.results > docs/report.schema.json
 """
@@ -14,38 +15,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema
 
 from cxr.evaluation.facts import DataFacts, ModelFacts, ReportModel, SeenImages
+from cxr.evaluation.probes import MapSanity, Robustness
+from cxr.evaluation.statistics import Answered, Calibration, DecisionCurve, Estimate, RiskCoverage, Scores
 from cxr.settings.schema import Settings
 
 # The settings have a schema of their own that grows with the program; the report's need not change with it.
 _AnySettings = WithJsonSchema({"type": "object", "description": "All settings, under the keys of params.yaml."})
-
-
-class Estimate(ReportModel):
-    """A score and its interval; all null where the score is undefined, e.g. a sensitivity without positives."""
-
-    value: float | None = Field(description="The score of the images themselves.")
-    low: float | None = Field(default=None, description="Lower end of the 95 % interval.")
-    high: float | None = Field(default=None, description="Upper end of the 95 % interval.")
-
-
-Scores = dict[str, Estimate]  # by the name of the score, e.g. "macro_f1", "recall_virus", "auc_pneumonia_delong"
-
-
-class CalibrationErrors(ReportModel):
-    """How far probabilities are from the truth; 0 is perfect for all four."""
-
-    ece: float = Field(description="Expected calibration error of the predicted class, 15 bins of equal width.")
-    adaptive_ece: float = Field(description="Expected calibration error, 15 bins of equal count.")
-    brier: float = Field(description="Brier score, summed over the classes: 0 to 2.")
-    nll: float = Field(description="Mean negative log-likelihood of the true class, nats.")
-
-
-class Calibration(ReportModel):
-    """Calibration before and after temperature scaling."""
-
-    temperature: float = Field(description="Logits are divided by it before the softmax.")
-    before: CalibrationErrors = Field(description="Errors at temperature 1.")
-    after: CalibrationErrors = Field(description="Errors at `temperature`.")
 
 
 class PredictiveValues(ReportModel):
@@ -77,6 +52,11 @@ class SplitResult(ReportModel):
     )
     calibration: Calibration
     operating_points: list[OperatingPoint]
+    decision_curve: DecisionCurve = Field(description="Net benefit of acting on the probability of the finding.")
+    risk_coverage: dict[str, RiskCoverage] = Field(
+        description="Risk by coverage of `finding`, the answer finding or none, and, where there are more than two "
+        "classes, of `classes`, the most likely class."
+    )
 
 
 class Subgroup(ReportModel):
@@ -87,29 +67,6 @@ class Subgroup(ReportModel):
     images: int = Field(description="Number of images.")
     patients: int = Field(description="Number of patients.")
     scores: Scores
-
-
-class RobustnessRow(ReportModel):
-    """Scores under one change of the images."""
-
-    change: str = Field(description="What was done to the images.")
-    changed: float = Field(description="Share of images whose predicted class changed.")
-    scores: Scores
-
-
-class Robustness(ReportModel):
-    """Scores under small changes of the test images."""
-
-    images: int = Field(description="Number of test images used.")
-    table: list[RobustnessRow] = Field(description="One row for each change; the first one changes nothing.")
-    border_alone: Scores = Field(
-        description="Scores if all but the outer tenth of an image is black; near those of guessing, unless the model "
-        "reads the border."
-    )
-    inside: float | None = Field(
-        description="Mean share of the activation for the predicted class that lies in the central region of the "
-        "unchanged images; null without exact activation maps."
-    )
 
 
 class Mistake(ReportModel):
@@ -212,6 +169,7 @@ class Referrals(ReportModel):
     images: int = Field(description="Number of images.")
     share: float = Field(description="Share of images referred for any reason.")
     reasons: dict[str, int] = Field(description="Number of images by reason; an image can have several.")
+    answered: Answered | None = Field(default=None, description="How the model does on the images that it answers.")
 
 
 class PackagingResult(ReportModel):
@@ -236,16 +194,27 @@ class ChecklistItem(ReportModel):
 
     claim: str = Field(description="Number in CLAIM 2024, or `-`.")
     tripod: str = Field(description="Numbers in TRIPOD+AI, or `-`.")
+    stard: str = Field(description="Numbers in STARD-AI, or `-`.")
     topic: str = Field(description="What the item asks for.")
     status: Literal["filled", "open"]
     answer: str = Field(description="The answer, or what is missing if open.")
+
+
+class ExternalValidation(ReportModel):
+    """The newest validation of the model on data of another origin."""
+
+    run_id: str = Field(description="MLflow run of the validation.")
+    data: str = Field(description="The data, in words: citation or address.")
+    images: int = Field(description="Number of images scored.")
+    patients: int = Field(description="Number of patients.")
+    auc: Estimate = Field(description="Area under the ROC curve of the finding.")
 
 
 class EvaluationReport(ReportModel):
     """All results of one evaluation: the content of `report.json`."""
 
     # Raised when a field is renamed or removed, or changes its meaning.
-    schema_version: Literal[1] = Field(default=1, description="Version of this schema.")
+    schema_version: Literal[2] = Field(default=2, description="Version of this schema.")
     created: datetime = Field(description="When the report was written, UTC.")
     resamples: int = Field(description="Number of bootstrap resamples of patients behind the intervals.")
     model: ModelFacts
@@ -269,6 +238,7 @@ class EvaluationReport(ReportModel):
         description="Number of test images of each group that is too small for scores, by `property: group`.",
     )
     robustness: Robustness | None = Field(default=None, description="Null if `evaluate.robustness` is off.")
+    map_sanity: MapSanity | None = Field(default=None, description="Null without exact maps, or if it is off.")
     mistakes: Mistakes
     label_audit: LabelAudit | None = Field(default=None, description="Null without out-of-fold answers.")
     registered: RegisteredVersion | None = Field(default=None, description="Null if the model was not registered.")
@@ -277,6 +247,9 @@ class EvaluationReport(ReportModel):
         default=None, description="Null if there was no champion."
     )
     served: PackagingResult | None = Field(default=None, description="Null if this run packaged no model.")
+    external: ExternalValidation | None = Field(
+        default=None, description="Null if the model was not validated on other data when the report was written."
+    )
     checklist: list[ChecklistItem] = Field(
         default_factory=list, description="Reporting checklists, filled from this report."
     )

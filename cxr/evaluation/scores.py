@@ -13,7 +13,7 @@ from numpy import ndarray
 from cxr.common.names import PNEUMONIA
 from cxr.datasets.manifest import Manifest
 from cxr.evaluation import bootstrap
-from cxr.evaluation.results import Estimate, Scores
+from cxr.evaluation.statistics import Estimate, Scores
 from cxr.serving import decision
 from cxr.serving.probabilities import NEGATIVE, finding_probability
 from cxr.settings.schema import GateSettings
@@ -31,7 +31,7 @@ class Sample:
         labels: class indices, `int64` of shape (n,).
         patients: names of the patients, of shape (n,).
         classes: class names, the negative one first.
-        weights: how often each image counts, of shape (1 + resamples, n); row 0 is the sample itself.
+        weights: how often each image counts, `uint8` of shape (1 + resamples, n); row 0 is the sample itself.
         finding: what all classes but the first have in common.
     """
 
@@ -54,7 +54,7 @@ class Sample:
     ) -> "Sample":
         """Images with these labels and patients, each of shape (n,), with resamples drawn by `seed`."""
         resamples = bootstrap.patient_weights(patients, seed)
-        weights = np.concatenate([np.ones((1, len(labels)), np.float32), resamples])
+        weights = np.concatenate([np.ones((1, len(labels)), np.uint8), resamples])
         return cls(labels, patients, classes, weights, finding)
 
     def subset(self, rows: ndarray) -> "Sample":
@@ -74,7 +74,11 @@ def resampled(sample: Sample, probabilities: ndarray) -> dict[str, ndarray]:
     most likely class; sensitivity, specificity, PPV and NPV are those of the finding against the negative class at
     the operating point `argmax`. The AUC of the finding is `auc_FINDING` (see `named`).
     """
-    labels, weights, classes = sample.labels, sample.weights, sample.classes
+    return bootstrap.in_blocks(lambda weights: _scores(sample, probabilities, weights), sample.weights)
+
+
+def _scores(sample: Sample, probabilities: ndarray, weights: ndarray) -> dict[str, ndarray]:
+    labels, classes = sample.labels, sample.classes
     predicted = probabilities.argmax(1)
     counts = bootstrap.confusion(labels, predicted, len(classes), weights)
     likelihood = np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1)

@@ -16,6 +16,8 @@ from cxr.loading.rasters import RasterDataset
 Change = Callable[[ndarray], ndarray]
 UNCHANGED = "unchanged"
 BORDER, CORNER = 0.1, 0.2  # fractions of the side that are set to black
+BORDER_MASKED = "border masked (10 %)"
+HEAVY_BLUR = 1 / 8  # standard deviation as a fraction of the side: the width of half a lung of a child
 
 
 def _blur(grey: ndarray) -> ndarray:
@@ -48,6 +50,15 @@ def border_alone(grey: ndarray) -> ndarray:
     return grey - _border(grey)
 
 
+def lungs_blurred(grey: ndarray) -> ndarray:
+    """A raster (S, S) whose inside is blurred until only the shade of large regions is left; its border is kept."""
+    margin = round(len(grey) * BORDER)
+    inside = Image.fromarray(grey[margin:-margin, margin:-margin])
+    blurred = grey.copy()
+    blurred[margin:-margin, margin:-margin] = inside.filter(ImageFilter.GaussianBlur(len(grey) * HEAVY_BLUR))
+    return blurred
+
+
 def _corners(grey: ndarray) -> ndarray:
     masked, side = grey.copy(), round(len(grey) * CORNER)
     for rows in (slice(0, side), slice(-side, None)):
@@ -65,7 +76,7 @@ CHANGES: dict[str, Change] = {
     "JPEG quality 20": _jpeg,
     "rotated 5° left": _rotated(5),
     "rotated 5° right": _rotated(-5),
-    "border masked (10 %)": _border,
+    BORDER_MASKED: _border,
     "corners masked (20 %)": _corners,
 }
 

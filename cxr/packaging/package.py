@@ -18,13 +18,15 @@ from cxr.common.hardware import cores
 from cxr.common.names import PNEUMONIA
 from cxr.errors import CxrError
 from cxr.evaluation.results import PackagingResult, Referrals
+from cxr.evaluation.risk_coverage import answered
+from cxr.evaluation.scores import Sample
 from cxr.loading.rasters import RasterDataset, in_order, read_batches
 from cxr.models.bundle import Bundle
 from cxr.packaging.export_onnx import to_onnx
 from cxr.packaging.fit_ood import fit_detector
 from cxr.serving import decision
 from cxr.serving.ood import OODDetector
-from cxr.serving.probabilities import finding_probability, softmax
+from cxr.serving.probabilities import NEGATIVE, finding_probability, softmax
 from cxr.serving.request import Limits
 from cxr.serving.service import BATCH, CONFIG, DETECTOR, FORMAT, MODEL
 from cxr.serving.session import Session
@@ -60,6 +62,7 @@ def write(
     settings: ServingSettings,
     seed: int,
     evaluated: dict[str, ndarray],
+    samples: dict[str, Sample] | None = None,
 ) -> PackagingResult:
     """Write what is served into `folder`, and tell how it differs from `evaluated` and which images it refers.
 
@@ -71,6 +74,7 @@ def write(
         seed: draws that sample from the training split.
         evaluated: the bundle's probabilities (n, C) for all images of "val" and "test"; for an ensemble of folds, those
             of its first member for "val".
+        samples: the same images; without them, it is not told how the model does on those that it answers.
 
     Raises:
         CxrError: the network as ONNX answers differently, or the bundle lacks the operating point in `settings`.
@@ -110,7 +114,9 @@ def write(
         config["finding"] = bundle.finding
     write_atomic(folder / CONFIG, (json.dumps(config, indent=2, allow_nan=False) + "\n").encode())
     detector = OODDetector.load(folder / DETECTOR)  # as rounded by its file
-    referred = {split: _referrals(bundle, detector, outputs[split], settings) for split in outputs}
+    referred = {
+        split: _referrals(bundle, detector, outputs[split], settings, (samples or {}).get(split)) for split in outputs
+    }
     if referred["val"].share > MANY_REFERRED:
         log.warning(
             "%.1f %% of the validation images would be referred; narrow serving.abstain or lower serving.ood_share "
@@ -155,7 +161,9 @@ def _difference(bundle: Bundle, outputs: Outputs, evaluated: ndarray) -> float:
     return difference
 
 
-def _referrals(bundle: Bundle, detector: OODDetector, outputs: Outputs, settings: ServingSettings) -> Referrals:
+def _referrals(
+    bundle: Bundle, detector: OODDetector, outputs: Outputs, settings: ServingSettings, sample: Sample | None
+) -> Referrals:
     """Whom the served model refers at its own operating point."""
     low, high = settings.abstain
     threshold = decision.operating_points(bundle.operating_points)[settings.operating_point]
@@ -167,8 +175,13 @@ def _referrals(bundle: Bundle, detector: OODDetector, outputs: Outputs, settings
         "implausible": outputs.implausible,
     }
     referred = np.logical_or.reduce(list(masks.values()))
+    found = None
+    if sample is not None:
+        wrong = decision.is_positive(positive, threshold) != (sample.labels != NEGATIVE)
+        found = answered(referred, wrong, sample.weights)
     return Referrals(
         images=len(referred),
         share=float(referred.mean()),
         reasons={name: int(mask.sum()) for name, mask in masks.items()},
+        answered=found,
     )

@@ -34,8 +34,9 @@ def card(report: EvaluationReport) -> str:
         sensitivity, specificity = number(point.scores["sensitivity"]), number(point.scores["specificity"])
         lines.append(f"| {point.name} | {point.threshold:.3f} | {sensitivity} | {specificity} |")
     errors = test.calibration.after
-    calibration = f"temperature {model.temperature:.3f}, ECE {errors.ece:.3f}, Brier {errors.brier:.3f}"
-    lines += ["", f"Calibration: {calibration}."]
+    slope = number(test.calibration.finding.slope)
+    calibration = f"temperature {model.temperature:.3f}, ECE {number(errors.ece)}, Brier {number(errors.brier)}"
+    lines += ["", f"Calibration: {calibration}, slope {slope}."]
     if model.views > 1:
         lines += ["", f"Every answer is the mean of {model.views} views of the image."]
     lines += ["", "## Limits", ""]

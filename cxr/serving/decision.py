@@ -19,7 +19,7 @@ def operating_points(chosen: dict[str, float]) -> dict[str, float]:
     return {ARGMAX: _EVEN, **chosen}
 
 
-def is_positive(probability: ndarray | float, threshold: float) -> ndarray:
+def is_positive(probability: ndarray | float, threshold: ndarray | float) -> ndarray:
     """Whether images with these probabilities of the finding are called positive."""
     return np.asarray(probability >= threshold)
 

@@ -201,6 +201,7 @@ class EvaluateSettings(Section):
     prevalences: list[Share]
     robustness: bool
     robustness_images: Positive | None
+    map_images: int = Field(ge=0, le=100)
     gallery: int = Field(ge=0, le=60)
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
     from numpy import ndarray
 
+    from cxr.evaluation.scores import Sample
     from cxr.loading.rasters import RasterDataset
     from cxr.models.bundle import Bundle
     from steps.registry.champion import ChampionComparer
@@ -52,11 +53,12 @@ def register(
     scores: Scores,
     comparer: "ChampionComparer",
     evaluated: "dict[str, ndarray]",
+    samples: "dict[str, Sample]",
 ) -> Registration:
     """Register the files to serve for `bundle` and settle who is champion, by the validation `scores`.
 
     `datasets` has the rasters of "train", "val" and "test" at the input of the bundle, `evaluated` the probabilities of
-    "val" and "test" (see `cxr.packaging.package`).
+    "val" and "test", and `samples` these images (see `cxr.packaging.package`).
 
     A bundle that is registered already with the same serving settings and code keeps its version. A failed registration
     leaves no empty model behind.
@@ -74,7 +76,7 @@ def register(
     if earlier is not None and "cxr.gate" in earlier.tags:
         return _registered_before(context, earlier)
     folder = context.folder / ARTIFACT
-    served = package.write(folder, bundle, datasets, settings.serving, settings.seed, evaluated)
+    served = package.write(folder, bundle, datasets, settings.serving, settings.seed, evaluated, samples)
     with alone(name):
         # Another process may have packaged the same bundle meanwhile, or been killed before its version was judged.
         earlier = _version_of(client, name, tags)

@@ -3,7 +3,6 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -11,15 +10,24 @@ from numpy import ndarray
 
 from cxr.datasets.manifest import Manifest
 from cxr.errors import CxrError
-from cxr.evaluation import assess, cam, gallery, label_audit, out_of_fold, plots, robustness, scores, subgroups
+from cxr.evaluation import (
+    assess,
+    cam,
+    curve_plots,
+    gallery,
+    label_audit,
+    out_of_fold,
+    plots,
+    subgroups,
+)
 from cxr.evaluation.facts import SeenImages, TrainingFacts
 from cxr.evaluation.out_of_fold import OutOfFold
 from cxr.evaluation.predictor import Predictor, predict_logits
-from cxr.evaluation.results import LabelAudit, Mistakes, Registration, Robustness, SplitResult
+from cxr.evaluation.results import LabelAudit, Mistakes, Registration, SplitResult
 from cxr.evaluation.scores import Sample
+from cxr.evaluation.statistics import Scores
 from cxr.evaluation.tuning import set_views
 from cxr.loading.build import open_cache
-from cxr.loading.changes import CHANGES
 from cxr.loading.rasters import RasterDataset, open_rasters
 from cxr.models import bundle, device
 from cxr.models.bundle import Bundle
@@ -29,7 +37,7 @@ from steps.registry import registry
 from steps.registry.champion import ChampionComparer
 from steps.runtime import step_key
 from steps.runtime.context import Context
-from steps.work import provenance, reporting
+from steps.work import probing, provenance, reporting
 
 SPLITS = {"val": "validation", "test": "test"}
 
@@ -81,19 +89,24 @@ def run(context: Context) -> None:
     figures["gallery"], mistakes = _gallery(context, subject, probabilities["test"])
     comparer = ChampionComparer(context, subject.manifest, subject.split_run_id, samples, probabilities)
     by_group = subgroups.by_group(subject.manifest.split("test"), samples["test"], probabilities["test"])
-    robust = _robustness(context, subject) if settings.robustness else None
+    robust = probing.robust(context, subject) if settings.robustness else None
+    maps_checked = probing.map_sanity(context, subject, samples["test"])
     registration = Registration()
     if context.settings.registry.register_model and subject.seen is None:
         tags = provenance.version_tags(context, subject.training, subject.manifest, subject.digest)
+        evaluated, evaluated_samples = _of_first_member(subject, probabilities, samples)
         registration = registry.register(
             *(context, subject.bundle, subject.datasets, tags, results["val"].scores, comparer),
-            evaluated=_of_first_member(subject, probabilities),
+            evaluated=evaluated,
+            samples=evaluated_samples,
         )
-    _log_predictions(context, subject, probabilities["test"])
+    reporting.log_predictions(context, subject, probabilities["test"])
     audit = None
     if subject.out_of_fold is not None:
         audit = _label_audit(context, subject, samples["val"], probabilities["val"], figures)
-    parts = reporting.Results(results.get("val"), results["test"], by_group, robust, mistakes, audit, registration)
+    parts = reporting.Results(
+        results.get("val"), results["test"], by_group, robust, maps_checked, mistakes, audit, registration
+    )
     reporting.write(context, subject, parts, figures)
     context.tag("cxr.output_digest", subject.digest)
     _copy(context)
@@ -145,11 +158,14 @@ def _logits(subject: Subject, split: str, batch_size: int) -> ndarray:
     return predict_logits(subject.predictor, subject.datasets[split], batch_size)
 
 
-def _of_first_member(subject: Subject, probabilities: dict[str, ndarray]) -> dict[str, ndarray]:
-    """The probabilities for the images of `subject.datasets`."""
+def _of_first_member(
+    subject: Subject, probabilities: dict[str, ndarray], samples: dict[str, Sample]
+) -> tuple[dict[str, ndarray], dict[str, Sample]]:
+    """Probabilities and samples of the images of `subject.datasets`."""
     if subject.out_of_fold is None:
-        return probabilities
-    return {**probabilities, "val": probabilities["val"][subject.out_of_fold.member == 0]}
+        return probabilities, samples
+    own = subject.out_of_fold.member == 0
+    return {**probabilities, "val": probabilities["val"][own]}, {**samples, "val": samples["val"].subset(own)}
 
 
 def _check_parts(manifest: Manifest, *, registered: bool) -> None:
@@ -185,7 +201,8 @@ def _log_scores(context: Context, subject: Subject, results: dict[str, SplitResu
     values |= {f"test_{name}_high": score.high for name, score in test.scores.items()}
     if "val" in results:
         values |= {f"val_{name}": score.value for name, score in results["val"].scores.items()}
-    values |= {f"test_{name}": error for name, error in test.calibration.after}
+    for name, found in {**dict(test.calibration.after), **_more_scores(test)}.items():
+        values |= {f"test_{name}": found.value, f"test_{name}_low": found.low, f"test_{name}_high": found.high}
     metric = instantiate.metric(context.settings.evaluate.metric, len(subject.manifest.classes))
     metric.update(torch.from_numpy(probabilities), torch.from_numpy(subject.manifest.split("test").labels()))
     values["test_metric"] = float(metric.compute())
@@ -199,6 +216,12 @@ def _log_scores(context: Context, subject: Subject, results: dict[str, SplitResu
     )
 
 
+def _more_scores(test: SplitResult) -> Scores:
+    """Calibration of the finding, and areas under the curves of risk by coverage, by the names of their metrics."""
+    areas = {f"aurc_{name}": curve.area for name, curve in test.risk_coverage.items()}
+    return {f"calibration_{name}": found for name, found in test.calibration.finding} | areas
+
+
 def _figures(subject: Subject, logits: ndarray, sample: Sample) -> dict[str, Figure]:
     """Figures of the scores on the test split, by name."""
     loaded, title = subject.bundle, "test split"
@@ -206,7 +229,7 @@ def _figures(subject: Subject, logits: ndarray, sample: Sample) -> dict[str, Fig
     figures = plots.classification(
         *(sample.labels, probabilities, sample.classes, title, loaded.operating_points), finding=sample.finding
     )
-    figures["reliability"] = plots.reliability(logits, sample.labels, loaded.temperature, title)
+    figures["reliability"] = curve_plots.reliability(logits, sample, loaded.temperature, title)
     return figures
 
 
@@ -232,43 +255,6 @@ def _label_audit(
     if tiles:
         figures["label_audit"] = gallery.sheet(tiles, has_maps=False, what="most doubtful labels")
     return label_audit.audit(images, sample, probabilities, rows, most)
-
-
-def _robustness(context: Context, subject: Subject) -> Robustness:
-    settings = context.settings.evaluate
-    context.log.info("scoring under %d changes of the images", len(CHANGES) - 1)
-    return robustness.robustness(
-        subject.predictor,
-        cam.ClassActivationMap.of(subject.predictor, subject.bundle.network),
-        subject.manifest.split("test"),
-        subject.datasets["test"],
-        temperature=subject.bundle.temperature,
-        seed=context.settings.seed,
-        most=settings.robustness_images,
-        batch_size=settings.batch_size,
-    )
-
-
-def _log_predictions(context: Context, subject: Subject, probabilities: ndarray) -> None:
-    """Log the confusion matrix and the prediction for every test image."""
-    test = subject.manifest.split("test")
-    counts = scores.confusion(test.labels(), probabilities, test.classes).tolist()
-    confusion = {"classes": list(test.classes), "rows": "truth", "columns": "predicted", "counts": counts}
-    context.put_json(confusion, "evaluation/confusion.json")
-    context.put_json(_predictions(test, probabilities), "evaluation/predictions.json")
-
-
-def _predictions(test: Manifest, probabilities: ndarray) -> list[dict[str, Any]]:
-    return [
-        {
-            "path": image.path,
-            "patient": image.patient,
-            "truth": image.label,
-            "prediction": test.classes[int(row.argmax())],
-            "probabilities": dict(zip(test.classes, row.tolist(), strict=True)),
-        }
-        for image, row in zip(test.rows.itertuples(), probabilities, strict=True)
-    ]
 
 
 def _copy(context: Context) -> None:

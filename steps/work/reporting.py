@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from numpy import ndarray
 
 from cxr.datasets import characteristics
-from cxr.evaluation import bootstrap, plots
+from cxr.datasets.manifest import Manifest
+from cxr.evaluation import bootstrap, curve_plots, plots, scores
 from cxr.evaluation.facts import (
     Characteristic,
     DataFacts,
@@ -19,13 +21,14 @@ from cxr.evaluation.facts import (
     SplitCount,
     UnreadableFile,
 )
+from cxr.evaluation.probes import MapSanity, Robustness
 from cxr.evaluation.results import (
     ChampionComparison,
     EvaluationReport,
+    ExternalValidation,
     LabelAudit,
     Mistakes,
     Registration,
-    Robustness,
     SplitResult,
     Subgroup,
 )
@@ -54,9 +57,11 @@ class Results:
     test: SplitResult
     subgroups: list[Subgroup]
     robustness: Robustness | None
+    map_sanity: MapSanity | None
     mistakes: Mistakes
     label_audit: LabelAudit | None
     registration: Registration
+    external: ExternalValidation | None = None
 
 
 def write(context: Context, subject: "Subject", results: Results, figures: "dict[str, Figure]") -> None:
@@ -72,14 +77,41 @@ def write(context: Context, subject: "Subject", results: Results, figures: "dict
     if report.registered is not None:
         name, number = report.registered.name, report.registered.version
         context.client.update_model_version(name, str(number), description=text[:_DESCRIPTION_LENGTH])
-    scores = {name: score.model_dump() for name, score in report.test.scores.items()}
-    context.put_json(scores, "evaluation/scores.json")
+    values = {name: score.model_dump() for name, score in report.test.scores.items()}
+    context.put_json(values, "evaluation/scores.json")
     context.log.info("report: evaluation/report.html of run %s", context.run_id)
 
 
+def log_predictions(context: Context, subject: "Subject", probabilities: ndarray) -> None:
+    """Log the confusion matrix and the prediction for every test image."""
+    test = subject.manifest.split("test")
+    counts = scores.confusion(test.labels(), probabilities, test.classes).tolist()
+    confusion = {"classes": list(test.classes), "rows": "truth", "columns": "predicted", "counts": counts}
+    context.put_json(confusion, "evaluation/confusion.json")
+    context.put_json(_predictions(test, probabilities), "evaluation/predictions.json")
+
+
+def _predictions(test: Manifest, probabilities: ndarray) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": image.path,
+            "patient": image.patient,
+            "truth": image.label,
+            "prediction": test.classes[int(row.argmax())],
+            "probabilities": dict(zip(test.classes, row.tolist(), strict=True)),
+        }
+        for image, row in zip(test.rows.itertuples(), probabilities, strict=True)
+    ]
+
+
 def _more_figures(report: EvaluationReport) -> "dict[str, Figure]":
-    """Figures of the results that not every report has."""
-    figures = {}
+    """Figures that are drawn from the report alone; not every report has all of them."""
+    figures = {
+        "decision_curve": curve_plots.decision_curve(report.test.decision_curve, "test split"),
+        "risk_coverage": curve_plots.risk_coverage(report.test.risk_coverage, "test split"),
+    }
+    if report.map_sanity is not None:
+        figures["map_sanity"] = curve_plots.sanity(report.map_sanity)
     if report.robustness is not None:
         figures["robustness"] = plots.robustness(report.robustness)
     if report.subgroups:
@@ -107,12 +139,14 @@ def _report(context: Context, subject: "Subject", results: Results) -> Evaluatio
         subgroups=results.subgroups,
         small_subgroups=too_small(subject.manifest.split("test")),
         robustness=results.robustness,
+        map_sanity=results.map_sanity,
         mistakes=results.mistakes,
         label_audit=results.label_audit,
         registered=registration.registered,
         gate=registration.gate,
         champion=registration.champion,
         served=registration.served,
+        external=results.external,
     )
     return report.model_copy(update={"checklist": checklist(report)})
 

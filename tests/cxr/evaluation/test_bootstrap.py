@@ -25,6 +25,20 @@ def test_a_patient_is_drawn_with_all_images():
     assert WEIGHTS.max() > 2
 
 
+def test_blocks_change_nothing(monkeypatch):
+    whole = bootstrap.in_blocks(lambda weights: {"mean": bootstrap.mean(SCORE, weights)}, WEIGHTS)["mean"]
+    monkeypatch.setattr(bootstrap, "_BLOCK", 120 * 7)
+    sizes = []
+
+    def mean(weights):
+        sizes.append(len(weights))
+        return {"mean": bootstrap.mean(SCORE, weights)}
+
+    np.testing.assert_allclose(bootstrap.in_blocks(mean, WEIGHTS)["mean"], whole, rtol=1e-12)
+    assert set(sizes[:-1]) == {7} and sum(sizes) == 300
+    np.testing.assert_array_equal(bootstrap.patient_weights(PATIENTS, 0, 300), WEIGHTS)
+
+
 @pytest.mark.parametrize("row", [0, 7, 299])
 def test_every_resample_scores_as_in_scikit_learn(row):
     weights = {"sample_weight": WEIGHTS[row]}

@@ -34,6 +34,18 @@ def test_a_border_alone_is_what_its_mask_takes_away():
     assert np.array_equal(alone + masked, GREY)
 
 
+def test_blurred_lungs_keep_the_border_and_their_shade():
+    """Of noise around two shades, side by side, the shades are left."""
+    shades = np.where(np.arange(64) < 32, 60, 180)[None, :] + np.random.default_rng(0).normal(0, 20, (64, 64))
+    grey = shades.clip(0, 255).astype(np.uint8)
+    blurred = changes.lungs_blurred(grey)
+    assert np.array_equal(changes.border_alone(blurred), changes.border_alone(grey))
+    inside = blurred[6:-6, 6:-6].astype(float)
+    assert inside.mean() == pytest.approx(grey[6:-6, 6:-6].mean(), abs=1)
+    assert inside[:, :8].mean() < 100 < 140 < inside[:, -8:].mean()
+    assert np.abs(np.diff(inside, axis=0)).max() <= 4 < np.abs(np.diff(grey.astype(float), axis=0)).max()
+
+
 def test_a_sample_takes_whole_patients(tmp_path):
     split = small_set(tmp_path, per_class=24).split("test")
     split.rows["patient"] = [f"p{i // 3}" for i in range(len(split))]

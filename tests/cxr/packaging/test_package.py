@@ -41,6 +41,11 @@ def test_referrals_are_counted_as_they_happen(served, tmp_path):
             counted = made.result.referred[split]
             assert (table["status"] == "refer").mean() == pytest.approx(counted.share)
             assert table["reasons"].str.contains("undecided").sum() == counted.reasons["undecided"]
+            given, truth = table["status"] != "refer", made.manifest.split(split).labels() > 0
+            assert counted.answered.coverage.value == pytest.approx(given.mean())
+            if given.any():
+                right = (table["decision"] == "pneumonia").to_numpy() == truth
+                assert counted.answered.risk.value == pytest.approx((~right)[given].mean())
 
 
 @pytest.mark.slow

@@ -28,6 +28,12 @@ def test_report_scores_metrics_and_predictions_agree(workflow):
     assert {name: score.model_dump() for name, score in report.test.scores.items()} == scores
     for name in ("macro_f1", "auc_pneumonia", "sensitivity"):
         assert run.data.metrics[f"test_{name}"] == pytest.approx(scores[name]["value"])
+    area = report.test.risk_coverage["classes"].area
+    for name, value in (("aurc_classes", area.value), ("aurc_classes_low", area.low), ("aurc_classes_high", area.high)):
+        assert run.data.metrics[f"test_{name}"] == pytest.approx(value)
+    assert run.data.metrics["test_ece_high"] == pytest.approx(report.test.calibration.after.ece.high)
+    assert len(report.robustness.shortcuts) == 3
+    assert report.map_sanity.cascade[-1].randomised == "all weights"
     predictions = json.loads(workflow.artifact(run, "evaluation/predictions.json").read_text())
     right = sum(p["prediction"] == p["truth"] for p in predictions)
     assert scores["accuracy"]["value"] == pytest.approx(right / len(predictions))
@@ -36,6 +42,7 @@ def test_report_scores_metrics_and_predictions_agree(workflow):
     assert [point.threshold for point in report.test.operating_points[1:]] == list(bundle["operating_points"].values())
     referred = report.served.referred["test"]
     assert referred.images == len(predictions) and 0 <= referred.share <= 1
+    assert referred.answered.coverage.value == pytest.approx(1 - referred.share)
     assert "Referrals" in workflow.artifact(run, "evaluation/report.html").read_text()
     version = workflow.client.get_model_version("cxr-pneumonia", "1")
     assert version.description.startswith("# efficientnet_lite0")

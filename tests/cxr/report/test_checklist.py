@@ -1,0 +1,53 @@
+"""The checklist has every item of the guidelines, and the methods state what was measured."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr.evaluation.results import EvaluationReport
+from cxr.report import formatting
+from tests.cxr.report.test_report import report_of
+from tests.helpers import ROOT
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["every optional result", "one class"])
+def report(request) -> EvaluationReport:
+    labels = np.arange(30) % 3 if request.param else np.array([1, 1, 1])
+    return report_of(labels, full=request.param)[0]
+
+
+def test_every_claim_item_is_there_once_and_answered(report):
+    numbers = [item.claim for item in report.checklist if item.claim != "-"]
+    assert numbers == [str(n) for n in range(1, 45)]
+    assert all(item.answer for item in report.checklist)
+
+
+def test_every_stard_item_is_there(report):
+    """The 40 items of STARD-AI, five of them in parts."""
+    parts = {"15": "abcd", "16": "abc", "17": "ab", "26": "ab", "40": "ab"}
+    expected = {f"{n}{part}" for n in range(1, 41) for part in parts.get(str(n), [""])}
+    assert {number for item in report.checklist for number in item.stard.split(", ")} - {"-"} == expected
+
+
+def test_external_validation_is_in_the_checklist_once_there_is_one(report):
+    item = next(item for item in report.checklist if item.claim == "33")
+    if report.external is None:
+        assert item.status == "open" and item.answer.startswith("none")
+    else:
+        assert item.status == "filled"
+        for fact in ("another hospital", "812 images of 640 patients", "0.500 (0.400 to 0.600)", "v" * 32):
+            assert fact in item.answer
+
+
+def test_the_methods_state_the_coverage_that_was_measured():
+    """`bench/coverage.csv` is what `python -m bench.coverage` wrote last."""
+    table = pd.read_csv(ROOT / "bench/coverage.csv", index_col="score")
+    binned = table.index.isin(["ece", "adaptive_ece"])
+
+    def span(values: pd.Series) -> str:
+        return f"in {100 * values.min():.0f} to {100 * values.max():.0f} %"
+
+    stated = next(method for method in formatting.METHODS if method.startswith("Coverage"))
+    by_patient = table["coverage"]
+    spans = [by_patient[~binned], by_patient[binned], table["coverage_if_images_were_drawn"]]
+    assert [f"in {part.split(' %')[0]} %" for part in stated.split(" in ")[2:]] == [span(values) for values in spans]
