@@ -21,6 +21,7 @@ ENTRY_POINTS = (
     "train",
     "finetune",
     "evaluate",
+    "validate",
     "ensemble",
     "promote",
     "predict",

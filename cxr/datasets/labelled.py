@@ -34,24 +34,30 @@ class Listing:
     description: dict[str, Any] = field(default_factory=dict)
 
 
-def listing(root: Path, data: DataSettings) -> Listing:
+def listing(root: Path, data: DataSettings, *, every_class: bool = True) -> Listing:
     """List the images below `root`, from the table `data.labels` or from the names of folders and files.
+
+    Args:
+        root: folder of the dataset.
+        data: where labels are and what they mean.
+        every_class: whether each class must have images.
 
     Raises:
         CxrError: see `read` and `layouts.scan`.
     """
     if data.labels is None:
-        return Listing(layouts.scan(root, data.classes))
-    return read(root, data, data.class_names)
+        return Listing(layouts.scan(root, data.classes, every_class=every_class))
+    return read(root, data, data.class_names, every_class=every_class)
 
 
-def read(root: Path, data: DataSettings, classes: tuple[str, ...]) -> Listing:
+def read(root: Path, data: DataSettings, classes: tuple[str, ...], *, every_class: bool = True) -> Listing:
     """List the images that the table `data.labels` names, sorted by path.
 
     Args:
         root: folder of the dataset.
         data: where the table is and what its columns mean.
         classes: class names.
+        every_class: whether each class must have images.
 
     Raises:
         CxrError: the table cannot be read, lacks a column or contradicts itself; a label or split is unknown; paths
@@ -73,7 +79,9 @@ def read(root: Path, data: DataSettings, classes: tuple[str, ...]) -> Listing:
     rows["found"] = Files(root).find(rows["given"].tolist())
     rows["path"] = rows["found"].fillna(rows["given"])
     rows = _merged(rows, file, left_out)
-    _check(rows, data, classes, root, file)
+    _check(rows, data, root, file)
+    if every_class:
+        _check_classes(rows, classes, file)
     names = [name for name in EXTRAS if name in rows]
     extras = rows[names].to_dict("records")
     # Beside images with a split, those without one are for training; `leakage` drops them where a patient is in test.
@@ -134,7 +142,7 @@ def _merged(rows: pd.DataFrame, file: str, left_out: dict[str, int]) -> pd.DataF
     return rows.drop_duplicates("path").reset_index(drop=True)
 
 
-def _check(rows: pd.DataFrame, data: DataSettings, classes: tuple[str, ...], root: Path, file: str) -> None:
+def _check(rows: pd.DataFrame, data: DataSettings, root: Path, file: str) -> None:
     missing = rows.loc[rows["found"].isna(), "path"]
     if len(missing) > data.max_unreadable * len(rows):
         raise CxrError(
@@ -151,6 +159,9 @@ def _check(rows: pd.DataFrame, data: DataSettings, classes: tuple[str, ...], roo
             f"{file}: {torn['patient'].nunique():,} patients are in two of the given splits, as by "
             f"{examples(' and '.join(paths) for _, paths in first)}; correct the table, or leave data.columns.split out"
         )
+
+
+def _check_classes(rows: pd.DataFrame, classes: tuple[str, ...], file: str) -> None:
     counts = Counter(rows.loc[rows["found"].notna(), "label"])
     empty = [name for name in classes if not counts[name]]
     if empty:

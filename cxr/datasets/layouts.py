@@ -56,15 +56,16 @@ class ListedImage:
     extras: dict[str, Any] = field(default_factory=dict)
 
 
-def scan(root: Path, classes: int | list[str] = 3) -> list[ListedImage]:
+def scan(root: Path, classes: int | list[str] = 3, *, every_class: bool = True) -> list[ListedImage]:
     """List all images below `root`, sorted by path.
 
     Args:
         root: folder of the dataset.
         classes: 3 (normal, bacteria, virus), 2 (normal, pneumonia), or the names of the folders, in any case.
+        every_class: whether each class must have images.
 
     Raises:
-        CxrError: there are no images, the class of an image is unknown, or a class has no images.
+        CxrError: there are no images, the class of an image is unknown, or a class has no images and must have some.
     """
     if not root.is_dir():
         raise CxrError(f"data path {root} is not a folder; expected a folder, a .zip, a URL, `mendeley` or `sample`")
@@ -86,7 +87,7 @@ def scan(root: Path, classes: int | list[str] = 3) -> list[ListedImage]:
         images = [replace(image, official_split=image.official_split or "train") for image in images]
     counts = Counter(image.label for image in images)
     empty = [name for name in class_names(classes) if not counts[name]]
-    if empty:
+    if empty and every_class:
         seen = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise CxrError(f"{root} has no images of {' and '.join(empty)} (seen: {seen}); add images of every class")
     return sorted(images, key=lambda image: image.path)

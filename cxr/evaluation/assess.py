@@ -32,16 +32,17 @@ def assess(sample: Sample, logits: ndarray, bundle: Bundle, prevalences: list[fl
             finding=recalibration(truth, score, sample.weights),
         ),
         operating_points=[
-            _operating_point(sample, probabilities, name, threshold, prevalences) for name, threshold in points.items()
+            operating_point(sample, probabilities, name, threshold, prevalences) for name, threshold in points.items()
         ],
         decision_curve=decision_curve(truth, score, points, sample.weights),
         risk_coverage=curves(sample, probabilities),
     )
 
 
-def _operating_point(
+def operating_point(
     sample: Sample, probabilities: ndarray, name: str, threshold: float, prevalences: list[float]
 ) -> OperatingPoint:
+    """How decisions at a threshold on the probability of the finding do, here and at other prevalences."""
     positive = decision.is_positive(finding_probability(probabilities), threshold)
     truth = sample.labels != NEGATIVE
     resampled = bootstrap.in_blocks(lambda block: scores.decided(truth, positive, block), sample.weights)

@@ -10,7 +10,7 @@ from numpy import ndarray
 from sklearn.linear_model import LogisticRegression
 
 from cxr.errors import CxrError
-from cxr.serving.ood import OODDetector, unit
+from cxr.serving.ood import QUANTILES, OODDetector, unit
 
 DIRECTIONS = 64
 INVERTED_SHARE = 0.002  # share of validation images that the probe may call negatives
@@ -35,9 +35,11 @@ def fit_detector(train: ndarray, negatives: ndarray, val: ndarray, ood_share: fl
     learnt = unit(train)
     mean, directions, rest = _gaussian(learnt)
     draft = OODDetector(mean, directions, rest, np.array(0.0), _probe(learnt, unit(negatives)), np.array(0.0))
-    far = np.quantile(draft.distances(val), 1 - ood_share)
+    distances = draft.distances(val)
+    far = np.quantile(distances, 1 - ood_share)
     inverted = np.maximum(np.quantile(draft.inversion_scores(val), 1 - INVERTED_SHARE), 0.0)
-    return replace(draft, far=np.asarray(far), inverted=inverted)
+    kept = np.quantile(distances, np.linspace(0, 1, QUANTILES))
+    return replace(draft, far=np.asarray(far), inverted=inverted, validation=kept)
 
 
 def _gaussian(rows: ndarray) -> tuple[ndarray, ndarray, ndarray]:

@@ -3,12 +3,14 @@
 import base64
 import io
 from pathlib import Path
+from types import ModuleType
 
 import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cxr.evaluation.facts import ReportModel
 from cxr.evaluation.results import Estimate, EvaluationReport
 from cxr.report import formatting
 
@@ -18,6 +20,11 @@ _RASTER = {"gallery", "label_audit"}  # embedded as JPEG; all other figures are 
 
 def page(report: EvaluationReport, figures: dict[str, Figure]) -> str:
     """The whole page; `figures` are the figures by name."""
+    return render("page.html.j2", report=report, figures=figures)
+
+
+def render(template: str, *, report: ReportModel, figures: dict[str, Figure], words: ModuleType = formatting) -> str:
+    """The page of a template in this folder, which sees `report`, `sources` (the figures by name) and `words`."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -27,7 +34,7 @@ def page(report: EvaluationReport, figures: dict[str, Figure]) -> str:
     )
     environment.filters |= {"number": _number, "signed": formatting.signed}
     sources = {name: image_source(name, figure) for name, figure in figures.items()}
-    return environment.get_template("page.html.j2").render(report=report, sources=sources, words=formatting)
+    return environment.get_template(template).render(report=report, sources=sources, words=words)
 
 
 def _number(estimate: Estimate) -> Markup:

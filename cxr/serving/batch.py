@@ -27,7 +27,7 @@ from cxr.common.files import sync_folder, write_atomic
 from cxr.errors import CxrError
 from cxr.imaging import dicom
 from cxr.imaging.decode import SUFFIXES
-from cxr.serving.service import BATCH, Service, column_types
+from cxr.serving.service import BATCH, DISTANCE, Service, column_types
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def score(service: Service, paths: list[str], output: Path, options: dict[str, A
     missing = [number for number, name in enumerate(names) if not (folder / name).is_file()]
     if len(missing) < len(names):
         log.info("resuming: %d of %d shards are already there", len(names) - len(missing), len(names))
-    schema = _schema(service.classes, service.finding)
+    schema = _schema(service.classes, service.finding, with_distance=bool(options.get("with_distance")))
     left = sum(len(paths[n * SHARD_ROWS : (n + 1) * SHARD_ROWS]) for n in missing)
     with _Progress(left) as progress:
         for number in missing:
@@ -154,10 +154,11 @@ def _read(path: Path, max_bytes: int) -> tuple[bytes | None, str]:
         return None, getattr(error, "strerror", None) or str(error)
 
 
-def _schema(classes: tuple[str, ...], finding: str) -> pa.Schema:
+def _schema(classes: tuple[str, ...], finding: str, *, with_distance: bool) -> pa.Schema:
     arrow = {"double": pa.float64(), "string": pa.string()}
     columns = {name: arrow[kind] for name, kind in column_types(classes, finding).items()}
-    return pa.schema({"path": pa.string(), **columns})
+    columns = {"path": pa.string(), **columns}
+    return pa.schema(columns | {DISTANCE: pa.float64()} if with_distance else columns)
 
 
 def _claim(folder: Path, plan: str) -> None:

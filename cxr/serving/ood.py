@@ -18,6 +18,8 @@ from numpy import ndarray
 
 from cxr.errors import CxrError
 
+QUANTILES = 201  # of the distances of validation images that are kept
+
 
 @dataclass(frozen=True)
 class OODDetector:
@@ -30,6 +32,8 @@ class OODDetector:
         far: threshold on the distance; images above it are out of distribution.
         probe: weights (F,) and, last, the bias of a linear score that is high for negatives.
         inverted: threshold on the score of the probe; images above it are negatives.
+        validation: distances of the validation images at evenly spaced quantiles from 0 to 1, of shape (Q,), for
+            comparison with images of other places; None in models that were registered before it was kept.
     """
 
     mean: ndarray
@@ -38,6 +42,7 @@ class OODDetector:
     far: ndarray
     probe: ndarray
     inverted: ndarray
+    validation: ndarray | None = None
 
     def distances(self, features: ndarray) -> ndarray:
         """Squared Mahalanobis distances from the training images per dimension, of shape (B,), for features (B, F)."""
@@ -72,7 +77,8 @@ class OODDetector:
     def save(self) -> bytes:
         """The arrays as an .npz file, without pickles."""
         buffer = io.BytesIO()
-        arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name), np.float32) for f in fields(self)}
+        held = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        arrays: dict[str, Any] = {name: np.asarray(value, np.float32) for name, value in held.items()}
         np.savez(buffer, **arrays)
         return buffer.getvalue()
 
@@ -81,7 +87,9 @@ class OODDetector:
         """The inverse of `save`; a damaged file raises `CxrError`."""
         try:
             with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
-                return cls(**{f.name: arrays[f.name].astype(np.float64) for f in fields(cls)})
+                missing = {"validation"} - set(arrays)
+                held = [f.name for f in fields(cls) if f.name not in missing]
+                return cls(**{name: arrays[name].astype(np.float64) for name in held})
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise CxrError(f"{file}: cannot be read ({error}); register the model again") from None
 

@@ -36,6 +36,7 @@ FORMAT = 2
 OK, REFER, ERROR = "ok", "refer", "error"
 _LARGE = 16_000_000  # pixels; more than most radiographs have, and a noticeable time to decode
 BATCH = 32  # images that go through the network at once
+DISTANCE = "distance"  # column beside those of an answer, if it is asked for
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,13 @@ class Service:
         self._cores_for_large = threading.BoundedSemaphore(max(1, self._threads // 2))
 
     def answer(
-        self, values: list[Any], *, point: str = "", with_heatmap: bool = False, strict: bool = True
+        self,
+        values: list[Any],
+        *,
+        point: str = "",
+        with_heatmap: bool = False,
+        with_distance: bool = False,
+        strict: bool = True,
     ) -> pd.DataFrame:
         """One row for each cell of a request, in order; see `columns`.
 
@@ -87,6 +94,8 @@ class Service:
             values: images as bytes or base64.
             point: name of the operating point; empty for that of the model.
             with_heatmap: add a class activation map to each row.
+            with_distance: add the column `distance`: how far each image is from the training images (see
+                `OODDetector.distances`).
             strict: raise for an image that cannot be read; otherwise its row has `status` "error" and the reason.
 
         Raises:
@@ -102,7 +111,7 @@ class Service:
             for number, row in enumerate(rows):
                 if row.error:
                     raise ImageError(f"row {number}: {row.error}")
-        return self.answer_rows(rows, point, with_heatmap)
+        return self.answer_rows(rows, point, with_heatmap, with_distance)
 
     def read(self, value: Any) -> Row:
         """One cell of a request, decoded for the network, or why it cannot be."""
@@ -121,12 +130,13 @@ class Service:
             with self._cores_for_large, self._cores:
                 return self.reader.read(data)
 
-    def answer_rows(self, rows: list[Row], point: str, with_heatmap: bool) -> pd.DataFrame:
+    def answer_rows(self, rows: list[Row], point: str, with_heatmap: bool, with_distance: bool = False) -> pd.DataFrame:
         """The answers for images that `read` has read, at a known operating point."""
         answers: list[dict[str, Any]] = []
         for start in range(0, len(rows), BATCH):
             answers += self._answer_batch(rows[start : start + BATCH], point, with_heatmap)
-        return self._table(answers, any(row.error for row in rows))
+        table = self._table(answers, any(row.error for row in rows))
+        return table.assign(**{DISTANCE: [row.get(DISTANCE, np.nan) for row in answers]}) if with_distance else table
 
     def check_operating_point(self, name: str) -> str:
         """The operating point `name`, or the one of the model for an empty name."""
@@ -151,6 +161,7 @@ class Service:
             if not np.isfinite(probabilities).all():
                 raise CxrError("the probabilities are not finite; the network is damaged, register the model again")
             positive, unlike = finding_probability(probabilities), self.detector.reasons(features)
+            distances = self.detector.distances(features)
         answers, i = [], 0
         for row in rows:
             if row.image is None:
@@ -161,7 +172,7 @@ class Service:
             answer, label = self._answer_one(probabilities[i], float(positive[i]), reasons, point)
             if with_heatmap and maps.shape[1]:
                 answer["heatmap"] = png(heatmap.overlay(row.image.raster, maps[i, label]))
-            answers.append(answer)
+            answers.append(answer | {DISTANCE: float(distances[i])})
             i += 1
         return answers
 

@@ -8,6 +8,7 @@ from cxr.errors import CxrError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
     from cxr.serving.service import Service
     from steps.runtime.context import Context
@@ -42,6 +43,12 @@ def service_folder(uri: str, target: Path) -> Path:
     if not config_files:
         raise CxrError(f"the files of {uri} are gone: no {CONFIG} among them; register the bundle again with evaluate")
     return config_files[0].parent
+
+
+def logged_model_id(version: "ModelVersion") -> str | None:
+    """ID of the logged model that a version was registered from, if any; MLflow 3.17 names it in the source alone."""
+    named = str(version.source).removeprefix("models:/")
+    return version.model_id or (named if named.startswith("m-") else None)
 
 
 def pinned(client: "MlflowClient", uri: str) -> tuple[str, str]:

@@ -25,6 +25,8 @@ OWNED = {
     "finetune": ("finetune",),
     "evaluate": ("evaluate", "registry", "serving"),
 }
+# Sections of other steps that a step which owns none reads, and that decide its result.
+READ = {"validate": ("data", "evaluate")}
 COMMON = (*PLAIN_SETTINGS, "cache", "calibration")
 DEFAULT_PROFILE = "sample"
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"

@@ -14,7 +14,7 @@ from cxr.common.files import sha256_of
 from cxr.settings.schema import DataSettings, Settings
 from steps.runtime.cli import PLAIN_SETTINGS
 from steps.runtime.context import Context
-from steps.runtime.settings import OWNED
+from steps.runtime.settings import OWNED, READ
 
 # The script that MLflow runs in a served model is logged by its path, and losses are named in the settings.
 UNIMPORTED = {
@@ -53,9 +53,10 @@ def tag(context: Context, parts: dict[str, str]) -> None:
 
 def used_settings(step: str, settings: Settings) -> dict[str, Any]:
     """Settings that decide the result of a step, by full name."""
-    sections = OWNED[step] + (("seed",) if step == "prepare_split" else PLAIN_SETTINGS)
+    sections: tuple[str, ...] = READ.get(step) or OWNED[step]
+    sections += ("seed",) if step in ("prepare_split", *READ) else PLAIN_SETTINGS
     sections += ("cache",) if step in ("train", "finetune") else ()
-    sections += ("calibration",) if step != "prepare_split" else ()
+    sections += ("calibration",) if step in OWNED and step != "prepare_split" else ()
     flat = _flat({name: settings.to_dict()[name] for name in sections})
     return {name: value for name, value in flat.items() if name not in IDLE}
 

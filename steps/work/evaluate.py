@@ -33,7 +33,7 @@ from cxr.models import bundle, device
 from cxr.models.bundle import Bundle
 from cxr.serving.probabilities import softmax
 from cxr.settings import instantiate
-from steps.registry import registry
+from steps.registry import registry, validations
 from steps.registry.champion import ChampionComparer
 from steps.runtime import step_key
 from steps.runtime.context import Context
@@ -104,8 +104,10 @@ def run(context: Context) -> None:
     audit = None
     if subject.out_of_fold is not None:
         audit = _label_audit(context, subject, samples["val"], probabilities["val"], figures)
+    version = str(registration.registered.version) if registration.registered is not None else ""
     parts = reporting.Results(
-        results.get("val"), results["test"], by_group, robust, maps_checked, mistakes, audit, registration
+        *(results.get("val"), results["test"], by_group, robust, maps_checked, mistakes, audit, registration),
+        external=validations.newest(context.client, context.settings.registry.name, version),
     )
     reporting.write(context, subject, parts, figures)
     context.tag("cxr.output_digest", subject.digest)

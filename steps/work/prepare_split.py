@@ -1,13 +1,9 @@
 """Work of `prepare_split`: from a dataset to a manifest, a leak report and figures."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pandas as pd
-from mlflow.data.pandas_dataset import from_pandas
-from mlflow.exceptions import MlflowException
 
 from cxr.datasets import inspection, labelled, leakage, overlap, sources, split
 from cxr.datasets.figures import figures
@@ -15,13 +11,13 @@ from cxr.datasets.manifest import COLUMNS, EXTRAS, Manifest
 from cxr.errors import CxrError
 from cxr.settings import load
 from cxr.settings.schema import DataSettings
-from steps.runtime import process, runs, step_key
+from steps.runtime import runs, step_key
 from steps.runtime.context import Context
+from steps.work import dataset_input
 
 SURVEY = "survey/survey.parquet"
 # Description of the source, what was found in its images, and (path, reason) of each unreadable one.
 Survey = tuple[dict[str, Any], pd.DataFrame, list[tuple[str, str]]]
-_ATTEMPTS = 3  # on sqlite, one of two processes that log the same new dataset at the same moment fails
 
 
 def run(context: Context) -> None:
@@ -127,25 +123,8 @@ def _log_split(
         for unit, number in row.items()
     }
     context.metrics(counts | {"dropped_duplicates": len(report["dropped"])})
-    _log_dataset(context, manifest)
+    dataset_input.log(manifest, "split")
     context.tag("cxr.synthetic", str(bool(manifest.source.get("synthetic"))).lower())
     context.tag("cxr.data_root", manifest.root)
     context.tag("cxr.manifest_digest", manifest.digest)
     context.tag("cxr.output_digest", manifest.digest)
-
-
-def _log_dataset(context: Context, manifest: Manifest) -> None:
-    """Log the manifest as dataset input of the run; its digest covers every row (MLflow keeps 36 characters)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # hints on integer columns, meant for model signatures
-        dataset = from_pandas(
-            manifest.rows, source=str(manifest.root), name="manifest", digest=manifest.digest[:36], targets="label"
-        )
-        for attempt in range(_ATTEMPTS):
-            try:
-                with process.unbroken():
-                    mlflow.log_input(dataset, context="split")
-                return
-            except MlflowException:
-                if attempt + 1 == _ATTEMPTS:
-                    raise

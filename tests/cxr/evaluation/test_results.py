@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from cxr.evaluation import results
+from cxr.evaluation import results, validation_results
 from cxr.evaluation.results import Estimate
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -15,6 +15,12 @@ ROOT = Path(__file__).resolve().parents[3]
 def test_the_schema_in_the_repository_is_that_of_the_types():
     stored = json.loads((ROOT / "docs/report.schema.json").read_text())
     assert stored == results.json_schema(), "run: python -m cxr.evaluation.results > docs/report.schema.json"
+
+
+def test_the_schema_of_a_validation_in_the_repository_is_that_of_the_types():
+    stored = json.loads((ROOT / "docs/validation.schema.json").read_text())
+    command = "python -m cxr.evaluation.validation_results > docs/validation.schema.json"
+    assert stored == validation_results.json_schema(), f"run: {command}"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -59,6 +59,17 @@ def test_a_row_for_every_file_in_order(service, folder, tmp_path):
     assert not (tmp_path / "preds.parquet.shards").exists()
 
 
+def test_distances_from_training_are_given_if_asked_for(service, folder, tmp_path):
+    paths, output = batch.list_files(folder), tmp_path / "preds.parquet"
+    batch.score(service, paths, output, {"with_distance": True}, "m")
+    table = pd.read_parquet(output)
+    assert list(table) == ["path", *columns(CLASSES), "distance"] and np.isnan(table["distance"][10])
+    far = table["reasons"].str.contains("unlike the training images")
+    assert (far == (table["distance"] > service.detector.far)).all()
+    batch.score(service, paths, tmp_path / "plain.parquet", {}, "m")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "plain.parquet"), table.drop(columns="distance"))
+
+
 def test_shards_left_beside_a_complete_output_are_removed(service, folder, tmp_path, monkeypatch):
     paths, output = batch.list_files(folder), tmp_path / "preds.parquet"
 

@@ -1,11 +1,13 @@
 """What is no plausible X-ray is seen at first sight, what is unlike training by its features."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cxr.errors import CxrError
 from cxr.packaging import fit_ood
-from cxr.serving.ood import OODDetector, unit
+from cxr.serving.ood import QUANTILES, OODDetector, unit
 
 RNG = np.random.default_rng(0)
 
@@ -55,6 +57,18 @@ def test_a_guard_survives_its_file(features, tmp_path):
     (tmp_path / "g.npz").write_bytes(guard.save()[:100])
     with pytest.raises(CxrError, match="cannot be read"):
         OODDetector.load(tmp_path / "g.npz")
+
+
+def test_distances_of_validation_are_kept_and_models_without_them_still_load(features, tmp_path):
+    val = features(100)
+    guard = fit_ood.fit_detector(features(300), features(300, 5), val, ood_share=0.02)
+    np.testing.assert_allclose(guard.validation, np.quantile(guard.distances(val), np.linspace(0, 1, QUANTILES)))
+    (tmp_path / "new.npz").write_bytes(guard.save())
+    np.testing.assert_allclose(OODDetector.load(tmp_path / "new.npz").validation, guard.validation, rtol=1e-3)
+    (tmp_path / "old.npz").write_bytes(replace(guard, validation=None).save())
+    old = OODDetector.load(tmp_path / "old.npz")
+    assert old.validation is None
+    np.testing.assert_array_equal(old.distances(val), OODDetector.load(tmp_path / "new.npz").distances(val))
 
 
 def test_too_few_images(features):

@@ -1,0 +1,108 @@
+"""Work of `validate`: a registered model, as it is served, on a labelled set, with scores, a report and its origin."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray
+
+from cxr.errors import CxrError
+from cxr.evaluation.class_mapping import ClassMapping
+from cxr.evaluation.scores import Sample
+from cxr.serving import batch
+from cxr.serving.service import ERROR, OK, Service
+from steps.registry.model_files import requested_service
+from steps.runtime import step_key
+from steps.runtime.context import Context
+from steps.work import validation_report, validation_set
+from steps.work.validation_set import LabelledSet
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+# Settings that a registered version has fixed.
+FROZEN: tuple[str, ...] = ("model", "train", "finetune", "calibration", "serving", "registry.gate", "registry.register")
+FROZEN += ("evaluate.views",)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the served model says of n images.
+
+    Attributes:
+        service: the model.
+        mapping: its classes and those of the set.
+        rows: the images, with the columns of a manifest and those of an answer, in the order of the set.
+        sample: true classes and patients.
+        probabilities: of the set's classes, of shape (n, D).
+        refused: readable images that the model does not accept, with the reason.
+    """
+
+    service: Service
+    mapping: ClassMapping
+    rows: pd.DataFrame
+    sample: Sample
+    probabilities: ndarray
+    refused: list[tuple[str, str]]
+
+    @property
+    def answered(self) -> ndarray:
+        """Whether the model answers each image instead of referring it, of shape (n,)."""
+        return (self.rows["status"] == OK).to_numpy()
+
+
+def run(context: Context) -> None:
+    """Score the registered model that the command line names on the set that it names."""
+    _check_settings(context)
+    uri, service = requested_service(context)
+    name, _, number = uri.removeprefix("models:/").rpartition("/")
+    version = context.client.get_model_version(name, number)
+    _tag(context, uri, version)
+    mapping = ClassMapping.of(service.classes, context.settings.data.class_names)
+    images = validation_set.read(context, version)
+    answers = score(context, service, mapping, images, uri)
+    validation_report.write(context, version, images, answers)
+
+
+def _check_settings(context: Context) -> None:
+    for key in context.overrides:
+        if any(key == frozen or key.startswith(f"{frozen}.") for frozen in FROZEN):
+            raise CxrError(f"setting {key} cannot be given: validate takes the model exactly as it was registered")
+    if "data.path" not in context.overrides and not {"params", "profile"} & set(context.flags):
+        raise CxrError("data_path is not given; add -P data_path=FOLDER, a folder of labelled X-rays")
+
+
+def _tag(context: Context, uri: str, version: "ModelVersion") -> None:
+    """Tags that lead back to the version and to the runs that it came from, and the key of the step."""
+    lineage = {key: value for key, value in version.tags.items() if key.startswith("cxr.") and key.endswith("_run_id")}
+    for key, value in lineage.items():
+        context.tag(key, value)
+    context.tag("cxr.model_uri", uri)
+    context.tag("cxr.validated_version", f"{version.name}/{version.version}")
+    settings = context.settings
+    read = [uri, *(version.tags.get(f"cxr.{name}", "") for name in ("bundle_digest", "serving", "serving_code"))]
+    read.append(step_key.data_fingerprint(settings.data))
+    step_key.tag(context, step_key.components("validate", settings, read))
+
+
+def score(context: Context, service: Service, mapping: ClassMapping, images: LabelledSet, identity: str) -> Answers:
+    """Send every image that the model was not trained on through the served model, a batch at a time."""
+    rows = images.manifest.rows[~images.trained_on].reset_index(drop=True)
+    output = context.folder / "answers.parquet"
+    context.log.info("scoring %d images with %s", len(rows), identity)
+    paths = [str(images.manifest.root / path) for path in rows["path"]]
+    batch.score(service, paths, output, {"with_distance": True}, identity)
+    rows = pd.concat([rows.rename(columns={"label": "truth"}), pd.read_parquet(output).drop(columns="path")], axis=1)
+    failed = rows["status"] == ERROR
+    refused = list(rows.loc[failed, ["path", "reasons"]].itertuples(index=False, name=None))
+    rows = rows[~failed].reset_index(drop=True)
+    if rows.empty:
+        path, reason = refused[0]
+        raise CxrError(f"the model accepts none of {len(refused)} images; the first, {path}: {reason}")
+    served = rows[[f"probability_{name}" for name in mapping.model]].to_numpy(np.float64)
+    index = {name: i for i, name in enumerate(mapping.labels)}
+    labels = rows["truth"].map(index).to_numpy(np.int64)
+    patients = rows["patient"].where(rows["patient"] != "", rows["path"]).to_numpy().astype(str)
+    sample = Sample.from_labels(labels, patients, mapping.labels, context.settings.seed, images.manifest.finding)
+    return Answers(service, mapping, rows, sample, mapping.probabilities(served), refused)
