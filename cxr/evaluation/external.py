@@ -35,6 +35,11 @@ class Thresholds:
 
 def image_scores(sample: Sample, probabilities: ndarray, thresholds: Thresholds) -> ImageScores:
     """Score probabilities of shape (n, C) for the images of `sample`; those that lack a class define fewer scores."""
+    with np.errstate(invalid="ignore", divide="ignore"):  # of few images, a resample may have none: NaN, left out
+        return _image_scores(sample, probabilities, thresholds)
+
+
+def _image_scores(sample: Sample, probabilities: ndarray, thresholds: Thresholds) -> ImageScores:
     estimates = _defined(sample, scores.estimates(sample, probabilities))
     return ImageScores(
         images=len(sample.labels),

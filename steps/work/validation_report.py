@@ -99,8 +99,7 @@ def _report(
         seed=settings.seed,
         model=_model(version, answers),
         data=_data(images, answers, scored),
-        runs={name: value for name, value in tags.items() if name.startswith("cxr.") and name.endswith("_run_id")}
-        | {"validate": context.run_id},
+        runs=_lineage(tags) | {"validate": context.run_id},
         versions={name: version_of(name) for name in _LIBRARIES},
         all=scored,
         answered=external.image_scores(some, probabilities[answered], thresholds) if answered.any() else None,
@@ -128,6 +127,12 @@ def _report(
     if isinstance(report.internal, Internal):
         figures["side_by_side"] = validation_plots.side_by_side(report.internal)
     return report, figures
+
+
+def _lineage(tags: dict[str, str]) -> dict[str, str]:
+    """IDs of the runs that the version came from, by step."""
+    names = [name for name in tags if name.startswith("cxr.") and name.endswith("_run_id")]
+    return {name.removeprefix("cxr.").removesuffix("_run_id"): tags[name] for name in names}
 
 
 def _model(version: "ModelVersion", answers: "Answers") -> ValidatedModel:
@@ -226,7 +231,7 @@ def _log_table(context: Context, images: "LabelledSet", answers: "Answers") -> N
     manifest = images.manifest
     why = pd.Series("", index=manifest.rows.index).mask(images.trained_on, "in the training of the model")
     table = manifest.rows.rename(columns={"label": "truth"}).drop(columns="split").assign(left_out=why)
-    told = answers.rows.drop(columns=list(set(answers.rows) & {*table, "split"} - {"path"}))
+    told = answers.rows.drop(columns=list(set(answers.rows) & {*table, "split", "heatmap"} - {"path"}))
     table = table.merge(told, "left", "path")
     refused = dict(answers.refused)
     table["left_out"] = table["left_out"].mask(table["path"].isin(refused), table["path"].map(refused))

@@ -74,3 +74,10 @@ def test_a_score_that_one_set_lacks_has_no_difference():
     found = external.side_by_side(internal, (ours[0].subset(rows), ours[1][rows]), seed=0)
     assert found["auc_pneumonia"].difference.value is None and found["auc_pneumonia"].internal.value is not None
     assert found["sensitivity"].difference.value is not None
+
+
+def test_scores_of_very_few_images_are_defined_or_none(recwarn):
+    sample, chances = drawn(40, 8)
+    rows = np.array([3, 17])  # most resamples have neither
+    result = external.image_scores(sample.subset(rows), chances[rows], POINTS)
+    assert result.images == 2 and result.scores["accuracy"].value is not None and not recwarn.list
