@@ -204,7 +204,7 @@ def test_the_newest_validation_fills_the_checklist_of_the_next_report(workflow, 
     assert report.data.overlap.checked and report.data.overlap.own_test == 0
     finetuned = workflow.first("finetune").info.run_id
     quick = {"evaluate__robustness": "false", "evaluate__map_images": 0, "evaluate__gallery": 0}
-    assert in_process("evaluate", run_id=finetuned, registry__gate__minimum__auc_pneumonia="null", **quick) == 0
+    assert in_process("evaluate", run_id=finetuned, registry__gate__minimum__auc_finding="null", **quick) == 0
     text = workflow.artifact(workflow.runs("evaluate")[0], "evaluation/report.json").read_text()
     evaluated = EvaluationReport.model_validate_json(text)
     assert evaluated.external.run_id == run.info.run_id and evaluated.external.images == report.all.images
