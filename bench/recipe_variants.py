@@ -32,7 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no averaged weights": finetune(ema=0.0),
     "constant rate": finetune(scheduler="null", warmup=0.0),
     "no class weights": finetune(class_weights="none"),
-    "no augmentation": augment(**_LEVEL, **_STILL, clean=1.0),
+    "no augmentation": augment(**_LEVEL, **_STILL, clean=1.0, frame=0.0),
     "no geometry": augment(**_STILL),
     "no tone": augment(**_LEVEL),
     "no degradation": augment(clean=1.0),
