@@ -57,9 +57,12 @@ def basic(value: float, resampled: ndarray) -> Estimate:
     """The basic interval of a distance from the truth, which is 0 at least and which resampling enlarges.
 
     What resamples exceed the sample by, the sample exceeds the truth by, so that the percentiles are mirrored at
-    `value` (Davison and Hinkley, section 5.2). `value` itself stays in the interval.
+    `value` (Davison and Hinkley, section 5.2). `value` itself stays in the interval. Undefined ones (NaN) are left out.
     """
-    low, high = 2 * value - np.percentile(resampled, [50 * (1 + LEVEL), 50 * (1 - LEVEL)])
+    defined = resampled[np.isfinite(resampled)]
+    if not np.isfinite(value) or not len(defined):
+        return Estimate(value=None)
+    low, high = 2 * value - np.percentile(defined, [50 * (1 + LEVEL), 50 * (1 - LEVEL)])
     return Estimate(value=float(value), low=float(max(0.0, low)), high=float(max(value, high)))
 
 

@@ -14,7 +14,7 @@ from cxr.evaluation.scores import estimate
 from cxr.evaluation.statistics import Estimate, Recalibration
 
 _CERTAIN = 1e-12  # probabilities closer to 0 or 1 count as this one: their log-odds would be infinite
-_STEPS, _PRECISE = 50, 1e-8
+_STEPS, _PRECISE = 200, 1e-8
 _MOST_UNDEFINED = 0.025  # share of resamples without a fit; with more, an end of the interval would be infinite
 
 
@@ -51,12 +51,16 @@ def resample(truth: ndarray, score: ndarray, weights: ndarray) -> dict[str, ndar
 def _fitted(odds: ndarray, truth: ndarray, weights: ndarray, start: ndarray, free: bool) -> ndarray:
     """Intercept and slope of every row, of shape (R, 2), by Newton's method from `start`; a fixed slope stays.
 
+    Where probabilities are near 0 and 1, whole steps lead ever further away, so that long ones are shortened: by the
+    rule of T. Sun and Q. Tran-Dinh, "Generalized self-concordant functions" (Mathematical Programming 178, 2019), none
+    increases the loss, and the last ones are whole.
+
     A start of NaN, from a sample that has no estimate, leaves all rows without one.
     """
     found = np.full((len(weights), 2), np.nan)
     powers = np.stack([np.ones_like(odds), odds, odds**2], 1)  # (n, 3)
     rows = np.flatnonzero(_estimable(odds, truth, weights, free))
-    now = np.tile(start, (len(rows), 1))
+    now, ends = np.tile(start, (len(rows), 1)), np.array([odds.min(), odds.max()])
     for _ in range(_STEPS):
         if not len(rows):
             break
@@ -65,7 +69,9 @@ def _fitted(odds: ndarray, truth: ndarray, weights: ndarray, start: ndarray, fre
         gradient = (some * (truth - chance)) @ powers[:, :2]  # (rows, 2)
         curvature = (some * chance * (1 - chance)) @ powers  # (rows, 3): the two diagonal terms around the mixed one
         step = _newton(gradient, curvature, free)
-        now = now + step
+        reach = np.abs(step[:, :1] + step[:, 1:] * ends).max(1)[:, None]  # of the log-odds of any image
+        with np.errstate(invalid="ignore", divide="ignore"):
+            now = now + step * np.where(reach > 0, np.log1p(reach) / reach, 1)
         done = np.abs(step).max(1) < _PRECISE
         found[rows[done]] = now[done]
         going = ~done & np.isfinite(step).all(1)

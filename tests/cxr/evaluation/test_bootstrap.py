@@ -109,3 +109,11 @@ def test_scores_of_2000_resamples_take_seconds():
         bootstrap.auc(truth, score, weights)
         bootstrap.average_precision(truth, score, weights)
     assert time.perf_counter() - started < 5
+
+
+def test_a_basic_interval_leaves_undefined_resamples_out():
+    """As those of very few images, of which a resample may have none: NaN would end the interval at 0 and the value."""
+    resampled = np.linspace(0.05, 0.15, 101)
+    with_gaps = np.insert(resampled, 7, np.nan)
+    assert bootstrap.basic(0.08, with_gaps) == bootstrap.basic(0.08, resampled)
+    assert bootstrap.basic(0.08, np.array([np.nan])).value is None

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy.optimize import brentq
+from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from cxr.evaluation import bootstrap, recalibration
@@ -37,6 +38,24 @@ def test_every_resample_is_fitted_as_by_scikit_learn():
         model = LogisticRegression(C=np.inf, tol=1e-10).fit(odds[:, None], truth, sample_weight=weights[row])
         assert found["slope"][row] == pytest.approx(model.coef_[0, 0], abs=1e-5)
         assert found["intercept"][row] == pytest.approx(model.intercept_[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("certain", [4, 8, 16])
+def test_answers_however_sure_and_wrong_have_estimates(certain):
+    """Where hardly any probability is between 0 and 1, plain steps of Newton's method lead to infinity."""
+    rng = np.random.default_rng(0)
+    truth = rng.random(400) < 0.6
+    odds = np.where(truth, certain, -certain) + rng.normal(0, 1.5, 400)
+    odds[~truth & (rng.random(400) < 0.3)] *= -1
+    weights = np.concatenate([np.ones((1, 400), np.uint8), bootstrap.patient_weights(np.arange(400), 0, 50)])
+    found = recalibration.resample(truth, expit(odds), weights)
+    assert all(np.isfinite(values).all() for values in found.values())
+    odds = logit(np.clip(expit(odds), 1e-12, 1 - 1e-12))
+    for row in (0, 50):
+        large = brentq(lambda shift: (weights[row] * (truth - expit(odds + shift))).sum(), -60, 60, xtol=1e-12)  # noqa: B023
+        assert found["in_the_large"][row] == pytest.approx(large, abs=1e-6)
+        left = weights[row] * (truth - expit(found["intercept"][row] + found["slope"][row] * odds))
+        assert [left.sum(), (left * odds).sum()] == pytest.approx([0, 0], abs=1e-4)
 
 
 def test_too_extreme_probabilities_have_a_slope_below_one():
