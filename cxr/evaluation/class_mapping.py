@@ -6,6 +6,7 @@ from numpy import ndarray, stack
 
 from cxr.errors import CxrError
 from cxr.serving.probabilities import NEGATIVE, finding_probability
+from cxr.settings.classes import CLASS_NAMES
 
 
 @dataclass(frozen=True)
@@ -24,20 +25,19 @@ class ClassMapping:
 
     @classmethod
     def of(cls, model: tuple[str, ...], labels: tuple[str, ...]) -> "ClassMapping":
-        """Class by class, by name where the names are the same; or everything but the first class as the finding.
+        """Class by class where the names are the same; or everything but the first class as the finding.
 
         Raises:
-            CxrError: the set has neither the number of classes of the model nor two.
+            CxrError: the set has neither the classes of the model nor two. More than two are never mapped by their
+                order: `viral` and `bacterial` would be taken for bacteria and virus.
         """
         if set(model) == set(labels) and model[NEGATIVE] == labels[NEGATIVE]:
             return cls(model, labels, tuple(labels.index(name) for name in model))
-        if len(model) == len(labels):
-            return cls(model, labels, tuple(range(len(model))))
         if len(labels) == 2:
             return cls(model, labels, tuple(int(index != NEGATIVE) for index in range(len(model))))
         raise CxrError(
-            f"the set has the classes {', '.join(labels)}, the model {', '.join(model)}; expected the same number of "
-            "classes, or two: set data.classes=2"
+            f"the set has the classes {', '.join(labels)}, the model {', '.join(model)}; expected the same classes, or "
+            f"two: set data.classes=2 or {_setting(model)}"
         )
 
     @property
@@ -59,3 +59,9 @@ class ClassMapping:
     def label(self, name: str) -> int:
         """Index of the class of the set that a class of the model, by name, counts as."""
         return self.index[self.model.index(name)]
+
+
+def _setting(classes: tuple[str, ...]) -> str:
+    """The setting that stands for these classes."""
+    number = next((number for number, names in CLASS_NAMES.items() if names == classes), None)
+    return f"data.classes={number or '[' + ', '.join(classes) + ']'}"

@@ -60,6 +60,9 @@ def run(context: Context) -> None:
     version = context.client.get_model_version(name, number)
     _tag(context, uri, version)
     mapping = ClassMapping.of(service.classes, context.settings.data.class_names)
+    if len(mapping.model) == len(mapping.labels) and not mapping.same_names:
+        pairs = ", ".join(f"{ours} as {theirs}" for ours, theirs in mapping.pairs().items())
+        context.log.warning("the set has other classes than the model, which are taken for each other: %s", pairs)
     images = validation_set.read(context, version)
     answers = score(context, service, mapping, images, uri)
     validation_report.write(context, version, images, answers)

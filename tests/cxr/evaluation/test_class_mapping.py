@@ -27,13 +27,23 @@ def test_the_same_classes_in_another_order_are_mapped_by_name():
     assert mapping.label("bacteria") == 2 and mapping.same_names
 
 
-def test_other_names_are_mapped_class_by_class():
+def test_other_names_of_two_classes_are_mapped_class_by_class():
     mapping = ClassMapping.of(("normal", "pneumonia"), ("healthy", "opacity"))
     assert mapping.pairs() == {"normal": "healthy", "pneumonia": "opacity"} and not mapping.same_names
     np.testing.assert_array_equal(mapping.probabilities(SERVED[:, :2]), SERVED[:, :2])
 
 
-@pytest.mark.parametrize("labels", [THREE, ("a", "b", "c", "d")])
-def test_anything_else_is_refused(labels):
-    with pytest.raises(CxrError, match=r"expected the same number of classes, or two: set data\.classes=2"):
-        ClassMapping.of(("normal", "pneumonia") if len(labels) == 3 else THREE, labels)
+@pytest.mark.parametrize(
+    "model, labels, setting",
+    [
+        (("normal", "pneumonia"), THREE, "2"),
+        (THREE, ("normal", "viral", "bacterial"), "3"),
+        (("healthy", "a", "b"), ("healthy", "a", "b", "c"), r"\[healthy, a, b\]"),
+    ],
+    ids=["more classes", "other names", "own classes"],
+)
+def test_anything_else_is_refused(model, labels, setting):
+    with pytest.raises(
+        CxrError, match=rf"expected the same classes, or two: set data\.classes=2 or data\.classes={setting}$"
+    ):
+        ClassMapping.of(model, labels)
