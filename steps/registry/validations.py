@@ -58,7 +58,7 @@ def record(client: "MlflowClient", name: str, made: Validated) -> None:
     with alone(name):
         entries = [*_entries(client.get_model_version(name, made.version)), made]
         kept = [{**asdict(entry), "on": entry.on[:_NAME_LENGTH]} for entry in entries[-_KEPT:]]
-        client.set_model_version_tag(name, made.version, TAG, json.dumps(kept))
+        client.set_model_version_tag(name, made.version, TAG, json.dumps(kept, ensure_ascii=False))
 
 
 def newest(client: "MlflowClient", name: str, version: str = "") -> ExternalValidation | None:

@@ -45,7 +45,7 @@ def test_the_models_own_test_split_is_no_external_validation(client):
 def test_the_last_ten_fit_into_a_tag(client):
     nothing = {"auc": None, "low": None, "high": None}
     for number in range(14):
-        validations.record(client, NAME, made(1, f"2026-01-{number + 1:02}", on="x" * 300, **nothing))
+        validations.record(client, NAME, made(1, f"2026-01-{number + 1:02}", on="肺" * 300, **nothing))
     tag = client.get_model_version(NAME, "1").tags[validations.TAG]
     assert len(tag) < 5000 and tag.count("run_id") == 10 and "2026-01-14" in tag
     assert validations.newest(client, NAME, "1").auc.value is None and "AUC undefined" in str(made(1, "", **nothing))
