@@ -135,6 +135,11 @@ def _subject(context: Context) -> Subject:
     datasets["train"] = open_rasters(own.split("train"), spec, cache, build=False)
     if context.settings.evaluate.views != loaded.network.views:
         views, calibration = context.settings.evaluate.views, context.settings.calibration
+        if seen is not None:
+            raise CxrError(
+                f"evaluate.views={views}: temperature and thresholds would be chosen anew, on images of another split "
+                f"than the bundle's own; set evaluate.views={loaded.network.views}, as the bundle has it"
+            )
         if answers is not None:
             raise CxrError(
                 f"evaluate.views={views}: the out-of-fold answers that calibrate an ensemble of folds are of one view; "
