@@ -64,7 +64,7 @@ def labels(
     meaning = data.mapping if data.mapping is not None else {name: name for name in classes}
     names = data.columns.label
     if isinstance(names, list):
-        present = {name: pd.to_numeric(table[name], errors="coerce").eq(1).tolist() for name in names}
+        present = {name: _is_one(table[name]).tolist() for name in names}
         findings = [[name for name in names if present[name][row]] for row in range(len(table))]
     else:
         cells = [cell.split(data.separator) if data.separator else [cell] for cell in table[names]]
@@ -86,6 +86,11 @@ def labels(
     if unmapped:
         log.info("%s: %d labels stand for no class: %s", file, unmapped.total(), most(unmapped))
     return result
+
+
+def _is_one(values: pd.Series) -> pd.Series:
+    """Whether each cell is 1, or true as Parquet and Excel files have it."""
+    return pd.to_numeric(values, errors="coerce").eq(1) | values.str.lower().eq("true")
 
 
 def paths(table: pd.DataFrame, data: DataSettings) -> pd.Series:

@@ -13,6 +13,7 @@ from cxr.datasets import columns, layouts, tables
 from cxr.datasets.files import Files
 from cxr.datasets.layouts import ListedImage
 from cxr.datasets.manifest import EXTRAS
+from cxr.datasets.patients import PSEUDONYMS
 from cxr.datasets.tables import examples
 from cxr.errors import CxrError
 from cxr.settings.schema import DataSettings
@@ -79,6 +80,7 @@ def read(root: Path, data: DataSettings, classes: tuple[str, ...], *, every_clas
     rows["found"] = Files(root).find(rows["given"].tolist())
     rows["path"] = rows["found"].fillna(rows["given"])
     rows = _merged(rows, file, left_out)
+    rows = _with_study(rows)
     _check(rows, data, root, file)
     if every_class:
         _check_classes(rows, classes, file)
@@ -87,15 +89,15 @@ def read(root: Path, data: DataSettings, classes: tuple[str, ...], *, every_clas
     # Beside images with a split, those without one are for training; `leakage` drops them where a patient is in test.
     default = "train" if (rows["split"] != "").any() else None
     images = [
-        ListedImage(row.path, row.label, row.patient or row.path, row.split or default, more)
+        ListedImage(row.path, row.label, row.patient or row.study_of or row.path, row.split or default, more)
         for row, more in zip(rows.itertuples(), extras, strict=True)
     ]
     all_rows = sum(left_out.values()) + len(rows)
     log.info("%s: %d rows, %d images; left out: %s", file, all_rows, len(rows), _counted(left_out))
     if (rows["patient"] == "").any():
         log.warning(
-            "%d of %d images have no patient in the table: unless their DICOM files have one, each counts as a patient "
-            "of its own, and images of one person can be in several splits",
+            "%d of %d images have no patient in the table: unless their DICOM files have one, each study, or without "
+            "studies each image, counts as a patient of its own, and images of one person can be in several splits",
             *((rows["patient"] == "").sum(), len(rows)),
         )
     description = {"labels": str(file), "left_out": {reason: count for reason, count in left_out.items() if count}}
@@ -140,6 +142,22 @@ def _merged(rows: pd.DataFrame, file: str, left_out: dict[str, int]) -> pd.DataF
             )
     left_out["double rows"] = int(rows["path"].duplicated().sum())
     return rows.drop_duplicates("path").reset_index(drop=True)
+
+
+def _with_study(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the patient of another image of their study where they have none, and else with `study_of`.
+
+    A study is of one patient. `study_of` is no pseudonym of a patient: that of a DICOM file counts before it.
+    """
+    if "study" not in rows:
+        return rows.assign(study_of="")
+    known = rows[(rows["patient"] != "") & (rows["study"] != "")].drop_duplicates("study")
+    patient_of = dict(zip(known["study"], known["patient"], strict=True))
+    patient = [
+        patient or patient_of.get(study, "") for patient, study in zip(rows["patient"], rows["study"], strict=True)
+    ]
+    study_of = [f"study-{study.removeprefix(PSEUDONYMS)}" if study else "" for study in rows["study"]]
+    return rows.assign(patient=patient, study_of=study_of)
 
 
 def _check(rows: pd.DataFrame, data: DataSettings, root: Path, file: str) -> None:

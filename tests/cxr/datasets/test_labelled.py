@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from cxr.datasets.labelled import listing, read
+from cxr.datasets.patients import PSEUDONYMS
 from cxr.errors import CxrError
 from tests.helpers import settings_with
 
@@ -61,6 +62,18 @@ def test_without_patients_every_image_is_one_and_a_warning_says_what_that_means(
     assert "images of one person can be in several splits" in caplog.text
 
 
+def test_images_of_a_study_are_of_one_patient_whether_or_not_the_table_names_it(tmp_path):
+    """Two exposures of a child in training and test would leak."""
+    rows = ROWS | {"study": ["S1", "S1", "S2", ""], "person": ["", "8", "", ""]}
+    root = table(tmp_path, rows)
+    images = by_path(root, columns__study="study")
+    assert images["a.png"].patient == images["b.png"].patient != images["sub/c.png"].patient
+    assert images["d.png"].patient == "d.png" and "S1" not in images["a.png"].patient
+    assert not images["a.png"].patient.startswith(PSEUDONYMS)  # a patient ID in the file says more
+    images = by_path(root, columns__study="study", columns__patient="person")
+    assert images["a.png"].patient == images["b.png"].patient and images["b.png"].patient.startswith(PSEUDONYMS)
+
+
 def test_several_labels_can_mean_one_class_and_others_are_left_out_and_counted(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     rows = {
@@ -76,7 +89,11 @@ def test_several_labels_can_mean_one_class_and_others_are_left_out_and_counted(t
 
 
 def test_columns_of_ones_are_labels(tmp_path):
-    rows = {"file": ["a.png", "b.png", "c.png", "d.png"], "No": ["1.0", "0", "", "1"], "Yes": ["", "1", "-1.0", "1.0"]}
+    rows = {
+        "file": ["a.png", "b.png", "c.png", "d.png"],
+        "No": ["1.0", "0", "", "True"],
+        "Yes": ["False", "true", "-1.0", "1.0"],
+    }
     found = read(
         table(tmp_path, rows),
         settings(columns__label="['No', 'Yes']", mapping="{'No': normal, 'Yes': pneumonia}"),
