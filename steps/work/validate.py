@@ -72,7 +72,7 @@ def _check_settings(context: Context) -> None:
     for key in context.overrides:
         if any(key == frozen or key.startswith(f"{frozen}.") for frozen in FROZEN):
             raise CxrError(f"setting {key} cannot be given: validate takes the model exactly as it was registered")
-    if "data.path" not in context.overrides and not {"params", "profile"} & set(context.flags):
+    if "data.path" not in context.overrides and context.settings.data.path == "sample":  # the default
         raise CxrError("data_path is not given; add -P data_path=FOLDER, a folder of labelled X-rays")
 
 

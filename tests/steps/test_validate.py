@@ -178,6 +178,7 @@ def test_no_more_images_are_held_than_a_few_batches(workflow, validate, tmp_path
     ("given", "words"),
     [
         ({}, "data_path is not given; add -P data_path=FOLDER"),
+        ({"profile": "cpu"}, "data_path is not given; add -P data_path=FOLDER"),
         ({"data_path": "EMPTY"}, "holds no X-rays in a known layout"),
         ({"data_path": "EMPTY.none"}, "does not exist"),
         ({"data_path": "SET", "model_uri": "models:/none@champion"}, "run `mlflow run . -e main` first"),

@@ -138,6 +138,11 @@ def test_a_recipe_wins_over_the_file_and_the_profile_and_the_command_line_over_t
     assert loader.load_settings(tmp_path / "my.yaml", "mine", {"data.recipe": "null"}).data.labels is None
 
 
+def test_a_recipe_that_names_its_images_wins_over_the_phantoms_of_the_default_profile():
+    assert load("sample").data.path == "sample"
+    assert load("sample", data__recipe="kermany").data.path == "mendeley"
+
+
 def test_settings_of_a_recipe_stay_when_they_are_saved():
     settings = load(data__recipe="rsna_pneumonia_2018", data__mapping="{0: normal, 1: pneumonia}")
     assert settings.data.mapping["0"] == "normal" and settings.data.mapping["Lung Opacity"] == "pneumonia"
