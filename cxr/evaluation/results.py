@@ -201,13 +201,17 @@ class ChecklistItem(ReportModel):
 
 
 class ExternalValidation(ReportModel):
-    """The newest validation of the model on data of another origin."""
+    """The newest validation of the model, or else of another version of it, on data of another origin."""
 
     run_id: str = Field(description="MLflow run of the validation.")
     data: str = Field(description="The data, in words: citation or address.")
     images: int = Field(description="Number of images scored.")
     patients: int = Field(description="Number of patients.")
     auc: Estimate = Field(description="Area under the ROC curve of the finding.")
+    other_version: int | None = Field(
+        default=None,
+        description="The validated version if it is another one; null if it is the evaluated one.",
+    )
 
 
 class EvaluationReport(ReportModel):

@@ -54,6 +54,10 @@ def _data(report: EvaluationReport) -> list[ChecklistItem]:
         if data.source.labels is not None:
             reference = f"labels of the table {data.source.labels}: {', '.join(report.model.classes)}"
         deidentified = rationale = "for the owner of the images"
+    unlabelled = data.source.left_out.get("no label", 0)
+    missing = (
+        f"{unlabelled:,} rows without a label of these classes were left out" if unlabelled else "no missing labels"
+    )
     assignment = f"stratified by class, grouped by patient, {_validation(report)}, seed {settings.seed}"
     return [
         _filled("7", "5a", "11", "Sources of the data", formatting.source(report)),
@@ -67,7 +71,7 @@ def _data(report: EvaluationReport) -> list[ChecklistItem]:
         _filled("9", "7", "14", "Preprocessing of the images", preparation),
         _filled("10", "7", "7", "Selection of the data", selection),
         _open("11", "-", "-", "De-identification", deidentified),
-        _filled("12", "11", "20", "Missing data", f"no missing labels; {unreadable} unreadable images were left out"),
+        _filled("12", "11", "20", "Missing data", f"{missing}; {unreadable} unreadable images were left out"),
         _acquisition(report),
         _filled("14", "8a", "16a, 16c", "Reference standard", reference),
         _open("15", "8a", "16b", "Rationale for the reference standard", rationale),
@@ -213,6 +217,8 @@ def _external(report: EvaluationReport) -> ChecklistItem:
             "33", "12d", "15b, 29", topic, "none; needs images from another hospital (mlflow run . -e validate)"
         )
     what = f"{done.data}: {done.images:,} images of {done.patients:,} patients, AUC {formatting.number(done.auc)}"
+    if done.other_version is not None:  # other weights, and perhaps other classes or another finding
+        return _open("33", "12d", "15b, 29", topic, f"none of this model; of version {done.other_version} on {what}")
     return _filled("33", "12d", "15b, 29", topic, f"{what}; differences from the training data in run {done.run_id}")
 
 

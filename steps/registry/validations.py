@@ -69,13 +69,13 @@ def newest(client: "MlflowClient", name: str, version: str = "") -> ExternalVali
         return None
     found = max(made, key=lambda entry: (entry.version == version, entry.at))
     notes = [f"{found.own:,} of the images stand in the model's own test split"] if found.own else []
-    notes += [f"validated was version {found.version}"] if found.version != version else []
     return ExternalValidation(
         run_id=found.run_id,
         data=f"{found.on} ({'; '.join(notes)})" if notes else found.on,
         images=found.images,
         patients=found.patients,
         auc=Estimate(value=found.auc, low=found.low, high=found.high),
+        other_version=int(found.version) if found.version != version else None,
     )
 
 

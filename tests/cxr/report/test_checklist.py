@@ -6,6 +6,7 @@ import pytest
 
 from cxr.evaluation.results import EvaluationReport
 from cxr.report import formatting
+from cxr.report.checklist import checklist
 from tests.cxr.report.test_report import report_of
 from tests.helpers import ROOT
 
@@ -37,6 +38,20 @@ def test_external_validation_is_in_the_checklist_once_there_is_one(report):
         assert item.status == "filled"
         for fact in ("another hospital", "812 images of 640 patients", "0.500 (0.400 to 0.600)", "v" * 32):
             assert fact in item.answer
+
+
+def test_the_validation_of_another_version_is_none_of_this_model():
+    report = report_of(np.arange(30) % 3, full=True)[0]
+    other = report.model_copy(update={"external": report.external.model_copy(update={"other_version": 2})})
+    item = next(item for item in checklist(other) if item.claim == "33")
+    assert item.status == "open" and item.answer.startswith("none of this model; of version 2 on another hospital: 812")
+
+
+def test_rows_without_a_label_are_missing_data(report):
+    source = report.data.source.model_copy(update={"left_out": {"no label": 1234}})
+    other = report.model_copy(update={"data": report.data.model_copy(update={"source": source})})
+    answers = [next(item.answer for item in checklist(one) if item.claim == "12") for one in (report, other)]
+    assert answers[0].startswith("no missing labels") and answers[1].startswith("1,234 rows without a label")
 
 
 def test_the_methods_state_the_coverage_that_was_measured():

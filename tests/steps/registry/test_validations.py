@@ -30,7 +30,9 @@ def test_the_newest_of_the_version_wins_over_newer_ones_of_others(client):
         validations.record(client, NAME, entry)
     found = validations.newest(client, NAME, "1")
     assert (found.data, found.images, found.patients, found.auc.low) == ("elsewhere", 900, 800, 0.78)
-    assert validations.newest(client, NAME, "3").data == "other (validated was version 2)"
+    assert found.other_version is None
+    other = validations.newest(client, NAME, "3")
+    assert (other.data, other.other_version) == ("other", 2)
     assert str(made(1, "")) == f"version 1 on 900 images of elsewhere: AUC 0.812 (0.780 to 0.840); run {'r' * 32}"
 
 
