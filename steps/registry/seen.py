@@ -48,7 +48,7 @@ def seen(context: Context, split_run_id: str, learned_run_id: str) -> pd.DataFra
 
 
 def _prints(context: Context, split_run_id: str) -> _Prints:
-    folder = context.fetch(_with_fingerprints(context, split_run_id), "split")
+    folder = context.fetch(with_fingerprints(context, split_run_id), "split")
     manifest, table = Manifest.load(folder), overlap.load(folder)
     if list(table["path"]) != list(manifest.rows["path"]):
         raise CxrError(f"{folder}: its fingerprints are those of other images; run prepare_split again")
@@ -56,7 +56,7 @@ def _prints(context: Context, split_run_id: str) -> _Prints:
     return _Prints(table, source)
 
 
-def _with_fingerprints(context: Context, split_run_id: str) -> str:
+def with_fingerprints(context: Context, split_run_id: str) -> str:
     """This run, or else another one that made the same split; the first splits were kept without fingerprints."""
     from mlflow.exceptions import MlflowException
 

@@ -12,6 +12,7 @@ from cxr.datasets.manifest import COLUMNS, EXTRAS, Manifest
 from cxr.errors import CxrError
 from cxr.evaluation.facts import UnreadableFile
 from cxr.evaluation.validation_results import Overlap
+from steps.registry import seen
 from steps.runtime.context import Context
 
 if TYPE_CHECKING:
@@ -102,11 +103,7 @@ def _own(context: Context, version: "ModelVersion") -> tuple[pd.DataFrame, Manif
     run_id = version.tags.get("cxr.split_run_id")
     if run_id is None:
         raise CxrError(f"version {version.version} does not name the run of its split")
-    folder = context.fetch(run_id, "split")
-    if not (folder / overlap.FILE).is_file():
-        raise CxrError(
-            f"its split, run {run_id}, is older than fingerprints; run the workflow again for a version with"
-        )
+    folder = context.fetch(seen.with_fingerprints(context, run_id), "split")
     return overlap.load(folder), Manifest.load(folder)
 
 
