@@ -4,6 +4,7 @@ A shortcut is what tells the classes apart without being a sign of disease: mark
 way of cropping. R. Geirhos et al., "Shortcut learning in deep neural networks", Nature Machine Intelligence 2 (2020).
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -62,13 +63,35 @@ def robustness(
         changed = float((predicted[name] != predicted[UNCHANGED]).mean())
         table.append(RobustnessRow(change=name, changed=changed, scores=_summary(resampled[name], sample)))
     alone, blurred = (scores.resampled(sample, probabilities(batches(c))) for c in (border_alone, lungs_blurred))
-    unchanged = resampled[UNCHANGED]
-    shortcuts = [
+    shortcuts = _shortcuts(sample, resampled[UNCHANGED], alone, blurred, resampled[BORDER_MASKED])
+    return Robustness(images=len(rows), table=table, shortcuts=shortcuts, inside=inside)
+
+
+def shortcuts(probabilities: Callable[[ndarray], ndarray], rasters: ndarray, sample: Sample) -> list[ShortcutTest]:
+    """The tests of shortcuts of any classifier, such as a served one.
+
+    Args:
+        probabilities: gives those of the classes of `sample`, of shape (n, C), for rasters (n, S, S).
+        rasters: the images, `uint8` of shape (n, S, S).
+        sample: their true classes and patients.
+    """
+    changes = CHANGES[UNCHANGED], border_alone, lungs_blurred, CHANGES[BORDER_MASKED]
+    changed = (np.stack([change(raster) for raster in rasters]) for change in changes)
+    return _shortcuts(sample, *(scores.resampled(sample, probabilities(images)) for images in changed))
+
+
+def _shortcuts(
+    sample: Sample,
+    unchanged: dict[str, ndarray],
+    alone: dict[str, ndarray],
+    blurred: dict[str, ndarray],
+    masked: dict[str, ndarray],
+) -> list[ShortcutTest]:
+    return [
         near_chance("the border alone, all inside it black", unchanged, alone, sample),
         near_chance("the border, and shades of what is inside it (heavy blur)", unchanged, blurred, sample),
-        near_unchanged("all but the border, which is black", unchanged, resampled[BORDER_MASKED], sample),
+        near_unchanged("all but the border, which is black", unchanged, masked, sample),
     ]
-    return Robustness(images=len(rows), table=table, shortcuts=shortcuts, inside=inside)
 
 
 def near_chance(
@@ -81,7 +104,11 @@ def near_chance(
     images, as `scores.resampled` gives them.
     """
     found, differences = _summary(resampled, sample), _differences(unchanged, resampled, sample)
-    auc, f1, chance = found[scores.named("auc_finding", sample.finding)], found["macro_f1"], 1 / len(sample.classes)
+    auc, f1, chance = (
+        found[scores.named("auc_finding", sample.finding)],
+        found["macro_f1"],
+        1 / len(np.unique(sample.labels)),
+    )
     if auc.low is None or auc.high is None or f1.low is None:
         return _undefined(images, "near chance", found, differences)
     seen = []

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from cxr.evaluation.facts import ReportModel, SourceFacts, UnreadableFile
+from cxr.evaluation.probes import MapSanity, ShortcutTest
 from cxr.evaluation.results import Mistakes, OperatingPoint, Subgroup
 from cxr.evaluation.statistics import (
     Answered,
@@ -145,6 +146,14 @@ class ValidationReport(ReportModel):
     distances: Distances
     subgroups: list[Subgroup]
     mistakes: Mistakes
+    shortcuts: list[ShortcutTest] = Field(
+        default_factory=list,
+        description="Whether answers come from the lungs; empty if `evaluate.robustness` is off.",
+    )
+    shortcut_images: int = Field(default=0, description="Number of scored images that these tests used.")
+    map_sanity: MapSanity | None = Field(
+        default=None, description="Null without exact maps, if it is off, or if the bundle of the version is gone."
+    )
     internal: Internal | NoInternal
 
     def to_json(self) -> str:

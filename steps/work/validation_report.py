@@ -47,7 +47,7 @@ from steps.registry.model_files import logged_model_id
 from steps.registry.validations import Validated
 from steps.runtime import process
 from steps.runtime.context import Context
-from steps.work import dataset_input
+from steps.work import dataset_input, validation_probes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,6 +92,7 @@ def _report(
     )
     scored = external.image_scores(sample, probabilities, thresholds)
     some = sample.subset(answered)
+    tests, tested = validation_probes.shortcuts(context, answers, manifest)
     tags = context.client.get_run(context.run_id).data.tags
     report = ValidationReport(
         created=datetime.now(UTC),
@@ -110,6 +111,9 @@ def _report(
         distances=_distances(distances, service.detector),
         subgroups=subgroups.by_group(manifest, sample, probabilities),
         mistakes=Mistakes(maps=has_maps, images=[tile.mistake for tile in tiles]),
+        shortcuts=tests,
+        shortcut_images=tested,
+        map_sanity=validation_probes.map_sanity(context, version, answers, manifest),
         internal=_internal(context, version, answers),
     )
     title = "this set"
@@ -124,6 +128,8 @@ def _report(
         figures["subgroups"] = plots.subgroups(report.subgroups)
     if tiles:
         figures["gallery"] = gallery.sheet(tiles, has_maps=has_maps)
+    if report.map_sanity is not None:
+        figures["map_sanity"] = curve_plots.sanity(report.map_sanity)
     if isinstance(report.internal, Internal):
         figures["side_by_side"] = validation_plots.side_by_side(report.internal)
     return report, figures

@@ -110,9 +110,18 @@ def test_served_equals_validated_and_the_result_stands_on_run_logged_model_and_v
     ]
     logged = workflow.client.get_logged_model(version.source.removeprefix("models:/"))
     assert (run.info.run_id, auc) in [(m.run_id, m.value) for m in logged.metrics if m.key == "external_auc_pneumonia"]
+    # What becomes of the answers without lungs, and of the maps without what was learnt, as `evaluate` says it.
+    text = workflow.artifact(workflow.client.get_run(version.tags["cxr.evaluate_run_id"]), "evaluation/report.json")
+    evaluated = EvaluationReport.model_validate_json(text.read_text())
+    assert report.shortcut_images == evaluated.robustness.images == report.all.images
+    for ours, theirs in zip(report.shortcuts, evaluated.robustness.shortcuts, strict=True):
+        auc = theirs.scores["auc_pneumonia"].value
+        assert ours.scores["auc_pneumonia"].value == pytest.approx(auc, abs=1e-4) and ours.images == theirs.images
+    assert len(report.map_sanity.cascade) == len(evaluated.map_sanity.cascade)
     entry = json.loads(version.tags[validations.TAG])[-1]
     assert entry["run_id"] == run.info.run_id and entry["images"] == report.all.images
     page = workflow.artifact(run, "validation/report.html").read_text()
+    assert "the border alone, all inside it black" in page and "Coverage: in a simulation" in page
     assert "drawn phantoms" in page and "http" not in page.partition("<body>")[2].replace("http://www.w3.org", "")
 
 

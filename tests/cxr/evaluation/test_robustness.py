@@ -1,6 +1,7 @@
 """Unchanged images score under the changes as in the evaluation, and shortcuts are told from chance."""
 
 import numpy as np
+import pytest
 
 from cxr.evaluation import robustness, scores
 from cxr.evaluation.cam import ClassActivationMap
@@ -45,6 +46,13 @@ def test_the_shortcuts_are_scores_of_what_is_left_of_the_images(tmp_path, monkey
     alone, blurred, masked = result.shortcuts
     assert alone.scores == result.table[0].scores and blurred.scores == masked.scores == result.table[1].scores
     assert alone.scores != blurred.scores
+    monkeypatch.undo()
+    rasters, predictor = ImageDataset(split, net.spec).rasters(np.arange(len(split))), Predictor(Bundle(net))
+    served = robustness.shortcuts(lambda images: softmax(predictor.logits(images)), rasters, Sample.of(split, 0))
+    for ours, theirs in zip(served[:2], (alone, blurred), strict=True):
+        assert [score.value for score in ours.scores.values()] == pytest.approx(
+            [score.value for score in theirs.scores.values()]
+        )
     assert all(difference.value == 0 for difference in alone.differences.values())
     assert [test.expected for test in result.shortcuts] == ["near chance", "near chance", "near unchanged"]
 

@@ -89,6 +89,13 @@ def test_without_validation_images_the_test_images_alone_are_scored(without_val,
     assert "chosen on the validation images of its training" in page
 
 
+def test_on_another_split_no_thresholds_are_chosen_anew(workflow, split_anew, refused):
+    given = {"split_run_id": split_anew(0.5).info.run_id, "run_id": workflow.first("train").info.run_id}
+    assert "images of another split than the bundle's own; set evaluate.views=1" in refused(
+        "evaluate", **given, evaluate__views=2
+    )
+
+
 @pytest.mark.parametrize(
     "step, parameters, words",
     [
