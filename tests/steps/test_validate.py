@@ -178,7 +178,7 @@ def test_no_more_images_are_held_than_a_few_batches(workflow, validate, tmp_path
         return raster
 
     monkeypatch.setattr(preprocess.InputSpec, "to_raster", counted)
-    _, report = validate(folder.parent, data__workers=1)
+    _, report = validate(folder.parent, data__workers=1, evaluate__robustness_images=60)
     assert report.all.images == 300 and report.distances.beyond > 0.5
     assert 0 < most <= 4 * BATCH
 
