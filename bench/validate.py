@@ -40,7 +40,7 @@ def draw(folder: Path, count: int, side: int) -> None:
 
 
 def validate(folder: Path, model_uri: str) -> dict[str, float]:
-    """Seconds and peak memory of one `validate` on the images of a folder; both of this process and its workers."""
+    """Seconds of one `validate` on the images of a folder, and peak memory of the largest of its processes."""
     words = ["--data_path", str(folder), "--data.classes", "2", "--log_dir", str(folder.parent / "logs")]
     words += ["--model_uri", model_uri] if model_uri else []
     started = time.perf_counter()

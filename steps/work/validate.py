@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Settings that a registered version has fixed.
 FROZEN: tuple[str, ...] = ("model", "train", "finetune", "calibration", "serving", "registry.gate", "registry.register")
 FROZEN += ("evaluate.views",)
+# Settings that choose among images, all of which are scored.
+UNUSED = tuple(f"data.{name}" for name in ("subset_size", "val_size", "test_size", "folds", "fold"))
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ def _check_settings(context: Context) -> None:
     for key in context.overrides:
         if any(key == frozen or key.startswith(f"{frozen}.") for frozen in FROZEN):
             raise CxrError(f"setting {key} cannot be given: validate takes the model exactly as it was registered")
+        if key in UNUSED:
+            raise CxrError(f"setting {key} cannot be given: validate scores every usable image; try data.filters")
     if "data.path" not in context.overrides and context.settings.data.path == "sample":  # the default
         raise CxrError("data_path is not given; add -P data_path=FOLDER, a folder of labelled X-rays")
 
