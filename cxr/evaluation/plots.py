@@ -140,7 +140,7 @@ def robustness(results: Robustness) -> Figure:
             whisker(axes, row.scores[name], place, plotting.BLUE if row is not unchanged else "black")
         if unchanged.scores[name].value is not None:
             axes.axvline(unchanged.scores[name].value, color=plotting.GREY, lw=1, ls="--")
-        axes.set(title=_name(name), xlim=(0, 1.02))
+        axes.set(title=_name(name), xlim=(0, 1.02), xticks=(0, 0.5, 1))
     panels[0].set_yticks(places, [row.change for row in results.table])
     panels[1].set_xlabel(f"score and 95 % interval, {results.images:,} test images")
     return drawn
@@ -154,7 +154,7 @@ def subgroups(results: list[Subgroup]) -> Figure:
     for axes, name in zip(panels, shown, strict=True):
         for place, subgroup in zip(places, results, strict=True):
             whisker(axes, subgroup.scores[name], place, plotting.BLUE)
-        axes.set(title=name, xlim=(0, 1.02))
+        axes.set(title=name, xlim=(0, 1.02), xticks=(0, 0.5, 1))
     names = [f"{subgroup.question}: {subgroup.group}\n{subgroup.images:,} images" for subgroup in results]
     # Groups are named by users; between two dollar signs, matplotlib reads formulas.
     panels[0].set_yticks(places, [name.replace("$", r"\$") for name in names], fontsize=8)
