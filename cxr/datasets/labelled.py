@@ -140,8 +140,11 @@ def _merged(rows: pd.DataFrame, file: str, left_out: dict[str, int]) -> pd.DataF
                 f"{file}: {len(paths):,} images have more than one {word}: {examples([*said, *paths[6:]])}; "
                 "leave one of their rows, or filter them (data.filters)"
             )
-    left_out["double rows"] = int(rows["path"].duplicated().sum())
-    return rows.drop_duplicates("path").reset_index(drop=True)
+    double = rows["path"].duplicated()
+    left_out["double rows"] = int(double.sum())
+    if double.any():
+        log.info("%s: %d rows repeat an image: %s", file, double.sum(), examples(rows.loc[double, "row"]))
+    return rows[~double].reset_index(drop=True)
 
 
 def _with_study(rows: pd.DataFrame) -> pd.DataFrame:

@@ -154,9 +154,11 @@ def test_paths_can_be_made_of_columns_and_patients_of_a_part_of_one(tmp_path):
         by_path(root, **{**options, "patient_pattern": "q"})
 
 
-def test_rows_that_agree_count_once(tmp_path):
+def test_rows_that_agree_count_once(tmp_path, caplog):
     rows = {key: [*values, values[0], values[0]] for key, values in ROWS.items()}
-    found = read(table(tmp_path, rows), settings(columns__patient="person"), CLASSES)
+    with caplog.at_level("INFO"):
+        found = read(table(tmp_path, rows), settings(columns__patient="person"), CLASSES)
+    assert "2 rows repeat an image: labels.csv row 6, labels.csv row 7" in caplog.text
     assert len(found.images) == 4 and found.description["left_out"] == {"double rows": 2}
 
 
