@@ -63,7 +63,7 @@ def test_distances_from_training_are_given_if_asked_for(service, folder, tmp_pat
     paths, output = batch.list_files(folder), tmp_path / "preds.parquet"
     batch.score(service, paths, output, {"with_distance": True}, "m")
     table = pd.read_parquet(output)
-    assert list(table) == ["path", *columns(CLASSES), "distance"] and np.isnan(table["distance"][10])
+    assert list(table) == ["path", *columns(CLASSES, "pneumonia"), "distance"] and np.isnan(table["distance"][10])
     far = table["reasons"].str.contains("unlike the training images")
     assert (far == (table["distance"] > service.detector.far)).all()
     batch.score(service, paths, tmp_path / "plain.parquet", {}, "m")
