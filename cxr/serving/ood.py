@@ -64,9 +64,12 @@ class OODDetector:
         """Whether each row of features (B, F) is that of a negative, of shape (B,)."""
         return self.inversion_scores(features) > self.inverted
 
-    def reasons(self, features: ndarray) -> list[list[str]]:
-        """For each row of features (B, F), the reasons why the model should not answer it; empty if it may."""
-        distances, rows = self.distances(features), []
+    def reasons(self, features: ndarray, distances: ndarray | None = None) -> list[list[str]]:
+        """For each row of features (B, F), the reasons why the model should not answer it; empty if it may.
+
+        `distances` (B,) are those of the features, if they are known already.
+        """
+        distances, rows = self.distances(features) if distances is None else distances, []
         for distance, far, inverted in zip(distances, self.is_far(distances), self.is_inverted(features), strict=True):
             reasons = ["black and white seem exchanged (inverted polarity)"] if inverted else []
             if far:

@@ -160,8 +160,8 @@ class Service:
             probabilities = softmax(logits.astype(np.float64) / self.temperature)
             if not np.isfinite(probabilities).all():
                 raise CxrError("the probabilities are not finite; the network is damaged, register the model again")
-            positive, unlike = finding_probability(probabilities), self.detector.reasons(features)
-            distances = self.detector.distances(features)
+            positive, distances = finding_probability(probabilities), self.detector.distances(features)
+            unlike = self.detector.reasons(features, distances)
         answers, i = [], 0
         for row in rows:
             if row.image is None:

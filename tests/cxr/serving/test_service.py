@@ -142,7 +142,9 @@ def steered(served, monkeypatch):
         return logits, np.zeros((len(rasters), 1)), np.zeros((len(rasters), 0, 1, 1))
 
     monkeypatch.setattr(steered.session, "run", run)
-    near = SimpleNamespace(reasons=lambda features: [[] for _ in features], distances=lambda features: features[:, 0])
+    near = SimpleNamespace(
+        distances=lambda features: features[:, 0], reasons=lambda features, _: [[] for _ in features]
+    )
     monkeypatch.setattr(steered, "detector", near)
     image = SimpleNamespace(raster=np.zeros((64, 64), np.uint8), implausible=[])
     return steered, [Row(image) for _ in LOGITS]
