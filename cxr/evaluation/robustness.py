@@ -104,26 +104,15 @@ def near_chance(
     images, as `scores.resampled` gives them.
     """
     found, differences = _summary(resampled, sample), _differences(unchanged, resampled, sample)
-    auc, f1, chance = (
-        found[scores.named("auc_finding", sample.finding)],
-        found["macro_f1"],
-        1 / len(np.unique(sample.labels)),
-    )
+    auc, f1 = found[scores.named("auc_finding", sample.finding)], found["macro_f1"]
     if auc.low is None or auc.high is None or f1.low is None:
-        return _undefined(images, "near chance", found, differences)
-    seen = []
+        return _verdict(images, "near chance", found, differences, None)
+    seen, chance = [], 1 / len(np.unique(sample.labels))
     if not auc.low <= _CHANCE_AUC <= auc.high:
         seen.append(f"the interval of the AUC, {auc.low:.3f} to {auc.high:.3f}, excludes {_CHANCE_AUC}")
     if f1.low > chance:
         seen.append(f"the interval of macro-F1 lies above that of guessing, {chance:.2f}")
-    return ShortcutTest(
-        images=images,
-        expected="near chance",
-        scores=found,
-        differences=differences,
-        as_expected=not seen,
-        words=" and ".join(seen) or "the intervals include guessing",
-    )
+    return _verdict(images, "near chance", found, differences, seen, "the intervals include guessing")
 
 
 def near_unchanged(
@@ -133,20 +122,13 @@ def near_unchanged(
     found, differences = _summary(resampled, sample), _differences(unchanged, resampled, sample)
     auc = scores.named("auc_finding", sample.finding)
     if differences[auc].value is None:
-        return _undefined(images, "near unchanged", found, differences)
+        return _verdict(images, "near unchanged", found, differences, None)
     lost = [
         f"{word} falls by {-loss.value:.3f}"
         for name, word in ((auc, "the AUC"), ("macro_f1", "macro-F1"))
         if _is_loss(loss := differences[name]) and loss.value is not None
     ]
-    return ShortcutTest(
-        images=images,
-        expected="near unchanged",
-        scores=found,
-        differences=differences,
-        as_expected=not lost,
-        words=" and ".join(lost) or "no score falls by more than chance explains",
-    )
+    return _verdict(images, "near unchanged", found, differences, lost, "no score falls by more than chance explains")
 
 
 def _is_loss(difference: Estimate) -> bool:
@@ -155,16 +137,24 @@ def _is_loss(difference: Estimate) -> bool:
     return difference.value < -_UNIMPORTANT and difference.high < 0
 
 
-def _undefined(
-    images: str, expected: Literal["near chance", "near unchanged"], found: Scores, differences: Scores
+def _verdict(
+    images: str,
+    expected: Literal["near chance", "near unchanged"],
+    found: Scores,
+    differences: Scores,
+    faults: list[str] | None,
+    good: str = "",
 ) -> ShortcutTest:
+    """The test with what is not as expected, or else with `good`; None as `faults`: the scores are undefined."""
+    if faults is None:
+        good = "undefined: these images are all of one class"
     return ShortcutTest(
         images=images,
         expected=expected,
         scores=found,
         differences=differences,
-        as_expected=None,
-        words="undefined: these images are all of one class",
+        as_expected=None if faults is None else not faults,
+        words=" and ".join(faults or []) or good,
     )
 
 
