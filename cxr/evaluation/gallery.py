@@ -33,10 +33,14 @@ def mistakes(
     split: Manifest, dataset: RasterDataset, probabilities: ndarray, activation: ClassActivationMap | None, most: int
 ) -> list[Tile]:
     """At most `most` misclassified images of a split, the most confident first; `dataset` has their rasters."""
+    return tiles(split, dataset, probabilities, activation, most_confident(split.labels(), probabilities, most))
+
+
+def most_confident(labels: ndarray, probabilities: ndarray, most: int) -> ndarray:
+    """Rows of at most `most` misclassified images, the most confident first, of probabilities (n, C)."""
     predicted = probabilities.argmax(1)
-    wrong = np.flatnonzero(predicted != split.labels())
-    confidence = probabilities[wrong, predicted[wrong]]
-    return tiles(split, dataset, probabilities, activation, wrong[np.argsort(-confidence, kind="stable")][:most])
+    wrong = np.flatnonzero(predicted != labels)
+    return wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:most]
 
 
 def tiles(
@@ -54,14 +58,16 @@ def tiles(
         image = np.repeat(raster[..., None], 3, axis=2)
         if activation is not None:
             image = overlay(raster, activation.maps(raster[None])[0, predicted[i]])
-        mistake = Mistake(
-            path=split.rows["path"].iat[i],
-            truth=split.classes[labels[i]],
-            prediction=split.classes[predicted[i]],
-            probability=float(probabilities[i, predicted[i]]),
-        )
-        made.append(Tile(mistake, image))
+        made.append(Tile(mistake(split.rows["path"].iat[i], split.classes, labels[i], probabilities[i]), image))
     return made
+
+
+def mistake(path: str, classes: tuple[str, ...], label: int, probabilities: ndarray) -> Mistake:
+    """The mistake that probabilities (C,) make for an image with this label."""
+    predicted = int(probabilities.argmax())
+    return Mistake(
+        path=path, truth=classes[label], prediction=classes[predicted], probability=float(probabilities[predicted])
+    )
 
 
 def sheet(tiles: list[Tile], *, has_maps: bool, what: str = "most confident mistakes") -> Figure:
@@ -72,8 +78,8 @@ def sheet(tiles: list[Tile], *, has_maps: bool, what: str = "most confident mist
         ax.axis("off")
     for ax, tile in zip(axes.flat, tiles, strict=False):
         ax.imshow(tile.image)
-        mistake = tile.mistake
-        ax.set_title(f"{mistake.truth}, predicted {mistake.prediction}\nwith {mistake.probability:.0%}", fontsize=9)
+        shown = tile.mistake
+        ax.set_title(f"{shown.truth}, predicted {shown.prediction}\nwith {shown.probability:.0%}", fontsize=9)
     title = f"The {len(tiles)} {what}" if tiles else "No mistakes"
     drawn.suptitle(title + (", with class activation maps" if has_maps and tiles else ""), fontsize=11)
     return drawn

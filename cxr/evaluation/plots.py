@@ -140,7 +140,7 @@ def robustness(results: Robustness) -> Figure:
             whisker(axes, row.scores[name], place, plotting.BLUE if row is not unchanged else "black")
         if unchanged.scores[name].value is not None:
             axes.axvline(unchanged.scores[name].value, color=plotting.GREY, lw=1, ls="--")
-        axes.set(title=_name(name), xlim=(0, 1.02), xticks=(0, 0.5, 1))
+        axes.set(title=score_name(name), xlim=(0, 1.02), xticks=(0, 0.5, 1))
     panels[0].set_yticks(places, [row.change for row in results.table])
     panels[1].set_xlabel(f"score and 95 % interval, {results.images:,} test images")
     return drawn
@@ -169,12 +169,12 @@ def differences(comparison: Comparison, other: str) -> Figure:
     for place, difference in enumerate(reversed(defined.values())):
         whisker(axes, difference, place, plotting.BLUE)
     axes.axvline(0, color=plotting.GREY, lw=1)
-    axes.set_yticks(range(len(defined)), [_name(name) for name in reversed(defined)])
+    axes.set_yticks(range(len(defined)), [score_name(name) for name in reversed(defined)])
     axes.set(xlabel="difference and 95 % interval (paired, over patients)", title=f"This model minus {other}")
     return drawn
 
 
-def _name(score: str) -> str:
+def score_name(score: str) -> str:
     """What figures call a score."""
     return _NAMES.get(score, score.replace("auc_", "AUC, "))
 

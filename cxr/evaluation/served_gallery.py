@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
+from cxr.evaluation import gallery
 from cxr.evaluation.class_mapping import ClassMapping
 from cxr.evaluation.gallery import Tile
-from cxr.evaluation.results import Mistake
 from cxr.imaging.heatmap import overlay
 from cxr.serving.service import Service
 
@@ -33,10 +33,8 @@ def mistakes(
         most: largest number of tiles.
     """
     predicted = probabilities.argmax(1)
-    wrong = np.flatnonzero(predicted != labels)
-    confidence = probabilities[wrong, predicted[wrong]]
     tiles, has_maps = [], False
-    for i in wrong[np.argsort(-confidence, kind="stable")][:most]:
+    for i in gallery.most_confident(labels, probabilities, most):
         image = service.read(files[i].read_bytes()).image
         if image is None:  # it has been scored, so it was read before
             continue
@@ -47,11 +45,5 @@ def mistakes(
             spoke_for = [k for k in range(len(mapping.model)) if mapping.index[k] == predicted[i]]
             likeliest = max(spoke_for, key=lambda k: logits[0, k])
             picture = overlay(image.raster, maps[0, likeliest])
-        mistake = Mistake(
-            path=paths[i],
-            truth=mapping.labels[labels[i]],
-            prediction=mapping.labels[predicted[i]],
-            probability=float(probabilities[i, predicted[i]]),
-        )
-        tiles.append(Tile(mistake, picture))
+        tiles.append(Tile(gallery.mistake(paths[i], mapping.labels, labels[i], probabilities[i]), picture))
     return tiles, has_maps

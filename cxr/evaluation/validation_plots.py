@@ -6,7 +6,7 @@ from numpy import ndarray
 
 from cxr.common import plotting
 from cxr.evaluation import calibration
-from cxr.evaluation.plots import whisker
+from cxr.evaluation.plots import score_name, whisker
 from cxr.evaluation.scores import Sample
 from cxr.evaluation.validation_results import Distances, Internal
 from cxr.serving.probabilities import NEGATIVE
@@ -65,12 +65,7 @@ def side_by_side(facts: Internal) -> Figure:
     axes.plot([], [], "o", color=plotting.BLUE, label="this set")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
     axes.set(xlim=(0, 1.02), xlabel="score and 95 % interval")
-    axes.set_yticks(places, [_name(name) for name in rows])
+    axes.set_yticks(places, [score_name(name) for name in rows])
     beside.axvline(0, color=plotting.GREY, lw=1)
     beside.set(xlabel="this set minus own test split")
     return drawn
-
-
-def _name(score: str) -> str:
-    """What the figure calls a score."""
-    return score.replace("macro_f1", "macro-F1").replace("auc_", "AUC, ").replace("_", " ")
