@@ -4,7 +4,7 @@ Images of the test split never decide anything, so those of the other split coun
 """
 
 import logging
-from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -15,14 +15,6 @@ from steps.runtime import runs
 from steps.runtime.context import Context
 
 log = logging.getLogger("cxr.seen")
-
-
-@dataclass(frozen=True)
-class _Prints:
-    """Fingerprints of the images of a split, and their source; None for phantoms, which each seed draws anew."""
-
-    table: pd.DataFrame
-    source: tuple[object, object] | None
 
 
 def seen(context: Context, split_run_id: str, learned_run_id: str) -> pd.DataFrame:
@@ -37,26 +29,30 @@ def seen(context: Context, split_run_id: str, learned_run_id: str) -> pd.DataFra
     Raises:
         CxrError: a split or its fingerprints are missing or damaged.
     """
-    ours, theirs = _prints(context, split_run_id), _prints(context, learned_run_id)
-    same_source = ours.source is not None and ours.source == theirs.source
-    alike = same_source or overlap.name_patients_alike(ours.table, theirs.table)
-    learned = theirs.table[theirs.table["split"] != "test"]
+    (ours, manifest), (theirs, learned_from) = (fingerprints(context, run) for run in (split_run_id, learned_run_id))
+    alike = same_source(manifest.source, learned_from.source) or overlap.name_patients_alike(ours, theirs)
+    learned = theirs[theirs["split"] != "test"]
     bits = context.settings.data.near_duplicate_bits
-    found = overlap.find(ours.table, learned, bits, same_names=alike)
-    images = ours.table.iloc[found["row"]][["path", "patient", "split"]].reset_index(drop=True)
+    found = overlap.find(ours, learned, bits, same_names=alike)
+    images = ours.iloc[found["row"]][["path", "patient", "split"]].reset_index(drop=True)
     return images.assign(reason=found["reason"])
 
 
-def _prints(context: Context, split_run_id: str) -> _Prints:
-    folder = context.fetch(with_fingerprints(context, split_run_id), "split")
+def fingerprints(context: Context, split_run_id: str) -> tuple[pd.DataFrame, Manifest]:
+    """The fingerprints of the images of a split, and its manifest; `CxrError` if they are missing or damaged."""
+    folder = context.fetch(_with_fingerprints(context, split_run_id), "split")
     manifest, table = Manifest.load(folder), overlap.load(folder)
     if list(table["path"]) != list(manifest.rows["path"]):
         raise CxrError(f"{folder}: its fingerprints are those of other images; run prepare_split again")
-    source = None if manifest.source.get("synthetic") else (manifest.source.get("kind"), manifest.source.get("address"))
-    return _Prints(table, source)
+    return table, manifest
 
 
-def with_fingerprints(context: Context, split_run_id: str) -> str:
+def same_source(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Whether two sources name patients alike; phantoms do not, which are drawn anew for every seed."""
+    return not ours.get("synthetic") and ours.get("address") == theirs.get("address")
+
+
+def _with_fingerprints(context: Context, split_run_id: str) -> str:
     """This run, or else another one that made the same split; the first splits were kept without fingerprints."""
     from mlflow.exceptions import MlflowException
 

@@ -102,3 +102,8 @@ def mark_abandoned(client: MlflowClient, experiment_id: str) -> list[str]:
         client.set_terminated(run_id, "KILLED")
         log.warning("run %s was left RUNNING by a process that is gone; marked it as KILLED", run_id)
     return dead
+
+
+def lineage(tags: dict[str, str]) -> dict[str, str]:
+    """The tags `cxr.*_run_id` among the tags of a run or of a registered version."""
+    return {name: value for name, value in tags.items() if name.startswith("cxr.") and name.endswith("_run_id")}

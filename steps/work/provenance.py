@@ -7,6 +7,7 @@ from cxr.datasets.manifest import Manifest
 from cxr.errors import CxrError
 from cxr.evaluation.facts import SeenImages, TrainingFacts
 from steps.registry import seen
+from steps.runtime import runs
 from steps.runtime.context import Context
 
 if TYPE_CHECKING:
@@ -19,9 +20,7 @@ def version_tags(context: Context, facts: TrainingFacts, manifest: Manifest, dig
     """Tags of a registered version that lead back to its runs, data and bundle."""
     if facts.val_metric is None or facts.manifest_digest is None or facts.metric is None:
         raise CxrError("the bundle does not state its validation metric; only bundles of a training can be registered")
-    run_tags = context.client.get_run(context.run_id).data.tags
-    lineage = {name: value for name, value in run_tags.items() if name.startswith("cxr.") and name.endswith("_run_id")}
-    return lineage | {
+    return runs.lineage(context.client.get_run(context.run_id).data.tags) | {
         "cxr.evaluate_run_id": context.run_id,
         "cxr.manifest_digest": facts.manifest_digest,
         "cxr.bundle_digest": digest,

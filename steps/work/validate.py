@@ -13,7 +13,7 @@ from cxr.evaluation.scores import Sample
 from cxr.serving import batch
 from cxr.serving.service import ERROR, OK, Service
 from steps.registry.model_files import requested_service
-from steps.runtime import step_key
+from steps.runtime import runs, step_key
 from steps.runtime.context import Context
 from steps.work import validation_report, validation_set
 from steps.work.validation_set import LabelledSet
@@ -82,8 +82,7 @@ def _check_settings(context: Context) -> None:
 
 def _tag(context: Context, uri: str, version: "ModelVersion") -> None:
     """Tags that lead back to the version and to the runs that it came from, and the key of the step."""
-    lineage = {key: value for key, value in version.tags.items() if key.startswith("cxr.") and key.endswith("_run_id")}
-    for key, value in lineage.items():
+    for key, value in runs.lineage(version.tags).items():
         context.tag(key, value)
     context.tag("cxr.model_uri", uri)
     context.tag("cxr.validated_version", f"{version.name}/{version.version}")

@@ -45,7 +45,7 @@ from steps.registry import validations
 from steps.registry.gate import trained_on_phantoms
 from steps.registry.model_files import logged_model_id
 from steps.registry.validations import Validated
-from steps.runtime import process
+from steps.runtime import process, runs
 from steps.runtime.context import Context
 from steps.work import dataset_input, validation_probes
 
@@ -85,7 +85,8 @@ def _report(
     score = finding_probability(probabilities)
     thresholds = external.Thresholds(service.operating_points, settings.evaluate.prevalences)
     distances = answers.rows[DISTANCE].to_numpy(np.float64)
-    manifest = replace(images.manifest, rows=answers.rows.rename(columns={"truth": "label"}))
+    rows = answers.rows.drop(columns="label").rename(columns={"truth": "label"})  # the label that was given, not served
+    manifest = replace(images.manifest, rows=rows)
     tiles, has_maps = served_gallery.mistakes(
         *(service, answers.mapping, manifest.files(), list(answers.rows["path"]), sample.labels, probabilities),
         settings.evaluate.gallery,
@@ -137,8 +138,7 @@ def _report(
 
 def _lineage(tags: dict[str, str]) -> dict[str, str]:
     """IDs of the runs that the version came from, by step."""
-    names = [name for name in tags if name.startswith("cxr.") and name.endswith("_run_id")]
-    return {name.removeprefix("cxr.").removesuffix("_run_id"): tags[name] for name in names}
+    return {name.removeprefix("cxr.").removesuffix("_run_id"): run_id for name, run_id in runs.lineage(tags).items()}
 
 
 def _model(version: "ModelVersion", answers: "Answers") -> ValidatedModel:

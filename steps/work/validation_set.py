@@ -77,7 +77,7 @@ def _compare(
         why_not = f"it could not be checked whether the model was trained on images of this set ({error})"
         context.log.warning("%s", why_not)
         return Overlap(checked=False, why_not=why_not), found
-    same_names = True if _same_source(split.source, manifest.source) else None
+    same_names = True if seen.same_source(split.source, manifest.source) else None
     bits = context.settings.data.near_duplicate_bits
     trained_on = own[own["split"].isin(TRAINED_ON)].reset_index(drop=True)
     matches = overlap.find(prints, trained_on, bits, same_names=same_names)
@@ -103,10 +103,4 @@ def _own(context: Context, version: "ModelVersion") -> tuple[pd.DataFrame, Manif
     run_id = version.tags.get("cxr.split_run_id")
     if run_id is None:
         raise CxrError(f"version {version.version} does not name the run of its split")
-    folder = context.fetch(seen.with_fingerprints(context, run_id), "split")
-    return overlap.load(folder), Manifest.load(folder)
-
-
-def _same_source(ours: dict, theirs: dict) -> bool:
-    """Whether two sources name patients alike; phantoms do not, which are drawn anew for every seed."""
-    return not ours.get("synthetic") and ours.get("address") == theirs.get("address")
+    return seen.fingerprints(context, run_id)
