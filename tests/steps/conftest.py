@@ -12,6 +12,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from cxr.datasets.manifest import Manifest
 from steps.runtime.runner import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,26 +152,36 @@ def run_step(store, tmp_path):
     return run
 
 
+def manifest_of(run: mlflow.entities.Run) -> Manifest:
+    """The manifest that a `prepare_split` run has logged."""
+    return Manifest.load(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="split"))
+
+
 @pytest.fixture
-def in_process(workflow, monkeypatch):
+def exit_of():
+    """Function that runs a step in this process, and returns its exit status."""
+    handlers = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
+
+    def run(step: str, **parameters: object) -> int:
+        argv = [word for name, value in parameters.items() for word in (f"--{name.replace('__', '.')}", str(value))]
+        with pytest.raises(SystemExit) as exit_:
+            main(import_module(f"steps.{step}").STEP, argv)
+        return exit_.value.code
+
+    yield run
+    for which, handler in handlers.items():
+        signal.signal(which, handler)
+
+
+@pytest.fixture
+def in_process(workflow, monkeypatch, exit_of):
     """Function that runs a step in this process against the finished workflow, and returns its exit status."""
     for name, value in {"MLFLOW_TRACKING_URI": workflow.uri, "MLFLOW_EXPERIMENT_ID": workflow.experiment_id}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     mlflow.set_tracking_uri(workflow.uri)
     mlflow.set_experiment(experiment_id=workflow.experiment_id)
-    handlers = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
-
-    def run(step: str, **parameters: object) -> int:
-        module = import_module(f"steps.{step}")
-        argv = [word for name, value in parameters.items() for word in (f"--{name.replace('__', '.')}", str(value))]
-        with pytest.raises(SystemExit) as exit_:
-            main(module.STEP, ["--log_dir", str(workflow.folder / "logs"), *argv])
-        return exit_.value.code
-
-    yield run
-    for which, handler in handlers.items():
-        signal.signal(which, handler)
+    return lambda step, **parameters: exit_of(step, **{"log_dir": workflow.folder / "logs", **parameters})
 
 
 @pytest.fixture

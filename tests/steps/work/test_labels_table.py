@@ -1,7 +1,6 @@
 """`prepare_split` on a set whose labels are in a table: PNG and DICOM files of two sites, with ages and sexes."""
 
 import io
-import signal
 
 import mlflow
 import numpy as np
@@ -10,11 +9,9 @@ import pytest
 from PIL import Image
 
 from cxr.datasets import phantom
-from cxr.datasets.manifest import Manifest
-from steps import prepare_split
-from steps.runtime.runner import main
 from tests.cxr.imaging.test_dicom import file_of
 from tests.helpers import png
+from tests.steps.conftest import manifest_of
 
 SITES = ("east", "west")
 
@@ -49,9 +46,8 @@ def hospital(tmp_path_factory):
 
 
 @pytest.fixture
-def prepare(experiment_id, hospital, tmp_path):
+def prepare(experiment_id, hospital, tmp_path, exit_of):
     """Function that runs `prepare_split` with the recipe in this process; returns its exit status and its run."""
-    handlers = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
 
     def run(**overrides: object) -> tuple[int, mlflow.entities.Run]:
         values = {
@@ -60,17 +56,10 @@ def prepare(experiment_id, hospital, tmp_path):
             "log_dir": tmp_path / "logs",
             **overrides,
         }
-        with pytest.raises(SystemExit) as exit_:
-            main(prepare_split.STEP, [word for name, value in values.items() for word in (f"--{name}", str(value))])
-        return exit_.value.code, mlflow.MlflowClient().search_runs([experiment_id], max_results=1)[0]
+        code = exit_of("prepare_split", **values)
+        return code, mlflow.MlflowClient().search_runs([experiment_id], max_results=1)[0]
 
-    yield run
-    for which, handler in handlers.items():
-        signal.signal(which, handler)
-
-
-def manifest_of(run: mlflow.entities.Run) -> Manifest:
-    return Manifest.load(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="split"))
+    return run
 
 
 def test_a_table_becomes_a_manifest_of_splits_by_patient(prepare, hospital):

@@ -1,6 +1,5 @@
 """`prepare_split` as users start it: several at once, with the same cache folder; the folds of a cross-validation."""
 
-import signal
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,10 +11,8 @@ import pytest
 from PIL import Image
 
 from cxr.datasets import folds, inspection, overlap
-from cxr.datasets.manifest import Manifest
-from steps import prepare_split
-from steps.runtime.runner import main
 from tests.helpers import png
+from tests.steps.conftest import manifest_of
 
 RNG = np.random.default_rng(0)
 
@@ -36,9 +33,8 @@ def test_two_runs_on_one_archive_at_once_make_the_same_split(run_step, experimen
 
 
 @pytest.fixture
-def prepared(experiment_id, tmp_path):
+def prepared(experiment_id, tmp_path, exit_of):
     """Function that runs `prepare_split` on 18 patients in this process; returns its exit status and its run."""
-    handlers = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
     for number in range(18):
         label = ("normal", "bacteria", "virus")[number % 3]
         name = f"NORMAL/IM-{number}-1.png" if label == "normal" else f"PNEUMONIA/person{number}_{label}_1.png"
@@ -48,18 +44,10 @@ def prepared(experiment_id, tmp_path):
 
     def run(**parameters: object) -> tuple[int, mlflow.entities.Run]:
         values = {"data_path": tmp_path / "set", "log_dir": tmp_path / "logs", **parameters}
-        argv = [word for name, value in values.items() for word in (f"--{name.replace('__', '.')}", str(value))]
-        with pytest.raises(SystemExit) as exit_:
-            main(prepare_split.STEP, argv)
-        return exit_.value.code, mlflow.MlflowClient().search_runs([experiment_id], max_results=1)[0]
+        code = exit_of("prepare_split", **values)
+        return code, mlflow.MlflowClient().search_runs([experiment_id], max_results=1)[0]
 
-    yield run
-    for which, handler in handlers.items():
-        signal.signal(which, handler)
-
-
-def manifest_of(run: mlflow.entities.Run) -> Manifest:
-    return Manifest.load(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="split"))
+    return run
 
 
 def test_the_images_are_decoded_once_for_all_folds(prepared, monkeypatch):
