@@ -23,6 +23,12 @@ COLUMNS = ["label", "probability_healthy", "probability_tuberculosis", "operatin
 
 
 @pytest.fixture(scope="module")
+def workflow(new_workflow):
+    """An empty store: elsewhere, steps that are not given a run would take these, the newest ones."""
+    return new_workflow(run=False)
+
+
+@pytest.fixture(scope="module")
 def xrays(tmp_path_factory):
     folder = tmp_path_factory.mktemp("xrays")
     for number in range(36):
