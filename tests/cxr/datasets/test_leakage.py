@@ -89,14 +89,3 @@ def test_different_images_with_equal_hashes_are_kept():
     kept, report = leakage.resolve(rows, bits=6)
     assert len(kept) == 2
     assert report["near"]["groups"] == 0
-
-
-def test_near_pairs_equal_those_of_a_pairwise_search():
-    hashes = RNG.integers(0, 2**63, 200, dtype=np.uint64)
-    hashes[50] = hashes[3] ^ np.uint64(0b111)
-    hashes[60] = hashes[3]
-    expected = [
-        (i, j) for i in range(200) for j in range(i + 1, 200) if (int(hashes[i]) ^ int(hashes[j])).bit_count() <= 3
-    ]
-    assert leakage.near_pairs(hashes, 3) == expected
-    assert (3, 50) in expected
