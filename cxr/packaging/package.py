@@ -17,6 +17,7 @@ from cxr.common.files import write_atomic
 from cxr.common.hardware import cores
 from cxr.common.names import PNEUMONIA
 from cxr.errors import CxrError
+from cxr.evaluation.bands import choose
 from cxr.evaluation.results import PackagingResult, Referrals
 from cxr.evaluation.risk_coverage import answered
 from cxr.evaluation.scores import Sample
@@ -25,17 +26,18 @@ from cxr.models.bundle import Bundle
 from cxr.packaging.export_onnx import to_onnx
 from cxr.packaging.fit_ood import fit_detector
 from cxr.serving import decision
+from cxr.serving.decision import Band
 from cxr.serving.ood import OODDetector
 from cxr.serving.probabilities import NEGATIVE, finding_probability, softmax
 from cxr.serving.request import Limits
 from cxr.serving.service import BATCH, CONFIG, DETECTOR, FORMAT, MODEL
 from cxr.serving.session import Session
-from cxr.settings.schema import ServingSettings
+from cxr.settings.serving import ServingSettings
 
 log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4  # between probabilities of the bundle and of the served network
-MANY_REFERRED = 0.03  # share of validation images above which a warning is logged
+MANY_REFERRED = 0.1  # share of validation images above which a warning is logged
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def write(
     seed: int,
     evaluated: dict[str, ndarray],
     samples: dict[str, Sample] | None = None,
+    bands: dict[str, Band] | None = None,
 ) -> PackagingResult:
     """Write what is served into `folder`, and tell how it differs from `evaluated` and which images it refers.
 
@@ -70,19 +73,25 @@ def write(
         folder: made if absent.
         bundle: the evaluated bundle.
         datasets: "train", and the splits of `evaluated`; for an ensemble of folds, those of its first member.
-        settings: limits, abstention band, and the size of the sample that the detector is fitted on.
+        settings: limits, how bands are chosen, and the size of the sample that the detector is fitted on.
         seed: draws that sample from the training split.
         evaluated: the bundle's probabilities (n, C) for all images of "val" and "test"; for an ensemble of folds, those
             of its first member for "val".
         samples: the same images; without them, it is not told how the model does on those that it answers.
+        bands: in which images are referred, by operating point; without them, they are chosen on "val" of `evaluated`.
+            For an ensemble of folds, that is only a part of what was answered out of fold.
 
     Raises:
-        CxrError: the network as ONNX answers differently, or the bundle lacks the operating point in `settings`.
+        CxrError: the network as ONNX answers differently, the bundle lacks the operating point in `settings`, or no
+            band reaches the risk in `settings`.
     """
     points = decision.operating_points(bundle.operating_points)
     if settings.operating_point not in points:
         allowed = ", ".join(points)
         raise CxrError(f"serving.operating_point={settings.operating_point}; this bundle has {allowed}")
+    if bands is None:
+        truth = datasets["val"].labels != NEGATIVE
+        bands = choose(truth, finding_probability(evaluated["val"]), points, settings)
     spec = bundle.network.spec
     network = to_onnx(bundle)
     session = Session(network, cores(), spec.size)
@@ -106,7 +115,7 @@ def write(
         "temperature": bundle.temperature,
         "operating_points": bundle.operating_points,
         "operating_point": settings.operating_point,
-        "abstain": settings.abstain,
+        "bands": bands,
         "limits": {name: getattr(settings, name) for name in [limit.name for limit in fields(Limits)]},
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
@@ -115,12 +124,13 @@ def write(
     write_atomic(folder / CONFIG, (json.dumps(config, indent=2, allow_nan=False) + "\n").encode())
     detector = OODDetector.load(folder / DETECTOR)  # as rounded by its file
     referred = {
-        split: _referrals(bundle, detector, outputs[split], settings, (samples or {}).get(split)) for split in outputs
+        split: _referrals(bundle, detector, outputs[split], settings, bands, (samples or {}).get(split))
+        for split in outputs
     }
     if referred["val"].share > MANY_REFERRED:
         log.warning(
-            "%.1f %% of the validation images would be referred; narrow serving.abstain or lower serving.ood_share "
-            "to refer fewer",
+            "%.1f %% of the validation images would be referred; to refer fewer, lower serving.refer_share or "
+            "serving.ood_share, or raise serving.risk",
             100 * referred["val"].share,
         )
     return PackagingResult(
@@ -162,14 +172,19 @@ def _difference(bundle: Bundle, outputs: Outputs, evaluated: ndarray) -> float:
 
 
 def _referrals(
-    bundle: Bundle, detector: OODDetector, outputs: Outputs, settings: ServingSettings, sample: Sample | None
+    bundle: Bundle,
+    detector: OODDetector,
+    outputs: Outputs,
+    settings: ServingSettings,
+    bands: dict[str, Band],
+    sample: Sample | None,
 ) -> Referrals:
     """Whom the served model refers at its own operating point."""
-    low, high = settings.abstain
-    threshold = decision.operating_points(bundle.operating_points)[settings.operating_point]
+    point = settings.operating_point
+    threshold = decision.operating_points(bundle.operating_points)[point]
     positive = finding_probability(softmax(outputs.logits / bundle.temperature))
     masks = {
-        "undecided": decision.in_band(positive, decision.band_around(threshold, (low, high))),
+        "undecided": decision.in_band(positive, bands[point]),
         "unlike training": detector.is_far(detector.distances(outputs.features)),
         "inverted": detector.is_inverted(outputs.features),
         "implausible": outputs.implausible,

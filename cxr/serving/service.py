@@ -1,7 +1,7 @@
 """A registered model at work: images in, one row of a table out for each. Needs neither torch nor MLflow.
 
 Its folder holds `model.onnx` (see `cxr.packaging.export_onnx`), `ood.npz` (see `cxr.serving.ood`) and `service.json`:
-digests of both, classes and finding, input spec, temperature, operating points, limits, abstention band.
+digests of both, classes and finding, input spec, temperature, operating points, their bands of referral, limits.
 """
 
 import base64
@@ -32,7 +32,7 @@ from cxr.serving.session import Session
 
 ARTIFACT = "service"  # name of the folder inside a registered model
 MODEL, DETECTOR, CONFIG = "model.onnx", "ood.npz", "service.json"
-FORMAT = 2
+FORMAT = 3
 OK, REFER, ERROR = "ok", "refer", "error"
 _LARGE = 16_000_000  # pixels; more than most radiographs have, and a noticeable time to decode
 BATCH = 32  # images that go through the network at once
@@ -65,8 +65,7 @@ class Service:
         self.temperature: float = config["temperature"]
         self.operating_points = decision.operating_points(config["operating_points"])
         self.operating_point: str = config["operating_point"]
-        abstain = tuple(config["abstain"])
-        self.bands = {name: decision.band_around(at, abstain) for name, at in self.operating_points.items()}
+        self.bands: dict[str, decision.Band] = config["bands"]
         self.limits: Limits = config["limits"]
         self.version = version
         self.detector = OODDetector.load(folder / DETECTOR)
@@ -169,9 +168,9 @@ class Service:
                 answers.append({**failed, "model_version": self.version})
                 continue
             reasons = [*row.image.implausible, *unlike[i]]
-            answer, label = self._answer_one(probabilities[i], float(positive[i]), reasons, point)
+            answer, explained = self._answer_one(probabilities[i], float(positive[i]), reasons, point)
             if with_heatmap and maps.shape[1]:
-                answer["heatmap"] = png(heatmap.overlay(row.image.raster, maps[i, label]))
+                answer["heatmap"] = png(heatmap.overlay(row.image.raster, maps[i, explained]))
             answers.append(answer | {DISTANCE: float(distances[i])})
             i += 1
         return answers
@@ -179,14 +178,13 @@ class Service:
     def _answer_one(
         self, probabilities: np.ndarray, positive: float, reasons: list[str], point: str
     ) -> tuple[dict[str, Any], int]:
-        """The answer for one image, and the index of its label."""
+        """The answer for one image, and the index of the class that its heatmap explains."""
         if decision.in_band(positive, self.bands[point]):
             band = "between {:.3g} and {:.3g}".format(*self.bands[point])
             reasons = [*reasons, f"undecided (probability of {self.finding} {positive:.3g}, {band})"]
         decided = None if reasons else bool(decision.is_positive(positive, self.operating_points[point]))
-        label = decision.label_index(probabilities, decided)
         answer = {
-            "label": self.classes[label],
+            "label": self.classes[int(probabilities.argmax())],
             **{f"probability_{name}": float(p) for name, p in zip(self.classes, probabilities, strict=True)},
             f"probability_{self.finding}": positive,
             "operating_point": point,
@@ -196,15 +194,17 @@ class Service:
             "heatmap": None,
             "model_version": self.version,
         }
-        return answer, label
+        return answer, decision.explained_class(probabilities, decided)
 
 
 def columns(classes: tuple[str, ...], finding: str) -> list[str]:
     """Names of the columns of an answer, in order.
 
-    `decision` is the finding or the first class, the negative one, at the operating point, and empty unless `status` is
-    "ok"; `label` is the likeliest class that agrees with the decision, or of all if there is none; `reasons` says why;
-    `heatmap`, a PNG in base64 if it was asked for, is the evidence for the label.
+    `label` is the likeliest of the classes. `decision` is the finding or the first class, the negative one, by the
+    probability of the finding at the threshold of the operating point, and empty unless `status` is "ok"; `reasons`
+    says why. Label and decision answer two questions and can differ: of normal 0.4, bacteria 0.3 and virus 0.3, normal
+    is the likeliest class, and pneumonia has a probability of 0.6. `heatmap`, a PNG in base64 if it was asked for, is
+    the evidence for the decision, or without one for the label (see `cxr.serving.decision.explained_class`).
     """
     names = [f"probability_{name}" for name in classes]
     names += [] if finding in classes else [f"probability_{finding}"]
@@ -227,11 +227,25 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if config["format"] != FORMAT:
-            raise CxrError(f"{folder} has format {config['format']}; this version reads format {FORMAT}")
+            raise CxrError(
+                f"{folder} has format {config['format']}; this version reads format {FORMAT}: make a version of the "
+                "same weights (mlflow run . -e repackage -P version=N, or -e evaluate -P run_id=RUN of its bundle)"
+            )
         config["limits"] = Limits(**config["limits"])
+        config["bands"] = {
+            name: _band(config, name, at) for name, at in decision.operating_points(config["operating_points"]).items()
+        }
         for name in (MODEL, DETECTOR):
             if sha256_of(folder / name) != config["sha256"][name]:
                 raise CxrError(f"{folder}: {name} is not the one that {CONFIG} names (truncated or replaced)")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CxrError(f"{folder} is not a complete folder of a served model ({error}); register it again") from None
     return config
+
+
+def _band(config: dict[str, Any], name: str, threshold: float) -> decision.Band:
+    """The band of an operating point, which must surround its threshold."""
+    low, high = config["bands"][name]
+    if not 0 <= low <= threshold <= high <= 1:
+        raise ValueError(f"the band {low} to {high} of {name} does not surround its threshold {threshold}")
+    return float(low), float(high)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cxr.errors import CxrError
-from cxr.settings.schema import RENAMED, Settings, Target
+from cxr.settings.schema import RENAMED, REPLACED, Settings, Target
 from cxr.settings.section import Section
 
 RECIPES = Path(__file__).resolve().parents[2] / "datasets"
@@ -168,6 +168,8 @@ def _alternatives(annotation: Any) -> list[Any]:
 def _unknown(key: str) -> str:
     if key in RENAMED:
         return f"setting {key!r} was renamed; use {RENAMED[key]!r}"
+    if key in REPLACED:
+        return f"setting {key!r} is gone: {REPLACED[key]}"
     return f"unknown setting {key!r}; {_suggestion(key, known_keys())}"
 
 

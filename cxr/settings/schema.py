@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from cxr.settings.augment import AugmentSettings, StageSettings
 from cxr.settings.classes import check_classes, check_finding, check_name, class_names
 from cxr.settings.labels import ColumnSettings, Filter, Mapping, Pattern, Tables, Text
-from cxr.settings.section import Section, Unit
+from cxr.settings.section import Positive, Section, Unit
+from cxr.settings.serving import ServingSettings
 
 ALLOWED_PACKAGES = ("torch.", "torchvision.", "torchmetrics.", "cxr.training.losses.")
 TARGET_KEY: Final = "_target_"
@@ -23,8 +24,9 @@ RENAMED = {
     "serving.fit_images": "serving.ood_images",
     "registry.gate.minimum.auc_pneumonia": "registry.gate.minimum.auc_finding",
 }
+# Settings that are gone, and what to do instead.
+REPLACED = {"serving.abstain": "the band is chosen on validation now; set serving.refer_share or serving.risk"}
 
-Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Workers = Literal["auto"] | Annotated[int, Field(ge=0)]
 
@@ -238,25 +240,6 @@ class RegistrySettings(Section):
     name: str = Field(pattern=r"^[\w .-]+$")
     register_model: bool = Field(alias="register")
     gate: GateSettings
-
-
-class ServingSettings(Section):
-    """Section `serving`: decisions, abstention and limits of a served model."""
-
-    operating_point: Literal["argmax", "youden", "sensitive"]
-    abstain: list[Unit] = Field(min_length=2, max_length=2)
-    ood_share: float = Field(gt=0, lt=0.5)
-    ood_images: int = Field(ge=10)
-    max_bytes: int = Field(ge=1000)
-    max_pixels: int = Field(ge=10_000, le=178_956_970)  # Pillow refuses larger images itself
-    max_images: Positive
-    max_request_bytes: int = Field(ge=1000)
-
-    @model_validator(mode="after")
-    def _check_order(self):
-        if not self.abstain[0] <= 0.5 <= self.abstain[1]:
-            raise ValueError(f"abstain {self.abstain}: expected a range around 0.5, such as [0.4, 0.6]")
-        return self
 
 
 class CacheSettings(Section):

@@ -194,7 +194,7 @@ def test_no_more_images_are_held_than_a_few_batches(workflow, validate, tmp_path
         ({"data_path": "SET", "model_uri": "models:/cxr-pneumonia/99"}, "not in the registry"),
         ({"data_path": "SET", "registry__name": "none"}, "model_uri=models:/none@champion: not in the registry"),
         ({"data_path": "SET"}, "neither folder nor name says bacteria or virus"),
-        ({"data_path": "SET", "serving__abstain": "[0.5, 0.5]"}, "setting serving.abstain cannot be given"),
+        ({"data_path": "SET", "serving__refer_share": "0.1"}, "setting serving.refer_share cannot be given"),
         ({"data_path": "SET", "evaluate__views": 2}, "setting evaluate.views cannot be given"),
         ({"data_path": "SET", "data__subset_size": 5}, "setting data.subset_size cannot be given"),
         ({"data_path": "OWN"}, "images stand in the training of version 1; give images that it has not seen"),

@@ -15,7 +15,6 @@ from cxr.loading.rasters import ImageDataset
 from cxr.models.bundle import Bundle
 from cxr.packaging.export_onnx import to_onnx
 from cxr.packaging.package import run, write
-from cxr.serving.decision import label_index
 from cxr.serving.service import Service
 from cxr.serving.session import Session
 from tests.helpers import CLASSES, datasets, network, probabilities, settings_with
@@ -56,7 +55,7 @@ def service(manifest, bundle, tmp_path_factory) -> Service:
     folder = tmp_path_factory.mktemp("service")
     evaluated = {"val": probabilities(bundle, manifest.split("val"))}
     # Apart from those it cannot decide, which say more of this simple head than of the detector.
-    settings = settings_with({"serving.abstain": [0.5, 0.5]}).serving
+    settings = settings_with({"serving.refer_share": 0}).serving
     write(folder, bundle, datasets(bundle, manifest), settings, 0, evaluated)
     return Service(folder, threads=2)
 
@@ -72,8 +71,7 @@ def test_served_equals_evaluated_on_real_xrays(service, manifest, bundle):
     table = service.answer(files)
     evaluated = probabilities(bundle, manifest.split("test"))
     np.testing.assert_allclose(table[[f"probability_{name}" for name in CLASSES]].to_numpy(), evaluated, atol=1e-4)
-    decided = [None if told is None else told == "pneumonia" for told in table["decision"]]
-    assert list(table["label"]) == [CLASSES[label_index(*one)] for one in zip(evaluated, decided, strict=True)]
+    assert list(table["label"]) == [CLASSES[index] for index in evaluated.argmax(1)]
 
 
 @pytest.mark.slow

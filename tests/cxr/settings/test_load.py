@@ -80,6 +80,14 @@ def test_saved_settings_load_unchanged():
         ("train.optimizer._target_", "torch.nn.Linear; rm", "expected a class of torch.*"),
         ("train.optimizer._target_", "torchx.Adam", "expected a class of torch.*"),
         ("train", "3", "unknown setting 'train'"),
+        ("serving.abstain", "[0.4, 0.6]", "is gone: the band is chosen on validation now; set serving.refer_share or"),
+        (
+            "serving.risk",
+            "0.02",
+            "refer_share 0.03, risk 0.02: the band is chosen by one of them; give one, and null for",
+        ),
+        ("serving.refer_share", "null", "refer_share None, risk None: the band is chosen by one of them"),
+        ("serving.refer_share", "1.0", "less than 1"),
     ],
 )
 def test_impossible_settings_are_refused_in_one_line(key, text, words):
