@@ -87,6 +87,10 @@ class Manifest:
         index = {name: i for i, name in enumerate(self.classes)}
         return np.array([index[label] for label in self.rows["label"]], dtype=np.int64)
 
+    def sizes(self) -> np.ndarray:
+        """Return widths and heights in pixels, `int64` of shape (n, 2)."""
+        return self.rows[["width", "height"]].to_numpy(np.int64)
+
     def files(self) -> list[Path]:
         """Return the full paths of the images."""
         return [self.root / path for path in self.rows["path"]]

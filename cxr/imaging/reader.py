@@ -16,10 +16,19 @@ class ReadImage:
     Attributes:
         raster: `uint8` of shape (S, S).
         implausible: reasons why it is not a plausible chest X-ray; empty if it may be one.
+        width: of the image in its file, upright, pixels.
+        height: the same.
     """
 
     raster: np.ndarray
     implausible: tuple[str, ...]
+    width: int
+    height: int
+
+    @property
+    def brightness(self) -> float:
+        """Mean grey level of the raster, 0 to 255."""
+        return float(self.raster.mean())
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,8 @@ class ImageReader:
     def read(self, data: bytes) -> ReadImage:
         """Decode an image and check its plausibility; raises `ImageError` if it cannot be decoded."""
         image = decode_image(data, self.max_pixels)
-        return ReadImage(self.spec.to_raster(image.grey), tuple(implausible(image)))
+        height, width = image.grey.shape
+        return ReadImage(self.spec.to_raster(image.grey), tuple(implausible(image)), width, height)
 
     def raster(self, data: bytes) -> np.ndarray:
         """Decode an image to its raster alone, `uint8` of shape (S, S); raises `ImageError` if it cannot be decoded."""

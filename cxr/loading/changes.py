@@ -88,7 +88,7 @@ class ChangedDataset:
     """
 
     def __init__(self, dataset: RasterDataset, rows: ndarray, change: Change):
-        self.labels = dataset.labels[rows]
+        self.labels, self.sizes = dataset.labels[rows], dataset.sizes[rows]
         self._dataset, self._rows, self._change = dataset, rows, change
 
     def __len__(self) -> int:

@@ -27,6 +27,8 @@ class RasterDataset(Protocol):
 
     labels: np.ndarray
     """Class indices, `int64` of shape (n,)."""
+    sizes: np.ndarray
+    """Width and height of the images in their files, pixels, `int64` of shape (n, 2)."""
 
     def __len__(self) -> int: ...
 
@@ -49,7 +51,7 @@ class ImageDataset:
     """
 
     def __init__(self, split: Manifest, spec: InputSpec):
-        self.split, self.spec, self.labels = split, spec, split.labels()
+        self.split, self.spec, self.labels, self.sizes = split, spec, split.labels(), split.sizes()
         self._reader = ImageReader(spec)
 
     def __len__(self) -> int:
@@ -71,8 +73,8 @@ class ImageDataset:
 class CachedDataset:
     """Reads images from the disk cache."""
 
-    def __init__(self, array: CachedArray, labels: np.ndarray):
-        self.array, self.labels = array, labels
+    def __init__(self, array: CachedArray, labels: np.ndarray, sizes: np.ndarray):
+        self.array, self.labels, self.sizes = array, labels, sizes
 
     def __len__(self) -> int:
         return len(self.array)
@@ -90,7 +92,7 @@ class LazyDataset:
     """Opens its rasters when the first of them is asked for: training on cached features needs none."""
 
     def __init__(self, split: Manifest, spec: InputSpec, cache: DiskCache | None):
-        self.labels = split.labels()
+        self.labels, self.sizes = split.labels(), split.sizes()
         self._open = lambda: open_rasters(split, spec, cache)
         self._dataset: RasterDataset | None = None
         self._lock = Lock()
@@ -134,7 +136,7 @@ def open_rasters(split: Manifest, spec: InputSpec, cache: DiskCache | None, *, b
         about=f"{len(split):,} images at {spec.size} x {spec.size}",
     )
     array = cache.get(plan, lambda write: _decode(images, write)) if build else cache.find(plan)
-    return CachedDataset(array, images.labels) if array is not None else images
+    return CachedDataset(array, images.labels, images.sizes) if array is not None else images
 
 
 def read_batches(

@@ -1,5 +1,8 @@
 """Batch scoring of many files: one row for each, in the order given, in constant memory.
 
+A row has the path, the answer, and what is needed to watch a version in use (`cxr.monitoring`): `MEASURED`, and when it
+was scored.
+
 Rows are written in shards beside the output (`preds.parquet.shards/`), each of them whole or absent. A killed run
 resumes after its last shard; at the end the shards are joined into one Parquet file, which appears whole.
 """
@@ -14,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +31,8 @@ from cxr.common.files import sync_folder, write_atomic
 from cxr.errors import CxrError
 from cxr.imaging import dicom
 from cxr.imaging.decode import SUFFIXES
-from cxr.serving.service import BATCH, DISTANCE, Service, column_types
+from cxr.serving.columns import TIME, arrow_schema
+from cxr.serving.service import BATCH, Service, column_types
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +95,8 @@ def score(service: Service, paths: list[str], output: Path, options: dict[str, A
     """
     if output.suffix != ".parquet":
         raise CxrError(f"output={output}: expected a name that ends in .parquet")
-    plan = hashlib.sha256(json.dumps([identity, options, paths]).encode()).hexdigest()
+    schema = arrow_schema({"path": "string"} | column_types(service.classes, service.finding))
+    plan = hashlib.sha256(json.dumps([identity, options, paths, schema.names]).encode()).hexdigest()
     folder = output.with_name(output.name + ".shards")
     if output.exists():
         if _plan_of(output) != plan:
@@ -104,7 +110,6 @@ def score(service: Service, paths: list[str], output: Path, options: dict[str, A
     missing = [number for number, name in enumerate(names) if not (folder / name).is_file()]
     if len(missing) < len(names):
         log.info("resuming: %d of %d shards are already there", len(names) - len(missing), len(names))
-    schema = _schema(service.classes, service.finding, with_distance=bool(options.get("with_distance")))
     left = sum(len(paths[n * SHARD_ROWS : (n + 1) * SHARD_ROWS]) for n in missing)
     with _Progress(left) as progress:
         for number in missing:
@@ -137,12 +142,12 @@ def _shard(service: Service, paths: list[str], options: dict[str, Any], progress
 
 def _answers(service: Service, paths: list[str], options: dict[str, Any]) -> pd.DataFrame:
     read = [_read(Path(path), service.limits.max_bytes) for path in paths]
-    table = service.answer([data for data, _ in read], strict=False, **options).astype(object)
+    table = service.answer([data for data, _ in read], strict=False, measured=True, **options).astype(object)
     for row, (_, error) in enumerate(read):
         if error:
             table.loc[row, "reasons"] = error
     table.insert(0, "path", paths)
-    return table
+    return table.assign(**{TIME: datetime.now(UTC)})
 
 
 def _read(path: Path, max_bytes: int) -> tuple[bytes | None, str]:
@@ -152,13 +157,6 @@ def _read(path: Path, max_bytes: int) -> tuple[bytes | None, str]:
             return file.read(max_bytes + 1), ""
     except (OSError, ValueError) as error:
         return None, getattr(error, "strerror", None) or str(error)
-
-
-def _schema(classes: tuple[str, ...], finding: str, *, with_distance: bool) -> pa.Schema:
-    arrow = {"double": pa.float64(), "string": pa.string()}
-    columns = {name: arrow[kind] for name, kind in column_types(classes, finding).items()}
-    columns = {"path": pa.string(), **columns}
-    return pa.schema(columns | {DISTANCE: pa.float64()} if with_distance else columns)
 
 
 def _claim(folder: Path, plan: str) -> None:

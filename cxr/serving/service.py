@@ -36,7 +36,10 @@ FORMAT = 3
 OK, REFER, ERROR = "ok", "refer", "error"
 _LARGE = 16_000_000  # pixels; more than most radiographs have, and a noticeable time to decode
 BATCH = 32  # images that go through the network at once
-DISTANCE = "distance"  # column beside those of an answer, if it is asked for
+DISTANCE = "distance"
+# Columns beside those of an answer, if they are asked for, with MLflow's types: how far the image is from the training
+# images (see `OODDetector.distances`), the mean grey level of its raster, 0 to 255, and its sides in pixels.
+MEASURED = {DISTANCE: "double", "brightness": "double", "width": "integer", "height": "integer"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Service:
         *,
         point: str = "",
         with_heatmap: bool = False,
-        with_distance: bool = False,
+        measured: bool = False,
         strict: bool = True,
     ) -> pd.DataFrame:
         """One row for each cell of a request, in order; see `columns`.
@@ -93,8 +96,7 @@ class Service:
             values: images as bytes or base64.
             point: name of the operating point; empty for that of the model.
             with_heatmap: add a class activation map to each row.
-            with_distance: add the column `distance`: how far each image is from the training images (see
-                `OODDetector.distances`).
+            measured: add the columns `MEASURED`, empty for an image that cannot be read.
             strict: raise for an image that cannot be read; otherwise its row has `status` "error" and the reason.
 
         Raises:
@@ -110,7 +112,7 @@ class Service:
             for number, row in enumerate(rows):
                 if row.error:
                     raise ImageError(f"row {number}: {row.error}")
-        return self.answer_rows(rows, point, with_heatmap, with_distance)
+        return self.answer_rows(rows, point, with_heatmap, measured)
 
     def read(self, value: Any) -> Row:
         """One cell of a request, decoded for the network, or why it cannot be."""
@@ -129,13 +131,18 @@ class Service:
             with self._cores_for_large, self._cores:
                 return self.reader.read(data)
 
-    def answer_rows(self, rows: list[Row], point: str, with_heatmap: bool, with_distance: bool = False) -> pd.DataFrame:
+    def answer_rows(self, rows: list[Row], point: str, with_heatmap: bool, measured: bool = False) -> pd.DataFrame:
         """The answers for images that `read` has read, at a known operating point."""
         answers: list[dict[str, Any]] = []
         for start in range(0, len(rows), BATCH):
             answers += self._answer_batch(rows[start : start + BATCH], point, with_heatmap)
         table = self._table(answers, any(row.error for row in rows))
-        return table.assign(**{DISTANCE: [row.get(DISTANCE, np.nan) for row in answers]}) if with_distance else table
+        if not measured:
+            return table
+        images = [row.image for row in rows]
+        found = {DISTANCE: [answer.get(DISTANCE) for answer in answers]}
+        found |= {name: [getattr(image, name, None) for image in images] for name in MEASURED if name not in found}
+        return table.assign(**{name: pd.Series(cells, dtype=object) for name, cells in found.items()})
 
     def check_operating_point(self, name: str) -> str:
         """The operating point `name`, or the one of the model for an empty name."""

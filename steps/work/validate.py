@@ -11,7 +11,8 @@ from cxr.errors import CxrError
 from cxr.evaluation.class_mapping import ClassMapping
 from cxr.evaluation.scores import Sample
 from cxr.serving import batch
-from cxr.serving.service import ERROR, OK, Service
+from cxr.serving.columns import TIME
+from cxr.serving.service import DISTANCE, ERROR, MEASURED, OK, Service
 from steps.registry.model_files import requested_service
 from steps.runtime import runs, step_key
 from steps.runtime.context import Context
@@ -98,8 +99,9 @@ def score(context: Context, service: Service, mapping: ClassMapping, images: Lab
     output = context.folder / "answers.parquet"
     context.log.info("scoring %d images with %s", len(rows), identity)
     paths = [str(images.manifest.root / path) for path in rows["path"]]
-    batch.score(service, paths, output, {"with_distance": True}, identity)
-    rows = pd.concat([rows.rename(columns={"label": "truth"}), pd.read_parquet(output).drop(columns="path")], axis=1)
+    batch.score(service, paths, output, {}, identity)
+    answers = pd.read_parquet(output).drop(columns=["path", *(name for name in MEASURED if name != DISTANCE)])
+    rows = pd.concat([rows.rename(columns={"label": "truth"}), answers.drop(columns=TIME)], axis=1)
     failed = rows["status"] == ERROR
     refused = list(rows.loc[failed, ["path", "reasons"]].itertuples(index=False, name=None))
     rows = rows[~failed].reset_index(drop=True)

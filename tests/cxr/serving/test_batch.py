@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 
 from cxr.errors import CxrError
 from cxr.serving import batch
-from cxr.serving.service import Service, columns
+from cxr.serving.service import MEASURED, Service, columns
 from tests.cxr.imaging.test_dicom import NOISE, file_of
 from tests.helpers import CLASSES, png
 
@@ -49,7 +50,7 @@ def test_a_row_for_every_file_in_order(service, folder, tmp_path):
     paths = batch.list_files(folder)
     counts = batch.score(service, paths, tmp_path / "preds.parquet", {"point": "youden"}, "m")
     table = pd.read_parquet(tmp_path / "preds.parquet")
-    assert list(table) == ["path", *columns(CLASSES, "pneumonia")]
+    assert list(table) == ["path", *columns(CLASSES, "pneumonia"), *MEASURED, "time"]
     assert list(table["path"]) == paths == sorted(paths) and len(paths) == 72
     assert counts == table["status"].value_counts().to_dict() and counts["error"] == 1
     assert table.loc[10, "reasons"].startswith("neither an image nor")
@@ -59,15 +60,20 @@ def test_a_row_for_every_file_in_order(service, folder, tmp_path):
     assert not (tmp_path / "preds.parquet.shards").exists()
 
 
-def test_distances_from_training_are_given_if_asked_for(service, folder, tmp_path):
+def test_a_row_has_what_is_needed_to_watch_the_model(service, folder, tmp_path):
+    """Distance, brightness and size are those of the image as it was answered; an unreadable file has none."""
     paths, output = batch.list_files(folder), tmp_path / "preds.parquet"
-    batch.score(service, paths, output, {"with_distance": True}, "m")
+    before = datetime.now(UTC)
+    batch.score(service, paths, output, {}, "m")
     table = pd.read_parquet(output)
-    assert list(table) == ["path", *columns(CLASSES, "pneumonia"), "distance"] and np.isnan(table["distance"][10])
+    assert table.loc[10, list(MEASURED)].isna().all() and table.drop(index=10)[list(MEASURED)].notna().all(axis=None)
     far = table["reasons"].str.contains("unlike the training images")
     assert (far == (table["distance"] > service.detector.far)).all()
-    batch.score(service, paths, tmp_path / "plain.parquet", {}, "m")
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "plain.parquet"), table.drop(columns="distance"))
+    assert (table.drop(index=10)[["width", "height"]] == 80).all(axis=None)
+    rasters = [service.reader.raster((folder / f"{number:03d}.png").read_bytes()) for number in (3, 40)]
+    assert table.loc[[3, 40], "brightness"].tolist() == [raster.mean() for raster in rasters]
+    assert str(table["time"].dtype) == "datetime64[us, UTC]"
+    assert ((table["time"] >= before) & (table["time"] <= datetime.now(UTC))).all()
 
 
 def test_shards_left_beside_a_complete_output_are_removed(service, folder, tmp_path, monkeypatch):
