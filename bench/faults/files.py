@@ -131,8 +131,8 @@ def _kilobytes(field: str) -> int:
 
 def _judged(data: bytes) -> tuple[str, str]:
     try:
-        image = decode_image(data, MAX_PIXELS)
-        raster = SPEC.to_raster(image.grey)
+        image = decode_image(data, MAX_PIXELS, SPEC)
+        raster = SPEC.to_raster(image.grey, image.extent)
     except ImageError as error:
         return _refusal(str(error))
     except CxrError as error:
@@ -143,7 +143,7 @@ def _judged(data: bytes) -> tuple[str, str]:
         return "failed", f"{image.grey.dtype} of shape {image.grey.shape}, colour {image.colour}"
     if raster.dtype != np.uint8 or raster.shape != (SPEC.size, SPEC.size):
         return "failed", f"raster {raster.dtype} of shape {raster.shape}"
-    if image.mode in ("L", "RGB") and not dicom.is_dicom(data):
+    if image.mode in ("L", "RGB") and image.scale == 1 and not dicom.is_dicom(data):
         expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("L"))
         if not np.array_equal(image.grey, expected):
             return "failed", "grey levels differ from Pillow's"

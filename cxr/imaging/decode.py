@@ -17,7 +17,7 @@ from cxr.imaging import dicom
 from cxr.imaging.cost import check_cost
 from cxr.imaging.dicom_pool import POOL
 from cxr.imaging.lookup import bands
-from cxr.imaging.preprocess import check_size
+from cxr.imaging.preprocess import InputSpec, check_size
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp", *dicom.SUFFIXES)
@@ -34,6 +34,12 @@ _UPRIGHT = {  # EXIF orientation: what turns the image upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# A JPEG file is decoded at a half or a quarter of its width and height, by a smaller transform of its blocks, if that
+# leaves at least so many pixels for one of the raster along each side. The raster then differs from that of a full
+# decode by at most 0.5 grey levels in the mean on X-rays, and by 1.2 where every pixel of the file is detail. With 1.25
+# pixels or at an eighth it would be up to 2.4.
+_REDUCED_TO = 1.5
+_SCALES = (4, 2)
 _COLOUR_SIDE = 64  # pixels; side of the thumbnail that colour is measured on
 
 
@@ -46,16 +52,34 @@ class DecodedImage:
         mode: colour mode of the file as Pillow names it; for DICOM, photometric interpretation and bits.
         patient: issuer and patient ID of a DICOM file; None if there is none. Never kept: see `cxr.datasets.patients`.
         colour: mean difference between the largest and the smallest channel, 0..1; 0 for grey files.
+        scale: pixels of the file, along each side, for one of `grey`; 1 unless it was decoded at a reduced scale.
+        excess: columns and rows of the file that the last column and row of `grey` stand for beyond its end.
     """
 
     grey: np.ndarray
     mode: str
     patient: str | None = field(default=None, repr=False)
     colour: float = 0.0
+    scale: int = 1
+    excess: tuple[int, int] = (0, 0)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the image in its file, upright, pixels."""
+        height, width = self.grey.shape
+        return width * self.scale - self.excess[0], height * self.scale - self.excess[1]
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Width and height of the image in pixels of `grey`."""
+        width, height = self.size
+        return width / self.scale, height / self.scale
 
 
-def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, spec: InputSpec | None = None) -> DecodedImage:
     """Decode an image and turn it upright by its EXIF orientation.
+
+    With `spec`, for its raster alone: a JPEG file of far more pixels is decoded at a reduced scale.
 
     Colour becomes ITU-R 601 luma, 16-bit grey is scaled linearly (65535 -> 255), and DICOM files are windowed by their
     own header (see `cxr.imaging.dicom`).
@@ -68,16 +92,32 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
         radiograph = POOL.read(data, max_pixels)
         return DecodedImage(radiograph.grey, radiograph.mode, radiograph.patient)
     image = open_image(data, max_pixels)
-    mode = image.mode
+    mode, (width, height) = image.mode, image.size
     try:
+        orientation, scale = image.getexif().get(ExifTags.Base.Orientation), 1
+        if spec is not None and image.format == "JPEG" and orientation not in _UPRIGHT:
+            scale = _reduced(image, spec)
         image.load()
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)  # that of a PNG file may stand behind its pixels
     except Exception as error:  # decoders raise many types on damaged files
         raise ImageError(f"the image is damaged ({in_short(error)})") from None
     grey, colour = _to_grey(image), _colour(image)
+    if scale > 1:
+        excess = image.width * scale - width, image.height * scale - height
+        return DecodedImage(grey, mode, colour=colour, scale=scale, excess=excess)
     if orientation in _UPRIGHT:
         grey = np.array(Image.fromarray(grey).transpose(_UPRIGHT[orientation]))
     return DecodedImage(grey, mode, colour=colour)
+
+
+def _reduced(image: Image.Image, spec: InputSpec) -> int:
+    """Have a JPEG file decoded at the smallest scale that is fine enough; returns its pixels for one, along a side."""
+    width, height = image.size
+    most = spec.pixels_per_pixel(width, height) / _REDUCED_TO
+    for scale in _SCALES if spec.interpolation != "nearest" else ():
+        if scale <= most and image.draft(None, (width // scale, height // scale)):
+            return scale
+    return 1
 
 
 def decode_grey(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:

@@ -14,19 +14,21 @@ PAGE_SHARE = 0.55  # share of white pixels above which an image looks like a pri
 
 def implausible(image: DecodedImage) -> list[str]:
     """List the reasons why an image is not a plausible chest X-ray; empty if it may be one."""
-    grey, reasons = image.grey, []
-    height, width = grey.shape
-    short, long = sorted(grey.shape)
-    if short < MIN_SIDE:
+    reasons = []
+    width, height = image.size
+    if min(width, height) < MIN_SIDE:
         reasons.append(f"too small ({width} x {height} pixels, at least {MIN_SIDE} x {MIN_SIDE} expected)")
-    if long > MAX_ASPECT * short:
+    if max(width, height) > MAX_ASPECT * min(width, height):
         reasons.append(f"extreme aspect ratio ({width} x {height} pixels)")
     if image.colour > MAX_COLOUR:
         reasons.append("a colour image")
-    sample = grey[:: max(1, height // 256), :: max(1, width // 256)]
-    low, high = np.percentile(sample, (5, 95))
+    rows, across = image.grey.shape
+    sample = image.grey[:: max(1, rows // 256), :: max(1, across // 256)]
+    # A count by level: several times as fast as sorting, and this runs for every image.
+    shares = np.cumsum(np.bincount(sample.ravel(), minlength=256)) / sample.size
+    low, high = np.searchsorted(shares, (0.05, 0.95))
     if high - low < MIN_SPREAD:
         reasons.append("blank")
-    elif np.mean(sample >= PAGE_WHITE) > PAGE_SHARE:
+    elif 1 - shares[PAGE_WHITE - 1] > PAGE_SHARE:
         reasons.append("mostly white, like a page")
     return reasons

@@ -11,8 +11,7 @@ from PIL import Image
 
 from cxr.errors import CxrError, ImageError
 
-# A raster is cut from the whole image scaled to its shorter side: very long images would take gigabytes.
-MAX_ASPECT = 50  # longer side / shorter side
+MAX_ASPECT = 50  # longer side / shorter side; a strip, not a radiograph
 MIN_SIDE = 16  # pixels; anything smaller is an icon
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 ResizeMode = Literal["crop", "squash", "pad"]
@@ -81,24 +80,40 @@ class InputSpec:
         resize = max(size, round(self.resize * size / self.size))
         return InputSpec(**{**asdict(self), "size": size, "resize": resize})
 
-    def to_raster(self, grey: np.ndarray) -> np.ndarray:
-        """Resize grey `uint8` of shape (H, W) to `uint8` of shape (size, size), by `resize_mode`."""
-        image, size = Image.fromarray(grey), self.size
-        width, height = image.size
-        resampling = _RESAMPLING[self.interpolation]
+    def pixels_per_pixel(self, width: int, height: int) -> float:
+        """Pixels of an image for one of its raster, along the side that has fewer."""
         if self.resize_mode == "squash":
-            return np.array(_resized(image, (size, size), resampling))
+            return min(width, height) / self.size
+        return max(width, height) / self.size if self.resize_mode == "pad" else min(width, height) / self.resize
+
+    def to_raster(self, grey: np.ndarray, extent: tuple[float, float] | None = None) -> np.ndarray:
+        """Resize grey `uint8` of shape (H, W) to `uint8` of shape (size, size), by `resize_mode`.
+
+        `extent` is the width and height of the image in pixels of `grey`, at most W and H: the last column and row of
+        an image that was decoded at a reduced scale may lie partly outside it. None: all of `grey`.
+        """
+        image, size, resampling = Image.fromarray(grey), self.size, _RESAMPLING[self.interpolation]
+        width, height = extent or image.size
+        whole = (0.0, 0.0, float(width), float(height))
+        if self.resize_mode == "squash":
+            return np.array(image.resize((size, size), resampling, whole))
         if self.resize_mode == "pad":
             scale = size / max(width, height)
-            image = _resized(image, (max(1, round(width * scale)), max(1, round(height * scale))), resampling)
+            across, down = max(1, round(width * scale)), max(1, round(height * scale))
             canvas = Image.new("L", (size, size))
-            canvas.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+            image = image.resize((across, down), resampling, whole)
+            canvas.paste(image, ((size - across) // 2, (size - down) // 2))
             return np.array(canvas)
         # Like torchvision's Resize and CenterCrop: the longer side is truncated to whole pixels, the offset is rounded.
+        # Only what the crop keeps is scaled.
         short = min(width, height)
-        image = _resized(image, (int(self.resize * width / short), int(self.resize * height / short)), resampling)
-        left, top = round((image.width - size) / 2), round((image.height - size) / 2)
-        return np.array(image.crop((left, top, left + size, top + size)))
+        across, down = int(self.resize * width / short), int(self.resize * height / short)
+        left, top = round((across - size) / 2), round((down - size) / 2)
+        box = (
+            *(left * width / across, top * height / down),
+            *(min((left + size) * width / across, width), min((top + size) * height / down, height)),
+        )
+        return np.array(image.resize((size, size), resampling, box))
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
         """Return `scale` and `shift`, `float32` (3,): the normalised input is `grey * scale + shift`, grey 0..255."""
@@ -106,7 +121,3 @@ class InputSpec:
         scale = 1.0 / (255.0 * std)
         shift = -np.asarray(self.mean, dtype=np.float64) / std
         return scale.astype(np.float32), shift.astype(np.float32)
-
-
-def _resized(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
-    return image if image.size == size else image.resize(size, resampling)

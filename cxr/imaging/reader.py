@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxr.imaging.decode import MAX_PIXELS, decode_grey, decode_image
+from cxr.imaging.decode import MAX_PIXELS, decode_image
 from cxr.imaging.plausibility import implausible
 from cxr.imaging.preprocess import InputSpec
 
@@ -35,6 +35,8 @@ class ReadImage:
 class ImageReader:
     """Decodes images and resizes them to the input of a network. Thread-safe; Pillow releases the GIL while decoding.
 
+    A JPEG file of far more pixels than its raster is decoded at a reduced scale (see `cxr.imaging.decode`).
+
     Attributes:
         spec: the input of the network.
         max_pixels: larger images are refused before they are decoded.
@@ -45,10 +47,10 @@ class ImageReader:
 
     def read(self, data: bytes) -> ReadImage:
         """Decode an image and check its plausibility; raises `ImageError` if it cannot be decoded."""
-        image = decode_image(data, self.max_pixels)
-        height, width = image.grey.shape
-        return ReadImage(self.spec.to_raster(image.grey), tuple(implausible(image)), width, height)
+        image = decode_image(data, self.max_pixels, self.spec)
+        return ReadImage(self.spec.to_raster(image.grey, image.extent), tuple(implausible(image)), *image.size)
 
     def raster(self, data: bytes) -> np.ndarray:
         """Decode an image to its raster alone, `uint8` of shape (S, S); raises `ImageError` if it cannot be decoded."""
-        return self.spec.to_raster(decode_grey(data, self.max_pixels))
+        image = decode_image(data, self.max_pixels, self.spec)
+        return self.spec.to_raster(image.grey, image.extent)

@@ -133,7 +133,6 @@ def test_a_decompression_bomb_is_refused_by_its_header():
 
 
 def test_an_extremely_long_image_is_refused_by_its_header():
-    """Scaled to the shorter side of a raster, this one would take gigabytes."""
     with pytest.raises(ImageError, match="16 x 1,?000 pixels; one side may be at most 50 times the other"):
         decode.decode_grey(encoded(Image.new("L", (16, 1000))))
 
@@ -143,7 +142,8 @@ def test_crop_equals_that_of_torchvision():
     for shape in ((40, 56), (57, 41), (300, 201)):
         grey = RNG.integers(0, 256, shape, dtype=np.uint8)
         expected = v2.CenterCrop(32)(v2.Resize(36)(Image.fromarray(grey)))
-        assert (SPEC.to_raster(grey) == np.asarray(expected)).all()
+        # Pillow keeps the corners of the kept part in single precision.
+        assert np.abs(SPEC.to_raster(grey).astype(int) - np.asarray(expected)).max() <= 1
 
 
 def test_squash_fills_the_raster_and_pad_keeps_the_aspect_ratio():
