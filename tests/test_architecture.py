@@ -35,6 +35,7 @@ CXR_ROOMS = (
     "settings",
     "imaging",
     "serving",
+    "archive",
     "datasets",
     "models",
     "loading",
@@ -46,7 +47,7 @@ CXR_ROOMS = (
 )
 STEPS_ROOMS = ("runtime", "registry", "work", *ENTRY_POINTS)
 SHIPPED = {"imaging", "serving"}
-WITHOUT_TORCH = ("errors", "common", "imaging", "serving", "datasets", "report", "demo")
+WITHOUT_TORCH = ("errors", "common", "imaging", "serving", "archive", "datasets", "report", "demo")
 
 
 def top_packages(file: Path) -> set[str]:

@@ -15,8 +15,9 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -75,11 +76,12 @@ def _images_below(folder: Path) -> Iterator[Path]:
             if name.startswith("."):
                 continue
             suffix = path.suffix.lower()
-            if suffix in SUFFIXES or ((not suffix or suffix[1:].isdigit()) and _is_dicom(path)):
+            if suffix in SUFFIXES or ((not suffix or suffix[1:].isdigit()) and is_dicom_file(path)):
                 yield path
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom_file(path: Path) -> bool:
+    """Whether a file can be read and begins like a DICOM file."""
     try:
         with path.open("rb") as file:
             return dicom.is_dicom(file.read(132))
@@ -87,7 +89,44 @@ def _is_dicom(path: Path) -> bool:
         return False
 
 
-def score(service: Service, paths: list[str], output: Path, options: dict[str, Any], identity: str) -> dict[str, int]:
+def read_file(path: str, max_bytes: int) -> tuple[bytes | None, str]:
+    """The bytes of a file, one more than `max_bytes` at most, or why it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(max_bytes + 1), ""
+    except (OSError, ValueError) as error:
+        return None, getattr(error, "strerror", None) or str(error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """Where images come from, and where their results go beside the table.
+
+    Attributes:
+        read: gives the bytes of a path, at most so many, or why it cannot be read. Called in several threads.
+        deliver: takes the images of some rows and these rows, with heatmaps if they were asked for, before the rows are
+            kept without heatmaps. It may get rows again that an interrupted run has delivered but not kept.
+        at_once: images that are read and answered together, and held in memory.
+        listed: stands for the list of paths in the plan; empty: the paths themselves do.
+    """
+
+    read: Callable[[str, int], tuple[bytes | None, str]] = read_file
+    deliver: Callable[[list[bytes | None], pd.DataFrame], None] | None = None
+    at_once: int = BATCH
+    listed: str = ""
+
+
+FILES = Transfer()
+
+
+def score(
+    service: Service,
+    paths: list[str],
+    output: Path,
+    options: dict[str, Any],
+    identity: str,
+    transfer: Transfer = FILES,
+) -> dict[str, int]:
     """Write one row per path to `output`; returns the number of rows by status.
 
     `options` are passed to `Service.answer`. `identity` names the model: shards and output of another model, of other
@@ -96,8 +135,8 @@ def score(service: Service, paths: list[str], output: Path, options: dict[str, A
     if output.suffix != ".parquet":
         raise CxrError(f"output={output}: expected a name that ends in .parquet")
     schema = arrow_schema({"path": "string"} | column_types(service.classes, service.finding))
-    plan = hashlib.sha256(json.dumps([identity, options, paths, schema.names]).encode()).hexdigest()
-    folder = output.with_name(output.name + ".shards")
+    plan = hashlib.sha256(json.dumps([identity, options, transfer.listed or paths, schema.names]).encode()).hexdigest()
+    folder = shard_folder(output)
     if output.exists():
         if _plan_of(output) != plan:
             raise CxrError(f"output={output} already holds other results; remove it, or give another name")
@@ -113,7 +152,8 @@ def score(service: Service, paths: list[str], output: Path, options: dict[str, A
     left = sum(len(paths[n * SHARD_ROWS : (n + 1) * SHARD_ROWS]) for n in missing)
     with _Progress(left) as progress:
         for number in missing:
-            rows = _shard(service, paths[number * SHARD_ROWS : (number + 1) * SHARD_ROWS], options, progress)
+            part = paths[number * SHARD_ROWS : (number + 1) * SHARD_ROWS]
+            rows = _shard(service, part, options, transfer, progress)
             table = pa.Table.from_pandas(rows, schema, preserve_index=False)
             write_atomic(folder / names[number], partial(parquet.write_table, table))
     _join([folder / name for name in names], output, schema.with_metadata({"cxr.plan": plan}))
@@ -121,8 +161,15 @@ def score(service: Service, paths: list[str], output: Path, options: dict[str, A
     return _statuses(output)
 
 
-def _shard(service: Service, paths: list[str], options: dict[str, Any], progress: "_Progress") -> pd.DataFrame:
-    size = min(BATCH, service.limits.max_images)
+def shard_folder(output: Path) -> Path:
+    """The folder of unfinished work on `output`."""
+    return output.with_name(output.name + ".shards")
+
+
+def _shard(
+    service: Service, paths: list[str], options: dict[str, Any], transfer: Transfer, progress: "_Progress"
+) -> pd.DataFrame:
+    size = min(transfer.at_once, service.limits.max_images)
     waiting: deque[Future] = deque()
     tables = []
 
@@ -132,7 +179,7 @@ def _shard(service: Service, paths: list[str], options: dict[str, Any], progress
 
     with ThreadPoolExecutor(_AHEAD) as pool:
         for start in range(0, len(paths), size):
-            waiting.append(pool.submit(_answers, service, paths[start : start + size], options))
+            waiting.append(pool.submit(_answers, service, paths[start : start + size], options, transfer))
             if len(waiting) > _AHEAD:
                 take()
         while waiting:
@@ -140,23 +187,18 @@ def _shard(service: Service, paths: list[str], options: dict[str, Any], progress
     return pd.concat(tables, ignore_index=True)
 
 
-def _answers(service: Service, paths: list[str], options: dict[str, Any]) -> pd.DataFrame:
-    read = [_read(Path(path), service.limits.max_bytes) for path in paths]
-    table = service.answer([data for data, _ in read], strict=False, measured=True, **options).astype(object)
+def _answers(service: Service, paths: list[str], options: dict[str, Any], transfer: Transfer) -> pd.DataFrame:
+    read = [transfer.read(path, service.limits.max_bytes) for path in paths]
+    images = [data for data, _ in read]
+    table = service.answer(images, strict=False, measured=True, **options).astype(object)
     for row, (_, error) in enumerate(read):
         if error:
             table.loc[row, "reasons"] = error
     table.insert(0, "path", paths)
+    if transfer.deliver:
+        transfer.deliver(images, table)
+        table["heatmap"] = None
     return table.assign(**{TIME: datetime.now(UTC)})
-
-
-def _read(path: Path, max_bytes: int) -> tuple[bytes | None, str]:
-    """The bytes of a file, or why it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return file.read(max_bytes + 1), ""
-    except (OSError, ValueError) as error:
-        return None, getattr(error, "strerror", None) or str(error)
 
 
 def _claim(folder: Path, plan: str) -> None:
