@@ -5,12 +5,10 @@ the same image gives the same identifiers, so an archive does not fill with copi
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydicom.uid import generate_uid
 
-from cxr.common.files import sha256_of
-from cxr.serving.service import CONFIG, Service
+from cxr.serving.service import Service
 
 MAKER = "cxr-pipeline"
 RESEARCH = "For research use only. Not for diagnosis."
@@ -45,12 +43,12 @@ class Model:
     resize_mode: str
 
     @classmethod
-    def of(cls, service: Service, folder: Path, name: str) -> "Model":
-        """The model that `service` serves from `folder`, registered as `name`."""
+    def of(cls, service: Service, name: str) -> "Model":
+        """The model that `service` serves, registered as `name`."""
         return cls(
             name=name,
             version=service.version,
-            digest=sha256_of(folder / CONFIG),
+            digest=service.digest,
             classes=service.classes,
             finding=service.finding,
             thresholds=dict(service.operating_points),

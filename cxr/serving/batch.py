@@ -132,8 +132,7 @@ def score(
     `options` are passed to `Service.answer`. `identity` names the model: shards and output of another model, of other
     options or of another list are never mixed with these.
     """
-    if output.suffix != ".parquet":
-        raise CxrError(f"output={output}: expected a name that ends in .parquet")
+    check_output(output)
     schema = arrow_schema({"path": "string"} | column_types(service.classes, service.finding))
     plan = hashlib.sha256(json.dumps([identity, options, transfer.listed or paths, schema.names]).encode()).hexdigest()
     folder = shard_folder(output)
@@ -159,6 +158,12 @@ def score(
     _join([folder / name for name in names], output, schema.with_metadata({"cxr.plan": plan}))
     _remove_shards(folder)
     return _statuses(output)
+
+
+def check_output(output: Path) -> None:
+    """Raise `CxrError` for the name of a file that `score` does not write."""
+    if output.suffix != ".parquet":
+        raise CxrError(f"output={output}: expected a name that ends in .parquet")
 
 
 def shard_folder(output: Path) -> Path:

@@ -71,6 +71,7 @@ class Service:
         self.bands: dict[str, decision.Band] = config["bands"]
         self.limits: Limits = config["limits"]
         self.version = version
+        self.digest = sha256_of(folder / CONFIG)  # of everything that decides the answers, but the code
         self.detector = OODDetector.load(folder / DETECTOR)
         self.session = Session(folder / MODEL, threads, self.spec.size)
         self.reader = ImageReader(self.spec, self.limits.max_pixels)

@@ -1,11 +1,13 @@
 """Work of `predict`: score many files with a registered model, locally or with Spark."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from cxr.errors import CxrError
 from cxr.serving import batch
-from cxr.serving.service import column_types
+from cxr.serving.batch import FILES, Transfer
+from cxr.serving.service import Service, column_types
 from steps.registry.model_files import requested_service
 from steps.runtime.context import Context
 from steps.work.predict_spark import score_with_spark
@@ -14,24 +16,63 @@ ENGINES = ("local", "spark")
 
 
 def run(context: Context) -> None:
-    """Score the files that the command line names, and count the rows by status."""
-    for name in ("input", "output"):
-        if name not in context.flags:
+    """Score the images that the command line names, and count the rows by status."""
+    flags = context.flags
+    for name in ("output",) if "dicomweb" in flags else ("input", "output"):
+        if name not in flags:
             raise CxrError(f"{name} is not given; add -P {name}=...")
-    engine = context.flags.get("engine", "local")
+    engine = flags.get("engine", "local")
     if engine not in ENGINES:
         raise CxrError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
-    paths = batch.list_files(Path(context.flags["input"]).expanduser())
-    output = Path(context.flags["output"]).expanduser()
+    _check_archive(flags, engine)
+    if "dicomweb" in flags or "dicom_out" in flags:
+        from steps.work import predict_archive  # only now: it loads highdicom
+
+        predict_archive.run(context)
+        return
+    paths = batch.list_files(Path(flags["input"]).expanduser())
     uri, service = requested_service(context)
-    point = service.check_operating_point(context.flags.get("operating_point", ""))
+    point = service.check_operating_point(flags.get("operating_point", ""))
+    if engine == "local":
+        score(context, uri, service, paths, {"point": point}, uri)
+        return
     context.log.info("scoring %d files with %s, engine %s", len(paths), uri, engine)
-    started = time.monotonic()
-    if engine == "spark":
-        columns = column_types(service.classes, service.finding)
-        counts = score_with_spark(uri, columns, paths, output, point, service.limits.max_images)
-    else:
-        counts = batch.score(service, paths, output, {"point": point}, uri)
-    context.metrics({f"rows_{status}": count for status, count in counts.items()} | {"rows": len(paths)})
-    by_status = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    started, output = time.monotonic(), Path(flags["output"]).expanduser()
+    columns = column_types(service.classes, service.finding)
+    counts = score_with_spark(uri, columns, paths, output, point, service.limits.max_images)
+    _report(context, output, counts, len(paths), started)
+
+
+def score(
+    context: Context,
+    uri: str,
+    service: Service,
+    paths: list[str],
+    options: dict[str, object],
+    identity: str,
+    transfer: Transfer = FILES,
+) -> None:
+    """Score images in this process (see `batch.score`), and count the rows by status."""
+    context.log.info("scoring %d files with %s, engine local", len(paths), uri)
+    started, output = time.monotonic(), Path(context.flags["output"]).expanduser()
+    counts = batch.score(service, paths, output, options, identity, transfer)
+    _report(context, output, counts, len(paths), started)
+
+
+def _check_archive(flags: Mapping[str, str], engine: str) -> None:
+    """Refuse combinations of the parameters that name an archive."""
+    named = [name for name in ("dicom_out", "dicomweb") if name in flags]
+    if named and engine == "spark":
+        raise CxrError(f"{named[0]} goes with engine=local only, got engine=spark; leave one of them out")
+    if len(named) > 1:
+        raise CxrError("dicom_out and dicomweb are both given; results go to one of them")
+    if "dicomweb" in flags and "input" in flags:
+        raise CxrError("input and dicomweb are both given; images come from one of them")
+    if "query" in flags and "dicomweb" not in flags:
+        raise CxrError("query searches a DICOMweb server; add -P dicomweb=http://...")
+
+
+def _report(context: Context, output: Path, counts: dict[str, int], rows: int, started: float) -> None:
+    context.metrics({f"rows_{status}": count for status, count in counts.items()} | {"rows": rows})
+    by_status = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "no rows"
     context.log.info("%s: %s, in %.0f s", output, by_status, time.monotonic() - started)

@@ -1,0 +1,178 @@
+"""Connection to a DICOMweb server: credentials, bounds on time and memory, retries, and one line for what goes wrong.
+
+No line names more than the address of the server: a search may hold the ID of a patient, and a header a password.
+"""
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests import exceptions
+
+from cxr.errors import CxrError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+USERNAME, PASSWORD, TOKEN = "DICOMWEB_USERNAME", "DICOMWEB_PASSWORD", "DICOMWEB_TOKEN"  # nosec B105
+TRIES = 5
+WAIT_S = 1.0  # after the first fault; twice as long after each further one
+TIMEOUT_S = (10, 60)  # for a connection, and for each part of an answer
+ANSWER_S = 300  # for a whole answer
+ANSWER_BYTES = 64_000_000  # of a page of a search, or of what a server says to a result; both are far smaller
+_PART = 1 << 16
+_LATER = (408, 425, 429, 502, 503, 504)  # statuses of a server that may answer later
+_DENIED = (401, 403)
+_CREDENTIALS = f"{USERNAME} and {PASSWORD}, or {TOKEN}"
+_CAUSE = re.compile(r"\[Errno -?\d+\] ([^'\")]+)")
+# They log addresses with the search in them.
+for _name in ("dicomweb_client", "urllib3.connectionpool"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+class AnswerError(Exception):
+    """A server's answer to one request that is of no use; others may be answered. Holds nothing of a patient."""
+
+    def __init__(self, reason: str, status: int | None = None):
+        super().__init__(reason)
+        self.status = status
+
+
+def check_address(url: str) -> str:
+    """An address of a DICOMweb server, without a slash at its end; raises `CxrError` if it is none, or has a secret."""
+    example = "expected one like http://127.0.0.1:8042/dicom-web"
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+        _ = parts.port
+    except ValueError:
+        raise CxrError(f"dicomweb: not an address; {example}") from None
+    if parts.username is not None or parts.password is not None:
+        raise CxrError(
+            f"dicomweb: the address holds a user or a password, which MLflow has noted with this run; change the "
+            f"password, and give it by the environment variables {_CREDENTIALS}"
+        )
+    if parts.scheme not in ("http", "https") or not host:
+        raise CxrError(f"dicomweb={url}: not an address; {example}")
+    if parts.query or parts.fragment:
+        raise CxrError(f"dicomweb: the address has more than a path; {example}, and a search as -P query=...")
+    return url.rstrip("/")
+
+
+def session(url: str, environment: Mapping[str, str] = os.environ) -> "Session":
+    """A session with the credentials of the environment; warns if they would cross a network in clear."""
+    made = Session()
+    user, password, token = (environment.get(name, "") for name in (USERNAME, PASSWORD, TOKEN))
+    if token and (user or password):
+        raise CxrError(f"{TOKEN} and {USERNAME} or {PASSWORD} are both set; set one kind of credentials")
+    if bool(user) != bool(password):
+        missing, given = (PASSWORD, USERNAME) if user else (USERNAME, PASSWORD)
+        raise CxrError(f"{given} is set, but {missing} is not; set both")
+    if token:
+        made.auth = _Bearer(token)
+    elif user:
+        made.auth = (user, password)
+    parts = urlsplit(url)
+    if made.auth and parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        log.warning("the credentials go to %s unencrypted; use https where the server has it", parts.hostname)
+    return made
+
+
+class _Bearer(requests.auth.AuthBase):
+    def __init__(self, token: str):
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class Session(requests.Session):
+    """A session whose answers are bounded in time and memory, also for dicomweb-client, which knows no bounds."""
+
+    def send(self, request: requests.PreparedRequest, **options) -> requests.Response:
+        """Send a request and read its answer, unless it is to be streamed."""
+        stream = options.pop("stream", False)
+        response = super().send(request, stream=True, **options)
+        if not stream:
+            body = read(response, ANSWER_BYTES)
+            response._content, response._content_consumed = body, True
+        return response
+
+
+def read(response: requests.Response, limit: int) -> bytes:
+    """The body of an answer; raises `AnswerError` if it has more than `limit` bytes or takes more than `ANSWER_S`."""
+    end, body = time.monotonic() + ANSWER_S, bytearray()
+    try:
+        # What has arrived, not a full part: a server that sends a byte now and then must not hold this process.
+        while part := response.raw.read1(_PART, decode_content=True):
+            body += part
+            if len(body) > limit:
+                raise AnswerError(f"more than {limit:,} bytes")
+            if time.monotonic() > end:
+                raise AnswerError(f"the server's answer is not complete after {ANSWER_S} s")
+    except urllib3.exceptions.DecodeError:
+        raise AnswerError("the server's answer cannot be decompressed") from None
+    except urllib3.exceptions.HTTPError as error:
+        raise exceptions.ConnectionError(str(error)) from None
+    finally:
+        if response.raw.closed:
+            response.raw.release_conn()
+        else:
+            response.close()  # what has not been read must not be taken for the next answer
+    return bytes(body)
+
+
+def asked(url: str, call: Callable[[], T]) -> T:
+    """The result of a call that asks the server at `url`, repeated with growing waits if the connection fails.
+
+    Raises:
+        AnswerError: the server refuses this request, or its answer is of no use.
+        CxrError: the server cannot be reached, cannot be trusted, lets nobody in or is overloaded.
+    """
+    last = CxrError(f"{url} was not asked")
+    for wait in _waits():
+        time.sleep(wait)
+        try:
+            return call()
+        except exceptions.SSLError:
+            raise CxrError(
+                f"{url}: its certificate cannot be verified; name the file of your authority in REQUESTS_CA_BUNDLE"
+            ) from None
+        except (exceptions.InvalidURL, exceptions.InvalidSchema, exceptions.TooManyRedirects) as error:
+            raise CxrError(f"{url}: no usable address ({type(error).__name__}); give that of the service") from None
+        except exceptions.HTTPError as error:
+            status = error.response.status_code if error.response is not None else 0
+            if status in _DENIED:
+                raise CxrError(f"{url}: access denied (status {status}); set {_CREDENTIALS}") from None
+            if status not in _LATER:
+                raise AnswerError(f"the server answered with status {status}", status) from None
+            last = CxrError(f"{url} is not available (status {status}, {TRIES} tries); run again later")
+        except exceptions.JSONDecodeError:
+            raise AnswerError("the server's answer is not DICOM JSON") from None
+        except exceptions.RequestException as error:
+            cause = _cause(error)
+            last = CxrError(f"{url} cannot be reached ({cause}, {TRIES} tries); start the server, or check the address")
+        except AnswerError:
+            raise
+        except Exception as error:  # dicomweb-client and pydicom raise many types on odd answers
+            raise AnswerError(f"the server's answer cannot be read ({type(error).__name__})") from None
+        log.debug("%s", last)
+    raise last from None
+
+
+def _waits() -> Iterator[float]:
+    yield 0.0
+    for number in range(TRIES - 1):
+        yield WAIT_S * 2**number
+
+
+def _cause(error: Exception) -> str:
+    match = _CAUSE.search(str(error))
+    return match[1] if match else "timed out" if isinstance(error, exceptions.Timeout) else "the connection broke"

@@ -1,0 +1,117 @@
+"""`predict` with results in an archive: DICOM files in a folder, or on a DICOMweb server that the images came from."""
+
+import logging
+from pathlib import Path
+
+from cxr.archive.delivery import FAILED, FOREIGN, HEATMAPS, PRESENT, REPORTS, UNREAD, Delivery, Folder
+from cxr.archive.dicomweb import Server, parts_of
+from cxr.archive.identity import Model, ResultUIDs
+from cxr.archive.query import read_query
+from cxr.archive.worklist import Worklist, kept
+from cxr.common.files import sha256_of_text
+from cxr.errors import CxrError
+from cxr.serving.batch import Transfer, check_output, is_dicom_file, list_files, shard_folder
+from cxr.serving.service import Service
+from steps.registry.model_files import requested_service
+from steps.runtime.context import Context
+from steps.work import predict
+
+_AT_ONCE = 8  # images in memory for each part of the work; radiographs of an archive may have 20 MB each
+_REASONS = 5  # that a log line names
+
+
+def run(context: Context) -> None:
+    """Score the images that the command line names, and put a report and a heatmap for each into the archive."""
+    if "dicomweb" in context.flags:
+        _on_server(context)
+    else:
+        _in_folder(context)
+
+
+def _in_folder(context: Context) -> None:
+    source = Path(context.flags["input"]).expanduser()
+    folder = Path(context.flags["dicom_out"]).expanduser()
+    if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+        raise CxrError(f"dicom_out={folder} is within input={source}, so that results would become input; move it out")
+    paths = list_files(source)
+    if not any(is_dicom_file(Path(path)) for path in paths):
+        raise CxrError(
+            f"input={source}: none of its {len(paths)} files is DICOM, and only these have a study for results; leave "
+            "dicom_out out"
+        )
+    uri, service, model, options = _prepared(context)
+    delivery = Delivery(model, Folder(folder))
+    context.log.info("%s will hold names of patients; only its owner can read what is written", folder)
+    transfer = Transfer(deliver=delivery)
+    predict.score(context, uri, service, paths, options, f"{uri} to {folder.resolve()}", transfer)
+    _report(context, delivery, str(folder))
+
+
+def _on_server(context: Context) -> None:
+    output = Path(context.flags["output"]).expanduser()
+    check_output(output)
+    server = Server(context.flags["dicomweb"])
+    query = read_query(context.flags.get("query", ""))
+    uri, service, model, options = _prepared(context)
+    point = str(options["point"])
+    worklist = _worklist(context.log, server, query, model, point, output, uri)
+    delivery = Delivery(model, server)
+    transfer = Transfer(read=server.read, deliver=delivery, at_once=_AT_ONCE, listed=worklist.listed)
+    predict.score(context, uri, service, worklist.todo, options, uri, transfer)
+    _report(context, delivery, server.url)
+    if delivery.counts[FAILED]:
+        raise CxrError(
+            f"{server.url}: {delivery.counts[FAILED]} images have no results there, as logged above; to try them "
+            "again, run this again with another output: images with results are left out"
+        )
+
+
+def _prepared(context: Context) -> tuple[str, Service, Model, dict[str, object]]:
+    """URI of the model, its service, who it is in its results, and the options of its answers."""
+    uri, service = requested_service(context)
+    point = service.check_operating_point(context.flags.get("operating_point", ""))
+    name = uri.removeprefix("models:/").rpartition("/")[0]
+    return uri, service, Model.of(service, name), {"point": point, "with_heatmap": True}
+
+
+def _worklist(
+    log: logging.Logger,
+    server: Server,
+    query: dict[str, list[str]],
+    model: Model,
+    point: str,
+    output: Path,
+    uri: str,
+) -> Worklist:
+    """The instances to answer: those of an interrupted run on `output`, or those that match and have no results."""
+    request = sha256_of_text(f"{server.url} {query} {uri} {point}")  # a query may hold the ID of a patient
+    folder = shard_folder(output)
+    if worklist := kept(folder, request):
+        log.info("resuming with the %d images that an interrupted run has found", len(worklist.todo))
+        return worklist
+
+    def has_results(path: str) -> bool:
+        study, _, instance = parts_of(path)
+        return server.has(ResultUIDs.of(study, instance, model, point))
+
+    paths = server.instances(query)
+    if not paths:
+        log.warning("%s: no image matches the query", server.url)
+    worklist = Worklist.of(request, paths, has_results)
+    done = worklist.found - len(worklist.todo)
+    log.info("%s: %d images match, %d of them have results of this model", server.url, worklist.found, done)
+    if not output.exists() and not any(folder.glob("shard-*")):
+        worklist.keep(folder)
+    return worklist
+
+
+def _report(context: Context, delivery: Delivery, where: str) -> None:
+    """Count what became of the images that were scored in this run."""
+    counts = delivery.counts
+    if not counts:
+        context.log.info("%s: nothing was scored in this run, so nothing is new there", where)
+    words = (REPORTS, HEATMAPS, PRESENT, UNREAD, FOREIGN, FAILED)
+    context.metrics({f"dicom_{word.replace(' ', '_')}": counts[word] for word in words})
+    context.log.info("%s: %s", where, ", ".join(f"{counts[word]} {word}" for word in words))
+    for reason, count in delivery.reasons.most_common(_REASONS):
+        context.log.warning("%d images have no results in the archive: %s", count, reason)
