@@ -16,7 +16,15 @@ from pydantic import Field, WithJsonSchema
 
 from cxr.evaluation.facts import DataFacts, ModelFacts, ReportModel, SeenImages
 from cxr.evaluation.probes import MapSanity, Robustness
-from cxr.evaluation.statistics import Answered, Calibration, DecisionCurve, Estimate, RiskCoverage, Scores
+from cxr.evaluation.statistics import (
+    Answered,
+    Calibration,
+    ChosenBands,
+    DecisionCurve,
+    Estimate,
+    RiskCoverage,
+    Scores,
+)
 from cxr.settings.schema import Settings
 
 # The settings have a schema of their own that grows with the program; the report's need not change with it.
@@ -236,6 +244,11 @@ class EvaluationReport(ReportModel):
         "member of the ensemble that was not trained on it.",
     )
     test: SplitResult = Field(description="Results on the split that nothing was chosen on.")
+    bands: ChosenBands | None = Field(
+        default=None,
+        description="In which probabilities the model refers, chosen on `validation`; null without such images, and if "
+        "the model is of another split.",
+    )
     subgroups: list[Subgroup] = Field(description="Scores on groups of the test images.")
     small_subgroups: dict[str, int] = Field(
         default_factory=dict,

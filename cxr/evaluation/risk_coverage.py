@@ -45,8 +45,10 @@ def risk_coverage(confidence: ndarray, wrong: ndarray, weights: ndarray) -> Risk
     return RiskCoverage(area=estimate(found["area"]), curve=risks)
 
 
-def resample(confidence: ndarray, wrong: ndarray, weights: ndarray) -> dict[str, ndarray]:
-    """`area` of shape (R,), and `risk` at `COVERAGES` of shape (R, K)."""
+def resample(
+    confidence: ndarray, wrong: ndarray, weights: ndarray, coverages: ndarray = COVERAGES
+) -> dict[str, ndarray]:
+    """`area` of shape (R,), and `risk` at `coverages` (K,) of shape (R, K)."""
     order = np.argsort(-confidence, kind="stable")
     _, starts = np.unique(-confidence[order], return_index=True)  # of the groups of equal confidence
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, int(weights.sum(1).max()) + 1))])
@@ -60,7 +62,7 @@ def resample(confidence: ndarray, wrong: ndarray, weights: ndarray) -> dict[str,
         )
         return {
             "area": _area(answered, mistakes, harmonic),
-            "risk": np.stack([_risks(*row) for row in zip(answered, mistakes, strict=True)]),
+            "risk": np.stack([_risks(*row, coverages) for row in zip(answered, mistakes, strict=True)]),
         }
 
     return bootstrap.in_blocks(of_rows, weights)
@@ -78,8 +80,8 @@ def _area(answered: ndarray, mistakes: ndarray, harmonic: ndarray) -> ndarray:
     return (risk * among + (mistakes[:, :-1] - risk * before) * np.diff(places, axis=1)).sum(1) / answered[:, -1]
 
 
-def _risks(answered: ndarray, mistakes: ndarray) -> ndarray:
-    given = COVERAGES * answered[-1]
+def _risks(answered: ndarray, mistakes: ndarray, coverages: ndarray) -> ndarray:
+    given = coverages * answered[-1]
     return np.interp(given, answered, mistakes) / given
 
 

@@ -4,6 +4,8 @@ They are parts of `report.json` (see `cxr.evaluation.results`), and are computed
 that scores images reports the same.
 """
 
+from typing import Literal
+
 from pydantic import Field
 
 from cxr.evaluation.facts import ReportModel
@@ -90,3 +92,42 @@ class Answered(ReportModel):
     coverage: Estimate = Field(description="Share of images that are answered.")
     risk: Estimate = Field(description="Share of wrong answers, finding or none, among those answered.")
     risk_of_all: Estimate = Field(description="Share of wrong answers if no image were referred.")
+
+
+class Referral(ReportModel):
+    """What referring undecided images costs and saves at one operating point, on one set of images.
+
+    Only the band counts here, not what the served model refers for other reasons.
+    """
+
+    images: int = Field(description="Number of images within the band.")
+    share: Estimate = Field(description="Share of the images within the band: what referring costs.")
+    risk: Estimate = Field(description="Share of wrong decisions among the images outside of it, which are answered.")
+    risk_of_all: Estimate = Field(description="Share of wrong decisions if no image were referred.")
+    sensitivity: Estimate = Field(description="Among the answered.")
+    specificity: Estimate = Field(description="Among the answered.")
+    curve: list[RiskAtCoverage] = Field(
+        description="The same trade for bands of other widths: the images farthest from the threshold, in log-odds, "
+        "are answered first. Coverages in rising order; the last one is 1."
+    )
+
+
+class OperatingBand(ReportModel):
+    """The band of probabilities of the finding in which the model refers at one operating point."""
+
+    threshold: float = Field(description="Least probability of the finding that is called positive.")
+    low: float = Field(description="Least probability that is referred; below it, the decision is the negative class.")
+    high: float = Field(description="Least probability that no longer is; from it on, the decision is the finding.")
+    on: dict[str, Referral] = Field(description="By the name of the set of images: `validation`, `test`, `this set`.")
+
+
+class ChosenBands(ReportModel):
+    """How the bands of all operating points were chosen on validation, and what they cost and save."""
+
+    rule: Literal["refer_share", "risk"] = Field(
+        description="`refer_share`: the widest band that refers at most `limit` of the validation images; `risk`: the "
+        "narrowest one that leaves at most `limit` wrong decisions among the others."
+    )
+    limit: float
+    images: int = Field(description="Number of validation images.")
+    points: dict[str, OperatingBand] = Field(description="By the name of the operating point.")

@@ -19,6 +19,7 @@ from cxr.evaluation.statistics import (
     CalibrationErrors,
     DecisionCurve,
     Estimate,
+    OperatingBand,
     Recalibration,
     RiskCoverage,
     Scores,
@@ -141,6 +142,10 @@ class ValidationReport(ReportModel):
     risk_coverage: dict[str, RiskCoverage] = Field(
         description="On all images: risk by coverage of `finding`, the answer finding or none, and, where there are "
         "more than two classes, of `classes`, the most likely class."
+    )
+    bands: dict[str, OperatingBand] = Field(
+        default_factory=dict,
+        description="The frozen bands of referral by operating point, and what they do on all images.",
     )
     decision_curve: DecisionCurve = Field(description="On all images: net benefit of acting on the probability.")
     distances: Distances

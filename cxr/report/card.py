@@ -6,6 +6,7 @@ After M. Mitchell et al., "Model cards for model reporting" (FAT* 2019).
 from cxr.evaluation.results import EvaluationReport
 from cxr.report import formatting
 from cxr.report.formatting import number
+from cxr.report.referral_words import band_of, rule
 
 
 def card(report: EvaluationReport) -> str:
@@ -29,10 +30,12 @@ def card(report: EvaluationReport) -> str:
     lines += ["", "## Operating points (chosen on validation)", ""]
     if report.out_of_fold:
         lines += [formatting.OUT_OF_FOLD, ""]
-    lines += ["| point | threshold | sensitivity | specificity |", "|---|---|---|---|"]
+    lines += [rule(report), "", "| point | threshold | refers | sensitivity | specificity |", "|---|---|---|---|---|"]
+    bands = report.bands.points if report.bands is not None else {}
     for point in test.operating_points:
         sensitivity, specificity = number(point.scores["sensitivity"]), number(point.scores["specificity"])
-        lines.append(f"| {point.name} | {point.threshold:.3f} | {sensitivity} | {specificity} |")
+        band = band_of(bands[point.name]) if point.name in bands else "–"
+        lines.append(f"| {point.name} | {point.threshold:.3f} | {band} | {sensitivity} | {specificity} |")
     errors = test.calibration.after
     slope = number(test.calibration.finding.slope)
     calibration = f"temperature {model.temperature:.3f}, ECE {number(errors.ece)}, Brier {number(errors.brier)}"

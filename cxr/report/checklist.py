@@ -8,6 +8,7 @@ abstract: 40 items, 18 of them new or changed beside STARD 2015); the topics are
 
 from cxr.evaluation.results import ChampionComparison, ChecklistItem, EvaluationReport
 from cxr.report import formatting
+from cxr.report.referral_words import rule
 
 
 def checklist(report: EvaluationReport) -> list[ChecklistItem]:
@@ -266,9 +267,7 @@ def _other(report: EvaluationReport) -> list[ChecklistItem]:
 def _stard(report: EvaluationReport) -> list[ChecklistItem]:
     """Items that STARD-AI alone has."""
     answers = f"MLflow run {report.runs.get('evaluate', '')}, predictions.json: the answer to every test image"
-    referred = "none: every test image is scored" + (
-        "; referrals are counted in section Referrals" if report.served else ""
-    )
+    referred = f"every test image is scored. {rule(report)} Costs and savings: section Referrals"
     prevalence = "no ward's: see section Intended use and limits; predictive values at several prevalences"
     return [
         _open("-", "-", "6", "Approval by an ethics committee", "for the authors; not described in the data"),

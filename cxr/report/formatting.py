@@ -189,7 +189,7 @@ def overall(scores: Scores) -> list[tuple[str, Estimate]]:
 
 
 def of_finding(scores: Scores, finding: str) -> list[tuple[str, Estimate]]:
-    """Scores of the finding against the negative class, decided by the most likely class."""
+    """Scores of the finding against the negative class, decided at `argmax`."""
     return [
         ("AUC", scores[f"auc_{finding}"]),
         ("AUC, DeLong interval", scores[f"auc_{finding}_delong"]),

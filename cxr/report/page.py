@@ -12,7 +12,7 @@ from PIL import Image
 
 from cxr.evaluation.facts import ReportModel
 from cxr.evaluation.results import Estimate, EvaluationReport
-from cxr.report import formatting
+from cxr.report import formatting, referral_words
 
 _HERE = Path(__file__).parent
 _RASTER = {"gallery", "label_audit"}  # embedded as JPEG; all other figures are line art, embedded as SVG
@@ -24,7 +24,10 @@ def page(report: EvaluationReport, figures: dict[str, Figure]) -> str:
 
 
 def render(template: str, *, report: ReportModel, figures: dict[str, Figure], words: ModuleType = formatting) -> str:
-    """The page of a template in this folder, which sees `report`, `sources` (the figures by name) and `words`."""
+    """The page of a template in this folder.
+
+    It sees `report`, `sources` (the figures by name), `words` and, as `referral`, `cxr.report.referral_words`.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -34,7 +37,9 @@ def render(template: str, *, report: ReportModel, figures: dict[str, Figure], wo
     )
     environment.filters |= {"number": _number, "signed": formatting.signed}
     sources = {name: image_source(name, figure) for name, figure in figures.items()}
-    return environment.get_template(template).render(report=report, sources=sources, words=words)
+    return environment.get_template(template).render(
+        report=report, sources=sources, words=words, referral=referral_words
+    )
 
 
 def _number(estimate: Estimate) -> Markup:

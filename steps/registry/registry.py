@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cxr.evaluation.scores import Sample
     from cxr.loading.rasters import RasterDataset
     from cxr.models.bundle import Bundle
+    from cxr.serving.decision import Band
     from steps.registry.champion import ChampionComparer
 
 log = logging.getLogger("cxr.registry")
@@ -54,11 +55,13 @@ def register(
     comparer: "ChampionComparer",
     evaluated: "dict[str, ndarray]",
     samples: "dict[str, Sample]",
+    bands: "dict[str, Band] | None" = None,
 ) -> Registration:
     """Register the files to serve for `bundle` and settle who is champion, by the validation `scores`.
 
     `datasets` has the rasters of "train", "val" and "test" at the input of the bundle, `evaluated` the probabilities of
-    "val" and "test", and `samples` these images (see `cxr.packaging.package`).
+    "val" and "test", `samples` these images, and `bands` those in which images are referred, by operating point (see
+    `cxr.packaging.package`).
 
     A bundle that is registered already with the same serving settings and code keeps its version. A failed registration
     leaves no empty model behind.
@@ -76,7 +79,7 @@ def register(
     if earlier is not None and "cxr.gate" in earlier.tags:
         return _registered_before(context, earlier)
     folder = context.folder / ARTIFACT
-    served = package.write(folder, bundle, datasets, settings.serving, settings.seed, evaluated, samples)
+    served = package.write(folder, bundle, datasets, settings.serving, settings.seed, evaluated, samples, bands)
     with alone(name):
         # Another process may have packaged the same bundle meanwhile, or been killed before its version was judged.
         earlier = _version_of(client, name, tags)

@@ -37,7 +37,7 @@ from steps.registry import registry, validations
 from steps.registry.champion import ChampionComparer
 from steps.runtime import step_key
 from steps.runtime.context import Context
-from steps.work import probing, provenance, reporting
+from steps.work import probing, provenance, referring, reporting
 
 SPLITS = {"val": "validation", "test": "test"}
 
@@ -85,6 +85,7 @@ def run(context: Context) -> None:
         results[split] = assess.assess(samples[split], logits[split], subject.bundle, settings.prevalences)
     probabilities = {split: softmax(values / subject.bundle.temperature) for split, values in logits.items()}
     _log_scores(context, subject, results, probabilities["test"])
+    chosen = referring.choose(context, subject, samples, probabilities)
     figures = _figures(subject, logits["test"], samples["test"])
     figures["gallery"], mistakes = _gallery(context, subject, probabilities["test"])
     comparer = ChampionComparer(context, subject.manifest, subject.split_run_id, samples, probabilities)
@@ -99,6 +100,7 @@ def run(context: Context) -> None:
             *(context, subject.bundle, subject.datasets, tags, results["val"].scores, comparer),
             evaluated=evaluated,
             samples=evaluated_samples,
+            bands={name: (band.low, band.high) for name, band in chosen.points.items()} if chosen is not None else None,
         )
     reporting.log_predictions(context, subject, probabilities["test"])
     audit = None
@@ -106,7 +108,7 @@ def run(context: Context) -> None:
         audit = _label_audit(context, subject, samples["val"], probabilities["val"], figures)
     version = str(registration.registered.version) if registration.registered is not None else ""
     parts = reporting.Results(
-        *(results.get("val"), results["test"], by_group, robust, maps_checked, mistakes, audit, registration),
+        *(results.get("val"), results["test"], by_group, robust, maps_checked, mistakes, audit, registration, chosen),
         external=validations.newest(context.client, context.settings.registry.name, version),
     )
     reporting.write(context, subject, parts, figures)

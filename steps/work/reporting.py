@@ -10,7 +10,7 @@ from numpy import ndarray
 
 from cxr.datasets import characteristics
 from cxr.datasets.manifest import Manifest
-from cxr.evaluation import bootstrap, curve_plots, plots, scores
+from cxr.evaluation import bootstrap, curve_plots, plots, referral_plots, scores
 from cxr.evaluation.facts import (
     Characteristic,
     DataFacts,
@@ -32,6 +32,7 @@ from cxr.evaluation.results import (
     SplitResult,
     Subgroup,
 )
+from cxr.evaluation.statistics import ChosenBands
 from cxr.evaluation.subgroups import too_small
 from cxr.report.card import card
 from cxr.report.checklist import checklist
@@ -61,6 +62,7 @@ class Results:
     mistakes: Mistakes
     label_audit: LabelAudit | None
     registration: Registration
+    bands: ChosenBands | None
     external: ExternalValidation | None = None
 
 
@@ -110,6 +112,8 @@ def _more_figures(report: EvaluationReport) -> "dict[str, Figure]":
         "decision_curve": curve_plots.decision_curve(report.test.decision_curve, "test split"),
         "risk_coverage": curve_plots.risk_coverage(report.test.risk_coverage, "test split"),
     }
+    if report.bands is not None:
+        figures["referral"] = referral_plots.referral(report.bands.points)
     if report.map_sanity is not None:
         figures["map_sanity"] = curve_plots.sanity(report.map_sanity)
     if report.robustness is not None:
@@ -136,6 +140,7 @@ def _report(context: Context, subject: "Subject", results: Results) -> Evaluatio
         seen=subject.seen,
         out_of_fold=subject.out_of_fold is not None,
         test=results.test,
+        bands=results.bands,
         subgroups=results.subgroups,
         small_subgroups=too_small(subject.manifest.split("test")),
         robustness=results.robustness,

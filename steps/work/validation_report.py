@@ -17,6 +17,8 @@ from cxr.evaluation import (
     external,
     gallery,
     plots,
+    referral,
+    referral_plots,
     risk_coverage,
     served_gallery,
     subgroups,
@@ -108,6 +110,7 @@ def _report(
         referred=_reasons(answers.rows["reasons"]),
         coverage=external.coverage(sample, probabilities, service.operating_points[service.operating_point], answered),
         risk_coverage=risk_coverage.curves(sample, probabilities),
+        bands=referral.on_sets(service.operating_points, service.bands, {"this set": (sample, probabilities)}),
         decision_curve=decision_curve(sample.labels != NEGATIVE, score, service.operating_points, sample.weights),
         distances=_distances(distances, service.detector),
         subgroups=subgroups.by_group(manifest, sample, probabilities),
@@ -123,6 +126,7 @@ def _report(
     )
     figures["reliability"] = validation_plots.reliability(score, sample, sample.finding)
     figures["risk_coverage"] = curve_plots.risk_coverage(report.risk_coverage, title)
+    figures["referral"] = referral_plots.referral(report.bands)
     figures["decision_curve"] = curve_plots.decision_curve(report.decision_curve, title)
     figures["distances"] = validation_plots.distances(distances, report.distances)
     if report.subgroups:
@@ -256,6 +260,7 @@ def _log_metrics(context: Context, version: "ModelVersion", report: ValidationRe
             found |= {f"{prefix}_{name}": score for name, score in scores.items()}
     found |= {f"external_aurc_{name}": curve.area for name, curve in report.risk_coverage.items()}
     found["external_coverage"] = report.coverage.coverage
+    found |= {f"external_undecided_{name}": band.on["this set"].share for name, band in report.bands.items()}
     values = {name: score.value for name, score in found.items()}
     values |= {f"{name}_{end}": getattr(score, end) for name, score in found.items() for end in ("low", "high")}
     values |= {"external_images": report.all.images, "external_patients": report.all.patients}
