@@ -19,6 +19,7 @@ def referral(points: dict[str, OperatingBand]) -> Figure:
         for word, found in band.on.items():
             _curve(at, word, found)
         at.set(title=f"{name} (p ≥ {band.threshold:.3g})", xlabel="referred as undecided", xlim=(-0.01, 0.5))
+        at.set_xticks(np.arange(0, 0.45, 0.1))
         at.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         at.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     first = axes[0, 0]

@@ -44,7 +44,7 @@ def rows(points: dict[str, OperatingBand]) -> list[tuple[str, ...]]:
     """What each band costs and saves, a row for each operating point and set of images."""
     told: list[tuple[str, ...]] = []
     for name, band in points.items():
-        head = (name, f"{band.threshold:.3g}", band_of(band))
+        head = (name, f"{band.threshold:.3g}", band_of(band).replace(" ", "\N{NO-BREAK SPACE}"))
         for word, found in band.on.items():
             scores = (found.risk, found.risk_of_all, found.sensitivity, found.specificity)
             told.append((*head, word, f"{found.images:,}: {number(found.share)}", *(number(score) for score in scores)))
