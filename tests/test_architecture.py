@@ -10,7 +10,7 @@ import yaml
 from bench.faults import supply
 from cxr.common import code
 from cxr.settings import load
-from steps.runtime.settings import COMMON, OWNED
+from steps.runtime.settings import ALONE, COMMON, OWNED
 
 ROOT = Path(__file__).resolve().parent.parent
 CXR = sorted((ROOT / "cxr").rglob("*.py"))
@@ -25,6 +25,7 @@ ENTRY_POINTS = (
     "ensemble",
     "promote",
     "predict",
+    "monitor",
     "demo",
     "clean",
 )
@@ -41,13 +42,14 @@ CXR_ROOMS = (
     "loading",
     "training",
     "evaluation",
+    "monitoring",
     "packaging",
     "report",
     "demo",
 )
 STEPS_ROOMS = ("runtime", "registry", "work", *ENTRY_POINTS)
 SHIPPED = {"imaging", "serving"}
-WITHOUT_TORCH = ("errors", "common", "imaging", "serving", "archive", "datasets", "report", "demo")
+WITHOUT_TORCH = ("errors", "common", "imaging", "serving", "archive", "datasets", "monitoring", "report", "demo")
 
 
 def top_packages(file: Path) -> set[str]:
@@ -163,7 +165,7 @@ def test_short_names_stand_for_settings_that_exist(name):
 
 
 def test_every_section_of_the_settings_has_one_owner():
-    owned = [section for sections in OWNED.values() for section in sections]
+    owned = [section for sections in (OWNED | ALONE).values() for section in sections]
     sections = {key.split(".")[0] for key in load.known_keys() if "." in key}
     common = {key for key in COMMON if key in sections}
     assert sorted([*owned, *common]) == sorted(sections)

@@ -39,8 +39,14 @@ def image_scores(sample: Sample, probabilities: ndarray, thresholds: Thresholds)
         return _image_scores(sample, probabilities, thresholds)
 
 
+def defined_scores(sample: Sample, probabilities: ndarray) -> Scores:
+    """Scores of probabilities (n, C) with intervals; undefined where the images lack a class that a score needs."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _defined(sample, scores.estimates(sample, probabilities))
+
+
 def _image_scores(sample: Sample, probabilities: ndarray, thresholds: Thresholds) -> ImageScores:
-    estimates = _defined(sample, scores.estimates(sample, probabilities))
+    estimates = defined_scores(sample, probabilities)
     return ImageScores(
         images=len(sample.labels),
         patients=len(np.unique(sample.patients)),

@@ -1,13 +1,14 @@
 """From a bundle to the folder that is served: network as ONNX, out-of-distribution detector, configuration.
 
-Writes `model.onnx`, `ood.npz` and `service.json` (see `cxr.serving.service`). The served network must answer as the
+Writes `model.onnx`, `ood.npz` and `service.json` (see `cxr.serving.service`), and `reference.json` (see
+`cxr.monitoring.reference`). The served network must answer as the
 evaluated one: probabilities that differ by more than `TOLERANCE` are an error.
 """
 
 import hashlib
 import json
 import logging
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +22,19 @@ from cxr.evaluation.bands import choose
 from cxr.evaluation.results import PackagingResult, Referrals
 from cxr.evaluation.risk_coverage import answered
 from cxr.evaluation.scores import Sample
-from cxr.loading.rasters import RasterDataset, in_order, read_batches
+from cxr.loading.rasters import RasterDataset
 from cxr.models.bundle import Bundle
+from cxr.monitoring.reference import FILE as REFERENCE
 from cxr.packaging.export_onnx import to_onnx
 from cxr.packaging.fit_ood import fit_detector
+from cxr.packaging.outputs import Outputs, run
+from cxr.packaging.reference import of_validation, reasons
 from cxr.serving import decision
 from cxr.serving.decision import Band
 from cxr.serving.ood import OODDetector
 from cxr.serving.probabilities import NEGATIVE, finding_probability, softmax
 from cxr.serving.request import Limits
-from cxr.serving.service import BATCH, CONFIG, DETECTOR, FORMAT, MODEL
+from cxr.serving.service import CONFIG, DETECTOR, FORMAT, MODEL
 from cxr.serving.session import Session
 from cxr.settings.serving import ServingSettings
 
@@ -38,23 +42,6 @@ log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4  # between probabilities of the bundle and of the served network
 MANY_REFERRED = 0.1  # share of validation images above which a warning is logged
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Outputs of the served network for n images.
-
-    Attributes:
-        logits: `float64` of shape (n, C).
-        features: `float32` of shape (n, F).
-        negatives: features of the images with black and white exchanged, of shape (n, F), or (0, F) if not computed.
-        implausible: whether each image is implausible at first sight, `bool` of shape (n,).
-    """
-
-    logits: ndarray
-    features: ndarray
-    negatives: ndarray
-    implausible: ndarray
 
 
 def write(
@@ -106,6 +93,11 @@ def write(
     log.info("served and evaluated probabilities differ by at most %.1e", max(differences.values()))
     detector = fit_detector(learnt.features, learnt.negatives, outputs["val"].features, settings.ood_share)
     files = {MODEL: network, DETECTOR: detector.save()}
+    write_atomic(folder / DETECTOR, files[DETECTOR])
+    detector = OODDetector.load(folder / DETECTOR)  # as rounded by its file
+    sample_of = samples or {}
+    made = of_validation(bundle, detector, outputs["val"], datasets["val"], bands, sample_of.get("val"))
+    files[REFERENCE] = made.to_json().encode()
     for name, content in files.items():
         write_atomic(folder / name, content)
     config = {
@@ -122,10 +114,8 @@ def write(
     if bundle.finding != PNEUMONIA:
         config["finding"] = bundle.finding
     write_atomic(folder / CONFIG, (json.dumps(config, indent=2, allow_nan=False) + "\n").encode())
-    detector = OODDetector.load(folder / DETECTOR)  # as rounded by its file
     referred = {
-        split: _referrals(bundle, detector, outputs[split], settings, bands, (samples or {}).get(split))
-        for split in outputs
+        split: _referrals(bundle, detector, outputs[split], settings, bands, sample_of.get(split)) for split in outputs
     }
     if referred["val"].share > MANY_REFERRED:
         log.warning(
@@ -135,28 +125,6 @@ def write(
         )
     return PackagingResult(
         largest_difference=max(differences.values()), operating_point=settings.operating_point, referred=referred
-    )
-
-
-def run(session: Session, dataset: RasterDataset, index: ndarray, *, negatives: bool = False) -> Outputs:
-    """Send the images of `index` through the served network, in batches as a server does."""
-    batches = [index[rows] for rows in in_order(len(index), BATCH)]
-    logits: list[ndarray] = []
-    features: list[ndarray] = []
-    inverted: list[ndarray] = []
-    implausible: list[ndarray] = []
-    for records in read_batches(dataset.records, batches):
-        batch_logits, batch_features, _ = session.run(records["raster"])
-        logits.append(batch_logits.astype(np.float64))
-        features.append(batch_features)
-        implausible.append(records["implausible"])
-        if negatives:
-            inverted.append(session.run(255 - records["raster"])[1])
-    return Outputs(
-        np.concatenate(logits),
-        np.concatenate(features),
-        np.concatenate(inverted) if negatives else np.empty((0, features[0].shape[1])),
-        np.concatenate(implausible),
     )
 
 
@@ -183,12 +151,7 @@ def _referrals(
     point = settings.operating_point
     threshold = decision.operating_points(bundle.operating_points)[point]
     positive = finding_probability(softmax(outputs.logits / bundle.temperature))
-    masks = {
-        "undecided": decision.in_band(positive, bands[point]),
-        "unlike training": detector.is_far(detector.distances(outputs.features)),
-        "inverted": detector.is_inverted(outputs.features),
-        "implausible": outputs.implausible,
-    }
+    masks = reasons(positive, bands[point], detector, outputs, detector.distances(outputs.features))
     referred = np.logical_or.reduce(list(masks.values()))
     found = None
     if sample is not None:

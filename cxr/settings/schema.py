@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from cxr.settings.augment import AugmentSettings, StageSettings
 from cxr.settings.classes import check_classes, check_finding, check_name, class_names
 from cxr.settings.labels import ColumnSettings, Filter, Mapping, Pattern, Tables, Text
+from cxr.settings.monitoring import MonitorSettings
 from cxr.settings.section import Positive, Section, Unit
 from cxr.settings.serving import ServingSettings
 
@@ -269,6 +270,7 @@ class Settings(Section):
     evaluate: EvaluateSettings
     registry: RegistrySettings
     serving: ServingSettings
+    monitor: MonitorSettings
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values under the keys of `params.yaml`."""

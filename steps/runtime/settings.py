@@ -25,6 +25,8 @@ OWNED = {
     "finetune": ("finetune",),
     "evaluate": ("evaluate", "registry", "serving"),
 }
+# Sections of entry points that are no steps of `main`.
+ALONE = {"monitor": ("monitor",)}
 # Sections of other steps that a step which owns none reads, and that decide its result.
 READ = {"validate": ("data", "evaluate")}
 COMMON = (*PLAIN_SETTINGS, "cache", "calibration")
@@ -35,7 +37,7 @@ PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 def owner(key: str) -> str | None:
     """The step that a setting belongs to; None for settings that every step has."""
     section = key.split(".", maxsplit=1)[0]
-    return next((step for step, sections in OWNED.items() if section in sections), None)
+    return next((step for step, sections in (OWNED | ALONE).items() if section in sections), None)
 
 
 def settings_for(context: "Context", arguments: Arguments) -> Settings:

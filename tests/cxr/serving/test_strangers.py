@@ -14,7 +14,8 @@ from cxr.imaging import decode
 from cxr.loading.rasters import ImageDataset
 from cxr.models.bundle import Bundle
 from cxr.packaging.export_onnx import to_onnx
-from cxr.packaging.package import run, write
+from cxr.packaging.outputs import run
+from cxr.packaging.package import write
 from cxr.serving.service import Service
 from cxr.serving.session import Session
 from tests.helpers import CLASSES, datasets, network, probabilities, settings_with

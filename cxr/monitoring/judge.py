@@ -1,0 +1,193 @@
+"""Holds answers against the reference of their version: distances, what chance makes of them, and alarms.
+
+With many columns and windows, chance alone raises alarms. The chance of any false alarm, `monitor.false_alarms`, is
+therefore shared out: one half over the comparisons of all answers together, the other over those of all windows
+(Bonferroni).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray
+from scipy.stats import norm
+
+from cxr.errors import CxrError
+from cxr.monitoring import drift, label_shift
+from cxr.monitoring.reference import Reference, column_names
+from cxr.monitoring.results import (
+    ClassShare,
+    ColumnDrift,
+    Judged,
+    LabelShift,
+    Part,
+    ReferralShare,
+    Window,
+)
+from cxr.monitoring.truths import Truths
+from cxr.serving.columns import TIME
+from cxr.serving.reasons import KINDS, kinds
+from cxr.serving.service import ERROR, REFER
+from cxr.settings.monitoring import MonitorSettings
+
+ANY, UNREADABLE = "any", "unreadable"
+UNITS = {"day": "D", "week": "W-SUN"}  # a week that ends with Sunday
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges answers of one version.
+
+    Attributes:
+        reference: of the version.
+        settings: limits, and the chance of a false alarm.
+        seed: of the intervals of estimated shares.
+        truths: true classes of some of the images, if they are known.
+    """
+
+    reference: Reference
+    settings: MonitorSettings
+    seed: int
+    truths: Truths | None = None
+
+    @property
+    def comparisons(self) -> int:
+        """Number of comparisons of one part that can raise an alarm."""
+        limits, classes = self.settings.limits, self.reference.classes
+        columns = len(column_names(tuple(classes), self.reference.finding))
+        numbers = {"psi": columns + 1, "ks": columns, "referred": len(KINDS) + 2, "class_share": len(classes)}
+        return sum(number for name, number in numbers.items() if getattr(limits, name) is not None)
+
+    def whole(self, rows: pd.DataFrame) -> Part:
+        """All answers together."""
+        least, read = self.settings.window_images, int((rows["status"] != ERROR).sum())
+        if read < least:
+            raise CxrError(
+                f"{read} images were answered in this time; fewer than monitor.window_images={least} say nothing about "
+                "drift"
+            )
+        return self._part(rows, self.settings.false_alarms / 2 / max(1, self.comparisons))
+
+    def windows(self, rows: pd.DataFrame, unit: str) -> list[Window]:
+        """The answers of each day or week that has any."""
+        periods = rows[TIME].dt.tz_localize(None).dt.to_period(UNITS[unit])
+        groups = dict(iter(rows.groupby(periods.dt.start_time, sort=True)))
+        judged = [group for group in groups.values() if self._enough(group)]
+        chance = self.settings.false_alarms / 2 / max(1, self.comparisons * len(judged))
+        return [
+            Window(
+                begin=pd.Timestamp(begin).tz_localize("UTC").to_pydatetime(),
+                images=len(group),
+                part=self._part(group, chance) if self._enough(group) else None,
+            )
+            for begin, group in groups.items()
+        ]
+
+    def _enough(self, rows: pd.DataFrame) -> bool:
+        return int((rows["status"] != ERROR).sum()) >= self.settings.window_images
+
+    def _part(self, rows: pd.DataFrame, chance: float) -> Part:
+        read, names = rows[rows["status"] != ERROR], self.reference.classes
+        predicted = read[[f"probability_{name}" for name in names]].to_numpy(np.float64).argmax(1)
+        calls = np.bincount(predicted, minlength=len(names))
+        columns = column_names(tuple(names), self.reference.finding)
+        return Part(
+            images=len(read),
+            columns={name: self._column(name, read[name].to_numpy(np.float64), chance) for name in columns},
+            labels=dict(zip(names, calls.tolist(), strict=True)),
+            label_psi=self._label_psi(calls, chance),
+            referred=self._referred(rows, read, chance),
+            label_shift=self._label_shift(calls, chance),
+            scores=None if self.truths is None else self.truths.scores(rows, self.settings.limits.scores),
+        )
+
+    def _column(self, name: str, values: ndarray, chance: float) -> ColumnDrift:
+        column, images = self.reference.columns[name], self.reference.images
+        effect, limits = column.design_effect, self.settings.limits
+        ends, expected = column.bins(images)
+        low, median, high = np.quantile(values, (0.05, 0.5, 0.95))
+        return ColumnDrift(
+            psi=Judged(
+                value=drift.psi(expected, drift.counts(values, ends)),
+                limit=limits.psi,
+                chance=drift.psi_by_chance(expected / effect, len(values) / effect, chance),
+            ),
+            ks=Judged(
+                value=drift.ks(np.array(column.quantiles), np.sort(values)),
+                limit=limits.ks,
+                chance=drift.ks_by_chance(images / effect, len(values) / effect, chance),
+            ),
+            low=float(low),
+            median=float(median),
+            high=float(high),
+        )
+
+    def _label_psi(self, calls: ndarray, chance: float) -> Judged:
+        expected, effect = self.reference.counts.sum(0), self.reference.label_effect
+        by_chance = drift.psi_by_chance(expected / effect, calls.sum() / effect, chance)
+        return Judged(value=drift.psi(expected, calls), limit=self.settings.limits.psi, chance=by_chance)
+
+    def _referred(self, rows: pd.DataFrame, read: pd.DataFrame, chance: float) -> dict[str, ReferralShare]:
+        """Shares by kind of reason, beside those expected at the operating points of the answers."""
+        points = read["operating_point"].value_counts(normalize=True)
+        found = [set(kinds(text)) for text in read.loc[read["status"] == REFER, "reasons"]]
+        counts = {ANY: len(found)} | {kind: sum(kind in kinds_ for kinds_ in found) for kind in KINDS}
+        shares = {}
+        for kind, count in counts.items():
+            of_point = {
+                point: made.images if kind == ANY else made.reasons.get(kind, 0)
+                for point, made in self.reference.referred.items()
+            }
+            expected = sum(of_point.get(point, 0) * share for point, share in points.items())
+            shares[kind] = self._share(count, len(read), expected, chance)
+        shares[UNREADABLE] = self._share(len(rows) - len(read), len(rows), 0, chance)
+        return shares
+
+    def _share(self, count: int, images: int, expected: float, chance: float) -> ReferralShare:
+        total, effect = self.reference.images, self.reference.referral_effect
+        usual = expected / total
+        by_chance = drift.share_by_chance(expected / effect, total / effect, images / effect, chance)
+        rise = Judged(
+            value=count / images - usual, limit=self.settings.limits.referred, chance=max(0.0, by_chance - usual)
+        )
+        return ReferralShare(images=count, share=count / images, expected=usual, rise=rise)
+
+    def _label_shift(self, calls: ndarray, chance: float) -> LabelShift:
+        reference, limit = self.reference, self.settings.limits.class_share
+        shares = label_shift.estimate(reference.counts, calls, reference.label_effect, self.seed)
+        usual = reference.counts.sum(1) / reference.images
+        classes = {
+            name: ClassShare(
+                share=value,
+                expected=float(usual[i]),
+                change=Judged(
+                    value=abs((value.value or 0.0) - float(usual[i])),
+                    limit=limit,
+                    chance=float(norm.isf(chance / 2) * shares.spreads[i]),
+                ),
+            )
+            for i, (name, value) in enumerate(zip(reference.classes, shares.values, strict=False))
+        }
+        return LabelShift(classes=classes, why_not=shares.why_not)
+
+
+def alarms(part: Part) -> list[str]:
+    """One line for each limit that the answers of a part pass."""
+    found = []
+    for name, column in part.columns.items():
+        for what, judged in (("PSI", column.psi), ("KS", column.ks)):
+            found += [f"{name}: {what} {judged.value:.3f}, at most {_most(judged):.3f}"] if judged.alarm else []
+    if part.label_psi.alarm:
+        found.append(f"label: PSI {part.label_psi.value:.3f}, at most {_most(part.label_psi):.3f}")
+    for kind, referral in part.referred.items():
+        if referral.rise.alarm:
+            words = {ANY: "referred", UNREADABLE: "unreadable"}.get(kind, f"referred as {kind}")
+            found.append(f"{words}: {referral.share:.1%}, at most {referral.expected + _most(referral.rise):.1%}")
+    for name, share in part.label_shift.classes.items():
+        if share.change.alarm:
+            found.append(f"estimated share of {name}: {share.share.value:.2f}, expected {share.expected:.2f}")
+    return found + (part.scores.alarms if part.scores is not None else [])
+
+
+def _most(judged: Judged) -> float:
+    return max(judged.limit or 0.0, judged.chance)

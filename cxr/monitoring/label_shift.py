@@ -1,0 +1,84 @@
+"""Shares of the true classes, estimated from answers without truths: black-box shift estimation.
+
+If only the shares of the classes have changed and images of each class look as before, shares of predicted classes mu
+and shares of true classes q are tied by the confusion matrix of validation, mu = M q with M[i, j] the share of images
+of class j that are called i: q = M^-1 mu (Z. Lipton, Y. Wang, A. Smola, "Detecting and correcting for label shift with
+black box predictors", ICML 2018). The condition number of M says how much the inverse enlarges errors.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy import ndarray
+
+from cxr.evaluation import bootstrap
+from cxr.evaluation.statistics import Estimate
+
+RESAMPLES = 1000
+WORST = 30.0  # condition number above which nothing is estimated: errors of one percent would become those of thirty
+_SMALLEST = 1e-6  # determinant of a resampled matrix below which it is left out
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Estimated shares of the classes.
+
+    Attributes:
+        values: each with its 95 % interval, in the order of the classes; empty if there is no estimate.
+        spreads: standard errors of their differences from the shares in validation, of shape (C,).
+        condition: condition number of the confusion matrix; None if a class has no validation images.
+        why_not: why there is no estimate.
+    """
+
+    values: list[Estimate]
+    spreads: ndarray
+    condition: float | None
+    why_not: str = ""
+
+
+def condition(confusion: ndarray) -> float | None:
+    """Condition number of the shares called each class among the images of each class; None if a class has none."""
+    return float(np.linalg.cond(_called(confusion))) if confusion.sum(1).all() else None
+
+
+def estimate(confusion: ndarray, predicted: ndarray, effect: float, seed: int) -> Shares:
+    """Estimate the shares of the true classes.
+
+    Args:
+        confusion: number of validation images by true class (rows) and predicted class, of shape (C, C).
+        predicted: number of images by predicted class, of shape (C,).
+        effect: design effect by which numbers of images are divided in both (see `cxr.monitoring.drift`).
+        seed: of the resamples behind the intervals, which draw from both.
+    """
+    worth = condition(confusion)
+    if worth is None:
+        return Shares([], np.empty(0), None, "a class has no validation images")
+    if worth > WORST:
+        why_not = f"the condition number {worth:.1f} of the confusion matrix is above {WORST:g}"
+        return Shares([], np.empty(0), worth, f"{why_not}: the model hardly tells the classes apart")
+    classes, rng = len(predicted), np.random.default_rng(seed)
+    found = _inverse(_called(confusion), predicted / predicted.sum())
+    sizes = [max(1, int(counts.sum() / effect)) for counts in (confusion, predicted)]
+    matrices = rng.multinomial(sizes[0], confusion.ravel() / confusion.sum(), RESAMPLES).reshape(-1, classes, classes)
+    calls = rng.multinomial(sizes[1], predicted / predicted.sum(), RESAMPLES) / sizes[1]
+    usable = matrices.sum(2).all(1)
+    usable[usable] &= np.abs(np.linalg.det(_called(matrices[usable]))) > _SMALLEST
+    matrices, calls = matrices[usable], calls[usable]
+    if len(matrices) < RESAMPLES / 2:
+        return Shares([], np.empty(0), worth, "there are too few validation images of a class")
+    drawn = _inverse(_called(matrices), calls)
+    before = matrices.sum(2) / matrices.sum((1, 2))[:, None]
+    spreads = np.quantile(np.abs(drawn - before - np.median(drawn - before, 0)), 0.6827, axis=0)  # of a Gaussian: 1 sd
+    values = [bootstrap.percentile(float(found[i]), drawn[:, i]) for i in range(classes)]
+    return Shares(values, spreads, worth)
+
+
+def _called(confusion: ndarray) -> ndarray:
+    """Share called each class (rows) among the images of each class (columns), of shape (..., C, C)."""
+    return np.swapaxes(confusion / confusion.sum(-1, keepdims=True), -1, -2)
+
+
+def _inverse(called: ndarray, calls: ndarray) -> ndarray:
+    """Shares of the true classes, of shape (..., C); below 0 they become 0, and the rest is scaled to a sum of 1."""
+    shares = np.clip(np.linalg.solve(called, calls[..., None])[..., 0], 0, None)
+    return shares / shares.sum(-1, keepdims=True)

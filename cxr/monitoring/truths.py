@@ -1,0 +1,166 @@
+"""True classes of images that have been answered, once they are known, and the scores of these answers."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+import numpy as np
+import pandas as pd
+
+from cxr.errors import CxrError
+from cxr.evaluation.class_mapping import ClassMapping
+from cxr.evaluation.external import defined_scores
+from cxr.evaluation.scores import Sample, named
+from cxr.monitoring.reference import Reference
+from cxr.monitoring.results import TruthScores
+from cxr.serving.service import ERROR
+from cxr.settings.monitoring import ScoreLimits
+
+_ROW = "truth_row"  # number of the row in the table of truths, -1 without one
+
+
+@dataclass(frozen=True)
+class Truths:
+    """True classes of some answers.
+
+    Attributes:
+        label: true class by row of the table.
+        patient: patient by row of the table; empty where it is not told.
+        mapping: classes of the model and those of the table.
+        finding: what all classes but the first have in common.
+        seed: of the resamples behind the intervals.
+        unmatched: number of rows of images that are not among the answers.
+    """
+
+    label: pd.Series
+    patient: pd.Series
+    mapping: ClassMapping
+    finding: str
+    seed: int
+    unmatched: int
+
+    def scores(self, rows: pd.DataFrame, limits: ScoreLimits) -> TruthScores | None:
+        """Scores of the answers in `rows` that have a truth; None if there are none."""
+        known = rows[(rows[_ROW] >= 0) & (rows["status"] != ERROR)]
+        if known.empty:
+            return None
+        served = known[[f"probability_{name}" for name in self.mapping.model]].to_numpy(np.float64)
+        index = {name: i for i, name in enumerate(self.mapping.labels)}
+        labels = self.label.loc[known[_ROW]].map(index).to_numpy(np.int64)
+        patients = self.patient.loc[known[_ROW]].to_numpy().astype(str)
+        sample = Sample.from_labels(labels, patients, self.mapping.labels, self.seed, self.finding)
+        found = defined_scores(sample, self.mapping.probabilities(served))
+        alarms = []
+        for name, least in limits.model_dump().items():
+            score = found[named(name, self.finding)]
+            if least is not None and score.high is not None and score.high < least:
+                value = f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})"
+                alarms.append(f"{named(name, self.finding)}: {value}, at least {least:g}")
+        return TruthScores(
+            images=len(known),
+            patients=len(np.unique(patients)),
+            by_class={name: int((labels == i).sum()) for name, i in index.items()},
+            scores=found,
+            alarms=alarms,
+        )
+
+
+def attach(rows: pd.DataFrame, file: Path, reference: Reference, seed: int) -> tuple[pd.DataFrame, Truths]:
+    """Read a table of truths; returns `rows` with the number of its row beside each answer, and the truths.
+
+    It has a column `label`, and names images by `path` (whole, or its end) or by `request_id`, with `row` where a
+    request had several images. A column `patient` makes intervals those of patients.
+
+    Raises:
+        CxrError: the table cannot be read or used, or none of its images is among the answers.
+    """
+    table = _read(file)
+    key = next((name for name in ("path", "request_id") if name in table and name in rows), None)
+    if key is None or "label" not in table:
+        expected = " or ".join(name for name in ("path", "request_id") if name in rows)
+        raise CxrError(f"truth={file}: expected a column label and a column {expected}, got {', '.join(table.columns)}")
+    label = _labels(table, file, reference)
+    places = _by_path(rows, table, file) if key == "path" else _by_request(rows, table, file)
+    matched = rows.assign(**{_ROW: places})
+    known = sorted(set(places) - {-1})
+    if not known:
+        raise CxrError(
+            f"truth={file}: none of its {len(table)} images is among the answers; its column {key} begins with "
+            f"{table[key].iat[0]!r}, that of the answers with {rows[key].iat[0]!r}"
+        )
+    mapping = ClassMapping.of(tuple(reference.classes), _classes(label, reference))
+    patient = table["patient"] if "patient" in table else pd.Series("", table.index)
+    patient = patient.where(patient != "", "image " + table.index.astype(str))
+    return matched, Truths(label, patient, mapping, reference.finding, seed, len(table) - len(known))
+
+
+def _read(file: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:  # of the parser and of the encoding too
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise CxrError(f"truth={file}: cannot be read ({reason}); give a CSV table in UTF-8") from None
+    if table.empty:
+        raise CxrError(f"truth={file}: the table is empty")
+    return table
+
+
+def _labels(table: pd.DataFrame, file: Path, reference: Reference) -> pd.Series:
+    allowed = list(dict.fromkeys([*reference.classes, reference.finding]))
+    unknown = sorted(set(table["label"]) - set(allowed))
+    if unknown:
+        raise CxrError(
+            f"truth={file}: the label {unknown[0]!r} is none of {', '.join(allowed)}; rename it in the table"
+        )
+    return table["label"]
+
+
+def _classes(label: pd.Series, reference: Reference) -> tuple[str, ...]:
+    """Classes of the table: those of the model, or the negative one and the finding where only these are told."""
+    negative, *kinds = reference.classes
+    if reference.finding not in kinds and reference.finding in set(label):
+        if set(label) & set(kinds):
+            raise CxrError(
+                f"truth: some labels are {reference.finding} and others one of {', '.join(kinds)}; use one or the other"
+            )
+        return negative, reference.finding
+    return tuple(reference.classes)
+
+
+def _by_path(rows: pd.DataFrame, table: pd.DataFrame, file: Path) -> list[int]:
+    """The row of the table whose path each answer's path ends with; -1 without one."""
+    wanted: dict[tuple[str, ...], int] = {}
+    for place, path in enumerate(table["path"]):
+        parts = PurePath(path).parts
+        if wanted.setdefault(parts, place) != place and table["label"].iat[wanted[parts]] != table["label"].iat[place]:
+            raise CxrError(f"truth={file}: two labels for {path}")
+    lengths = sorted({len(parts) for parts in wanted}, reverse=True)
+    places: list[int] = []
+    named_by: dict[int, str] = {}
+    for path in rows["path"]:
+        parts = PurePath(path).parts
+        place = next((wanted[parts[-n:]] for n in lengths if n <= len(parts) and parts[-n:] in wanted), -1)
+        if place >= 0 and named_by.setdefault(place, path) != path:
+            raise CxrError(
+                f"truth={file}: {table['path'].iat[place]} can be {named_by[place]} or {path}; give more of the path"
+            )
+        places.append(place)
+    return places
+
+
+def _by_request(rows: pd.DataFrame, table: pd.DataFrame, file: Path) -> list[int]:
+    """The row of the table for each answer, by request and, if the table has it, row of the request."""
+    with_row = "row" in table and "row" in rows
+    names = ["request_id", "row"] if with_row else ["request_id"]
+    keys = list(table[names].itertuples(index=False, name=None))
+    answers = list(rows[names].astype(str).itertuples(index=False, name=None))
+    twice = [key for key, count in Counter(keys).items() if count > 1]
+    if twice:
+        raise CxrError(f"truth={file}: {' row '.join(twice[0])} is there more than once")
+    wanted = {key: place for place, key in enumerate(keys)}
+    several = [key for key, count in Counter(answers).items() if count > 1 and key in wanted]
+    if several:
+        raise CxrError(
+            f"truth={file}: request {several[0][0]} had several images; add a column row, 0 for the first of them"
+        )
+    return [wanted.get(key, -1) for key in answers]

@@ -1,0 +1,39 @@
+"""The schema of section `monitor`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from cxr.settings.section import Section, Unit
+
+Distance = Annotated[float, Field(gt=0)]
+Change = Annotated[float, Field(gt=0, lt=1)]
+
+
+class ScoreLimits(Section):
+    """Section `monitor.limits.scores`: scores of known truths; None: no limit."""
+
+    accuracy: Unit | None
+    balanced_accuracy: Unit | None
+    macro_f1: Unit | None
+    auc_finding: Unit | None
+    sensitivity: Unit | None
+    specificity: Unit | None
+
+
+class MonitorLimits(Section):
+    """Section `monitor.limits`: distances from the reference that fail the step; None: no limit."""
+
+    psi: Distance | None
+    ks: Change | None
+    referred: Change | None
+    class_share: Change | None
+    scores: ScoreLimits
+
+
+class MonitorSettings(Section):
+    """Section `monitor`: the answers of a version in use against its reference."""
+
+    false_alarms: Change
+    window_images: Annotated[int, Field(ge=5)]
+    limits: MonitorLimits
