@@ -59,7 +59,7 @@ def psi_by_chance(reference: ndarray, images: float, chance: float) -> float:
     Args:
         reference: number of images by bin, of shape (bins,), divided by the design effect.
         images: their number, divided by the design effect.
-        chance: from above 0 to 0.01; below 0.001, the tail is continued as an exponential, which is a little longer than
+        chance: from above 0 to 0.01; below 0.001, the tail is continued as an exponential, a little longer than
             that of a chi-square.
     """
     if len(reference) < 2:

@@ -1,0 +1,141 @@
+"""The log of answers of a service, for monitoring: `CXR_ANSWERS=FOLDER`, Parquet, one row for each image.
+
+A row has the ID of the request and the number of the image in it, the time, the answer without its heatmap, distance,
+brightness and size; no picture and nothing of a patient. Rows wait in memory and are written by a thread of their own,
+each file whole, into a folder for each day (UTC) that only the user of the service can read:
+`FOLDER/2026-11-28/081500-3f2a91c0-000001.parquet`. A process that is killed loses the rows of half a minute, `EVERY_S`,
+at most. No request waits for the disk and none fails by it: rows that cannot be written are left out, which the log of
+the service says once.
+"""
+
+import atexit
+import logging
+import os
+import secrets
+import threading
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from cxr.common.files import make_folder, write_atomic
+from cxr.errors import CxrError
+
+if TYPE_CHECKING:
+    from cxr.serving.service import Service
+
+VARIABLE = "CXR_ANSWERS"
+EVERY_S = 30.0  # from an answer to its file, at most
+FILE_ROWS = 2000  # rows from which a file is written earlier
+MOST_ROWS = 100_000  # rows that wait at most, some 50 MB: more arrive only while the disk stands still
+_PRIVATE, _PRIVATE_FILE = 0o700, 0o600
+
+log = logging.getLogger("cxr.serving")
+
+
+class AnswerLog:
+    """Writes answers of one process. Thread-safe.
+
+    Args:
+        folder: made, readable by this user alone, if it is absent.
+        columns: those of an answer, with MLflow's types (see `cxr.serving.service.column_types`).
+        every_s: seconds after which waiting rows are written.
+    """
+
+    def __init__(self, folder: Path, columns: dict[str, str], every_s: float = EVERY_S):
+        from cxr.serving.columns import arrow_schema  # pyarrow takes memory that other services save
+
+        kept = {name: kind for name, kind in columns.items() if name != "heatmap"}
+        self._schema = arrow_schema({"request_id": "string", "row": "integer"} | kept)
+        self._folder, self._every_s, self._columns = folder, every_s, [*kept]
+        self._process, self._files = secrets.token_hex(4), 0  # processes of containers all have the same number
+        self._waiting: list[dict[str, Any]] = []
+        self._lock, self._wake, self._writing = threading.Lock(), threading.Event(), threading.Lock()
+        self._told_of_errors = self._told_of_loss = self._closed = False
+        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def add(self, answers: pd.DataFrame, request_id: str) -> None:
+        """Keep the answers of a request, with the columns `MEASURED`; returns at once, and never raises."""
+        try:
+            now = datetime.now(UTC)
+            table = answers.drop(columns="heatmap", errors="ignore").astype(object)
+            table = table.where(table.notna(), None)
+            rows = [
+                {"request_id": request_id, "row": number, "time": now} | row
+                for number, row in enumerate(table.to_dict("records"))
+            ]
+            with self._lock:
+                room = len(self._waiting) + len(rows) <= MOST_ROWS
+                if room:
+                    self._waiting += rows
+                many = len(self._waiting) >= FILE_ROWS
+            if not room:
+                self._tell_of_loss("more answers wait than can be written")
+            if many:
+                self._wake.set()
+        except Exception as error:  # of the log, which must not become one of the request
+            self._tell_of_error(error)
+
+    def close(self) -> None:
+        """Write what waits, and stop."""
+        self._closed = True
+        self._wake.set()
+        self._thread.join(timeout=10)
+        self.write()
+
+    def write(self) -> None:
+        """Write the waiting rows into a file."""
+        with self._writing:
+            with self._lock:
+                rows, self._waiting = self._waiting, []
+            if not rows:
+                return
+            try:
+                self._write(rows)
+            except Exception as error:  # a full disk, a folder that was taken away
+                self._tell_of_error(error)
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._wake.wait(self._every_s)
+            self._wake.clear()
+            self.write()
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        table = pa.Table.from_pylist(rows, self._schema)
+        first: datetime = rows[0]["time"]
+        self._files += 1
+        day = self._folder / f"{first:%Y-%m-%d}"
+        make_folder(self._folder, _PRIVATE)
+        make_folder(day, _PRIVATE)
+        name = f"{first:%H%M%S}-{self._process}-{self._files:06d}.parquet"
+        write_atomic(day / name, partial(parquet.write_table, table), mode=_PRIVATE_FILE)
+
+    def _tell_of_error(self, error: Exception) -> None:
+        if not self._told_of_errors:
+            self._told_of_errors = True
+            reason = str(error) if isinstance(error, CxrError) else f"{type(error).__name__}: {error}"
+            log.error("%s: answers are left out of the log of answers (%s); told once", VARIABLE, reason)
+
+    def _tell_of_loss(self, why: str) -> None:
+        if not self._told_of_loss:
+            self._told_of_loss = True
+            log.error("%s: answers are left out of the log of answers (%s); told once", VARIABLE, why)
+
+
+def opened(service: "Service") -> AnswerLog | None:
+    """The log that the environment asks for; None without `CXR_ANSWERS`."""
+    from cxr.serving.service import column_types
+
+    folder = os.environ.get(VARIABLE, "").strip()
+    if not folder:
+        return None
+    log.info("answers are kept in %s", folder)
+    return AnswerLog(Path(folder), column_types(service.classes, service.finding))
