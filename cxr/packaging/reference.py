@@ -10,6 +10,7 @@ from cxr.monitoring import reference
 from cxr.monitoring.reference import Reference
 from cxr.packaging.outputs import Outputs
 from cxr.serving import decision
+from cxr.serving.decision import Band
 from cxr.serving.ood import OODDetector
 from cxr.serving.probabilities import finding_probability, softmax
 from cxr.serving.reasons import IMPLAUSIBLE, INVERTED, UNDECIDED, UNLIKE
@@ -21,7 +22,7 @@ def of_validation(
     detector: OODDetector,
     outputs: Outputs,
     dataset: RasterDataset,
-    bands: dict[str, tuple[float, float]],
+    bands: dict[str, Band],
     sample: Sample | None,
 ) -> Reference:
     """The reference of what is served for a bundle.
@@ -31,7 +32,7 @@ def of_validation(
         detector: as it is served, rounded by its file.
         outputs: of the served network for the n validation images; out of fold for an ensemble of folds.
         dataset: these images.
-        bands: for each operating point, the probabilities of the finding between which the model refers.
+        bands: for each operating point, the probabilities of the finding for which the model refers.
         sample: names of the patients; without it, every image is of a patient of its own.
     """
     probabilities = softmax(outputs.logits / bundle.temperature)
@@ -52,13 +53,13 @@ def of_validation(
 
 
 def reasons(
-    positive: ndarray, band: tuple[float, float], detector: OODDetector, outputs: Outputs, distances: ndarray
+    positive: ndarray, band: Band, detector: OODDetector, outputs: Outputs, distances: ndarray
 ) -> dict[str, ndarray]:
     """Whether each image is referred for each kind of reason, `bool` of shape (n,).
 
     Args:
         positive: probabilities of the finding, of shape (n,).
-        band: those between which the model refers, ends included.
+        band: those in which the model refers.
         detector: the out-of-distribution detector.
         outputs: of the served network.
         distances: of the detector, of shape (n,).
