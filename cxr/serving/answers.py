@@ -16,12 +16,13 @@ import threading
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from cxr.common.files import make_folder, write_atomic
 from cxr.errors import CxrError
+from cxr.serving.service import MEASURED, column_types
 
 if TYPE_CHECKING:
     from cxr.serving.service import Service
@@ -49,9 +50,10 @@ class AnswerLog:
 
         kept = {name: kind for name, kind in columns.items() if name != "heatmap"}
         self._schema = arrow_schema({"request_id": "string", "row": "integer"} | kept)
-        self._folder, self._every_s, self._columns = folder, every_s, [*kept]
+        self._folder, self._every_s, self._columns = folder, every_s, [*kept, *MEASURED]
         self._process, self._files = secrets.token_hex(4), 0  # processes of containers all have the same number
-        self._waiting: list[dict[str, Any]] = []
+        self._waiting: list[pd.DataFrame] = []
+        self._rows = 0  # of all that wait
         self._lock, self._wake, self._writing = threading.Lock(), threading.Event(), threading.Lock()
         self._told_of_errors = self._told_of_loss = self._closed = False
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
@@ -59,20 +61,17 @@ class AnswerLog:
         atexit.register(self.close)
 
     def add(self, answers: pd.DataFrame, request_id: str) -> None:
-        """Keep the answers of a request, with the columns `MEASURED`; returns at once, and never raises."""
+        """Keep the answers of a request, with the columns `MEASURED`, for the thread that writes; never raises."""
         try:
-            now = datetime.now(UTC)
-            table = answers.drop(columns="heatmap", errors="ignore").astype(object)
-            table = table.where(table.notna(), None)
-            rows = [
-                {"request_id": request_id, "row": number, "time": now} | row
-                for number, row in enumerate(table.to_dict("records"))
-            ]
+            table = answers[self._columns].assign(
+                request_id=request_id, row=range(len(answers)), time=datetime.now(UTC)
+            )
             with self._lock:
-                room = len(self._waiting) + len(rows) <= MOST_ROWS
+                room = self._rows + len(table) <= MOST_ROWS
                 if room:
-                    self._waiting += rows
-                many = len(self._waiting) >= FILE_ROWS
+                    self._waiting.append(table)
+                    self._rows += len(table)
+                many = self._rows >= FILE_ROWS
             if not room:
                 self._tell_of_loss("more answers wait than can be written")
             if many:
@@ -91,11 +90,11 @@ class AnswerLog:
         """Write the waiting rows into a file."""
         with self._writing:
             with self._lock:
-                rows, self._waiting = self._waiting, []
-            if not rows:
+                tables, self._waiting, self._rows = self._waiting, [], 0
+            if not tables:
                 return
             try:
-                self._write(rows)
+                self._write(tables)
             except Exception as error:  # a full disk, a folder that was taken away
                 self._tell_of_error(error)
 
@@ -105,12 +104,13 @@ class AnswerLog:
             self._wake.clear()
             self.write()
 
-    def _write(self, rows: list[dict[str, Any]]) -> None:
+    def _write(self, tables: list[pd.DataFrame]) -> None:
         import pyarrow as pa
         from pyarrow import parquet
 
-        table = pa.Table.from_pylist(rows, self._schema)
-        first: datetime = rows[0]["time"]
+        rows = pd.concat([table.astype(object) for table in tables], ignore_index=True)
+        table = pa.Table.from_pandas(rows, self._schema, preserve_index=False)
+        first: datetime = tables[0]["time"].iat[0]
         self._files += 1
         day = self._folder / f"{first:%Y-%m-%d}"
         make_folder(self._folder, _PRIVATE)
@@ -132,8 +132,6 @@ class AnswerLog:
 
 def opened(service: "Service") -> AnswerLog | None:
     """The log that the environment asks for; None without `CXR_ANSWERS`."""
-    from cxr.serving.service import column_types
-
     folder = os.environ.get(VARIABLE, "").strip()
     if not folder:
         return None
