@@ -41,7 +41,8 @@ from cxr.models.bundle import Bundle
 from cxr.packaging import package
 from cxr.serving.probabilities import softmax
 from cxr.serving.service import Service
-from steps.registry.registry import requirements, signature
+from steps.registry.identity import requirements
+from steps.registry.registry import signature
 
 PICTURES = 8
 CLIENTS = (1, 4, 16)

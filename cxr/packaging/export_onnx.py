@@ -73,6 +73,7 @@ def to_onnx(bundle: Bundle) -> bytes:
     program = _exported(module, example)
     if network.views > 1:
         program.model.metadata_props[VIEWS] = str(network.views)
+    _forget_the_export(program)
     return program.model_proto.SerializeToString()
 
 
@@ -98,3 +99,12 @@ def _exported(module: nn.Module, example: Tensor) -> torch.onnx.ONNXProgram:
     if program is None:
         raise CxrError("the ONNX exporter returned nothing; evaluate with registry.register=false")
     return program
+
+
+def _forget_the_export(program: torch.onnx.ONNXProgram) -> None:
+    """Drop what the exporter notes of each operation: source lines, with paths of this machine.
+
+    The same network would give another file for every folder that the project lies in, and for every line that moves.
+    """
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()

@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING
 from cxr.evaluation.results import ChampionComparison, Comparison, GateCheck, GateResult, NoComparison, Scores
 from cxr.evaluation.scores import named
 from cxr.settings.schema import GateSettings
+from steps.registry.identity import BUNDLE
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger("cxr.gate")
 CHAMPION, CHALLENGER = "champion", "challenger"
-# Tags of a version: `true` if it was trained on drawn phantoms; the digest of its weights and what was chosen for them.
-PHANTOMS, BUNDLE = "cxr.synthetic", "cxr.bundle_digest"
+PHANTOMS = "cxr.synthetic"  # tag of a version: `true` if it was trained on drawn phantoms
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The alias that a version gets, the reason, and every rule that was checked."""
+    """The alias that a version gets, if any, the reason, and every rule that was checked."""
 
     alias: str
     reason: str
     checks: list[GateCheck] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"{self.alias}: {self.reason}"
+        return f"{self.alias or 'no alias'}: {self.reason}"
 
     def result(self) -> GateResult:
         """The verdict as the report shows it."""

@@ -16,11 +16,9 @@ import mlflow
 import numpy as np
 from filelock import FileLock
 
-from cxr.common import code
-from cxr.common.files import sha256_of_text
 from cxr.errors import CxrError
 from cxr.evaluation.results import GateResult, RegisteredVersion, Registration, Scores
-from steps.registry import gate
+from steps.registry import gate, identity
 from steps.registry.gate import CHALLENGER, CHAMPION, Verdict
 from steps.runtime import process
 from steps.runtime.context import Context
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
+    from mlflow.models.model import ModelInfo
     from numpy import ndarray
 
     from cxr.evaluation.scores import Sample
@@ -63,35 +62,27 @@ def register(
     "val" and "test", `samples` these images, and `bands` those in which images are referred, by operating point (see
     `cxr.packaging.package`).
 
-    A bundle that is registered already with the same serving settings and code keeps its version. A failed registration
-    leaves no empty model behind.
+    A bundle that is registered already and has not changed since keeps its version (see `steps.registry.identity`). A
+    failed registration leaves no empty model behind.
     """
-    from mlflow.exceptions import MlflowException
-
     from cxr.packaging import package  # here, not above: moving an alias by hand needs no torch
     from cxr.serving.service import ARTIFACT
 
     settings, client = context.settings, context.client
     name = settings.registry.name
-    serving = json.dumps(settings.serving.model_dump(), sort_keys=True)
-    tags = tags | {"cxr.serving": serving, "cxr.serving_code": serving_code()}
-    earlier = _version_of(client, name, tags)
+    tags = tags | identity.shipped(settings.serving, signature(bundle.network.classes, bundle.finding))
+    earlier = identity.find(versions(client, name), tags)
     if earlier is not None and "cxr.gate" in earlier.tags:
         return _registered_before(context, earlier)
     folder = context.folder / ARTIFACT
     served = package.write(folder, bundle, datasets, settings.serving, settings.seed, evaluated, samples, bands)
+    tags[identity.FILES] = identity.of_files(folder)
     with alone(name):
         # Another process may have packaged the same bundle meanwhile, or been killed before its version was judged.
-        earlier = _version_of(client, name, tags)
+        earlier = identity.find(versions(client, name), tags)
         if earlier is not None and "cxr.gate" in earlier.tags:
             return _registered_before(context, earlier)
-        is_new = not _exists(client, name)
-        try:
-            version = earlier or _log_and_register(name, folder, bundle, tags)
-        except MlflowException as error:
-            if is_new and _exists(client, name) and not client.search_model_versions(f"name='{name}'"):
-                client.delete_registered_model(name)
-            raise CxrError(f"the registry refused {name!r}: {str(error).splitlines()[0]}") from None
+        version = earlier or add(client, name, log_model(folder, bundle.network.classes, bundle.finding), tags)
         rules = settings.registry.gate
         judge = partial(gate.judge, rules, scores, compare=comparer.compare, new=tags, finding=bundle.finding)
         verdict, champion = settle(client, name, version, judge)
@@ -128,7 +119,7 @@ def settle(
     verdict = judge(champion)
     if verdict.alias == CHAMPION:
         crown(client, name, version.version, verdict.reason)
-    else:
+    elif verdict.alias:
         set_alias(client, name, CHALLENGER, version.version)
     client.set_model_version_tag(name, version.version, "cxr.gate", str(verdict))
     log.info("%s version %s: %s", name, version.version, verdict)
@@ -150,22 +141,27 @@ def history(client: "MlflowClient", name: str) -> list[dict[str, str]]:
 
 
 def wanted_version(client: "MlflowClient", name: str, wanted: str) -> str:
-    """The version that `wanted` names: a number, or `previous` for the champion before the present one."""
+    """The version that `wanted` names: a number, `champion`, or `previous` for the champion before the present one."""
     if not _exists(client, name):
         raise CxrError(f"there is no registered model {name!r}; run `mlflow run . -e main` first")
-    versions = sorted(int(v.version) for v in client.search_model_versions(f"name='{name}'"))
+    numbers = sorted(int(v.version) for v in versions(client, name))
+    if wanted == CHAMPION:
+        champion = champion_of(client, name)
+        if champion is None:
+            raise CxrError(f"{name} has no champion; give a number: -P version=N")
+        return str(champion.version)
     if wanted == "previous":
         champion = champion_of(client, name)
         present = str(champion.version) if champion is not None else None
         champions = [entry["version"] for entry in history(client, name)]
-        earlier = [version for version in champions if version != present and int(version) in versions]
+        earlier = [version for version in champions if version != present and int(version) in numbers]
         if not earlier:
             raise CxrError(f"{name} has had no other champion than version {present}; give a number: -P version=N")
         return earlier[-1]
-    if not wanted.isdigit() or int(wanted) not in versions:
-        known = ", ".join(map(str, versions))
-        raise CxrError(f"version={wanted}: {name} has the versions {known}; give one of them, or `previous`")
-    return wanted
+    if not wanted.isdecimal() or int(wanted) not in numbers:
+        known = ", ".join(map(str, numbers))
+        raise CxrError(f"version={wanted}: {name} has the versions {known}; give one of them, `champion` or `previous`")
+    return str(int(wanted))
 
 
 def alone(name: str) -> FileLock:
@@ -174,7 +170,8 @@ def alone(name: str) -> FileLock:
     return FileLock(Path(tempfile.gettempdir()) / f"cxr-registry-{store}.lock", mode=0o666)
 
 
-def _log_and_register(name: str, folder: Path, bundle: "Bundle", tags: dict[str, str]) -> "ModelVersion":
+def log_model(folder: Path, classes: tuple[str, ...], finding: str) -> "ModelInfo":
+    """Log the served files in `folder` with the code and the requirements that serve them, as a model of this run."""
     import pandas as pd
 
     from cxr.datasets import phantom
@@ -183,35 +180,29 @@ def _log_and_register(name: str, folder: Path, bundle: "Bundle", tags: dict[str,
 
     with process.unbroken(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints of MLflow about its own defaults
-        logged = mlflow.pyfunc.log_model(
+        return mlflow.pyfunc.log_model(
             name="model",
             python_model=str(_PROJECT / "cxr/serving/mlflow_model.py"),
             artifacts={ARTIFACT: str(folder)},
             code_paths=[str(_PROJECT / "cxr")],
-            signature=signature(bundle.network.classes, bundle.finding),
+            signature=signature(classes, finding),
             input_example=pd.DataFrame({COLUMN: [phantom.example("normal")]}),
-            pip_requirements=requirements(),
+            pip_requirements=identity.requirements(),
         )
-        return mlflow.register_model(logged.model_uri, name, tags=tags)
 
 
-def serving_code() -> str:
-    """Digest of everything but weights and settings that decides how a version answers.
+def add(client: "MlflowClient", name: str, logged: "ModelInfo", tags: dict[str, str]) -> "ModelVersion":
+    """Register a logged model as a version with `tags`, or leave no empty registered model. Call within `alone`."""
+    from mlflow.exceptions import MlflowException
 
-    That is the code that packages and serves it, and the requirements it is installed with.
-    """
-    computed = code.digest("cxr.serving.mlflow_model", "cxr.packaging.package")
-    return sha256_of_text("\n".join([computed, *requirements()]))[:16]
-
-
-def requirements() -> list[str]:
-    """What a registered model needs to be served: the pins of `requirements-serve.txt`, without the hashes.
-
-    MLflow 3.17 does not recognise `mlflow-skinny` on a line with hashes and adds all of `mlflow`, without one; pip then
-    refuses the whole file.
-    """
-    lines = (_PROJECT / "requirements-serve.txt").read_text(encoding="utf-8").splitlines()
-    return [line.removesuffix("\\").strip() for line in lines if line[:1].isalnum()]
+    is_new = not _exists(client, name)
+    try:
+        with process.unbroken():
+            return mlflow.register_model(logged.model_uri, name, tags=tags)
+    except MlflowException as error:
+        if is_new and _exists(client, name) and not versions(client, name):
+            client.delete_registered_model(name)
+        raise CxrError(f"the registry refused {name!r}: {str(error).splitlines()[0]}") from None
 
 
 def signature(classes: tuple[str, ...], finding: str) -> "ModelSignature":
@@ -257,11 +248,9 @@ def champion_of(client: "MlflowClient", name: str) -> "ModelVersion | None":
         return None
 
 
-def _version_of(client: "MlflowClient", name: str, tags: dict[str, str]) -> "ModelVersion | None":
-    """The version registered before for the same bundle, serving settings and code, if there is one."""
-    versions = client.search_model_versions(f"name='{name}'") if _exists(client, name) else []
-    same = (gate.BUNDLE, "cxr.serving", "cxr.serving_code")
-    return next((v for v in versions if all(v.tags.get(key) == tags[key] for key in same)), None)
+def versions(client: "MlflowClient", name: str) -> "list[ModelVersion]":
+    """All versions of a registered model; none if there is no such model."""
+    return list(client.search_model_versions(f"name='{name}'")) if _exists(client, name) else []
 
 
 def _exists(client: "MlflowClient", name: str) -> bool:

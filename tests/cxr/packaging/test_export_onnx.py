@@ -9,7 +9,7 @@ from cxr.models.bundle import Bundle
 from cxr.models.ensemble import combine
 from cxr.packaging.export_onnx import to_onnx
 from cxr.serving.session import Session
-from tests.helpers import network
+from tests.helpers import ROOT, network
 
 RASTERS = np.random.default_rng(0).integers(0, 256, (5, 64, 64), dtype=np.uint8)
 
@@ -43,3 +43,10 @@ def test_an_ensemble_is_one_network():
     logits, features, maps = Session(to_onnx(together), 2, 64).run(RASTERS)
     np.testing.assert_allclose(logits, Predictor(together).logits(RASTERS), atol=1e-5)
     assert features.shape == (5, 2 * 1280) and maps.shape[1] == 0
+
+
+@pytest.mark.slow
+def test_the_file_holds_no_source_lines_nor_paths_of_this_machine():
+    """It would change with every line that moves, and tell where the project lies."""
+    exported = to_onnx(Bundle(network()))
+    assert b".py" not in exported and str(ROOT).encode() not in exported

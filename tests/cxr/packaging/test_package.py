@@ -14,7 +14,7 @@ from cxr.packaging import package
 from cxr.serving import decision
 from cxr.serving.ood import OODDetector
 from cxr.serving.service import DETECTOR, Service
-from steps.registry.registry import requirements
+from steps.registry.identity import requirements
 from tests.helpers import datasets, deployed, network, probabilities, settings_with, small_set
 
 

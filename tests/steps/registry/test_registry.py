@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 
 from cxr.errors import CxrError
 from cxr.evaluation.results import ChampionComparison, Comparison, Estimate, NoComparison, Scores
-from steps.registry import gate, registry
+from steps.registry import gate, identity, registry
 from steps.registry.gate import Verdict
 from tests.helpers import settings_with
 
@@ -217,10 +217,10 @@ def test_the_requirements_of_a_version_are_pins_that_mlflow_takes_as_they_are():
     """With hashes, MLflow would add all of `mlflow`, without one, and pip would refuse them."""
     from mlflow.utils.environment import _process_pip_requirements
 
-    _, logged, _ = _process_pip_requirements([], registry.requirements())
+    _, logged, _ = _process_pip_requirements([], identity.requirements())
     names = [Requirement(line).name for line in logged]
     assert "mlflow-skinny" in names and "mlflow" not in names
-    assert len(names) == len(registry.requirements()) and all("==" in line for line in logged)
+    assert len(names) == len(identity.requirements()) and all("==" in line for line in logged)
 
 
 def test_the_gate_knows_the_auc_by_the_name_of_the_finding():
