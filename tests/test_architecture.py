@@ -24,6 +24,7 @@ ENTRY_POINTS = (
     "validate",
     "ensemble",
     "promote",
+    "repackage",
     "predict",
     "monitor",
     "demo",

@@ -27,7 +27,7 @@ from cxr.serving.probabilities import softmax
 from cxr.serving.service import BATCH, Service
 from steps.registry import seen
 from steps.registry.gate import trained_on_phantoms
-from steps.registry.model_files import service_folder
+from steps.registry.model_files import current, service_folder
 from steps.runtime.context import Context
 
 if TYPE_CHECKING:
@@ -146,4 +146,5 @@ class ChampionComparer:
 
     def _fetch(self, champion: "ModelVersion") -> Path:
         target = self.context.folder / "champion" / str(champion.version)
-        return service_folder(f"models:/{champion.name}/{champion.version}", target)
+        uri = f"models:/{champion.name}/{champion.version}"
+        return current(uri, service_folder(uri, target))

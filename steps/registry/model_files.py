@@ -1,5 +1,6 @@
 """Files of a registered model, downloaded and served without loading the model through MLflow."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,8 @@ def requested_service(context: "Context") -> tuple[str, "Service"]:
     champion = f"models:/{context.settings.registry.name}@champion"
     uri, version = pinned(context.client, context.flags.get("model_uri", champion))
     context.tag("cxr.model_version", version)
-    return uri, Service(service_folder(uri, context.folder / "model"), threads=cores(), version=version)
+    folder = current(uri, service_folder(uri, context.folder / "model"))
+    return uri, Service(folder, threads=cores(), version=version)
 
 
 def service_folder(uri: str, target: Path) -> Path:
@@ -43,6 +45,23 @@ def service_folder(uri: str, target: Path) -> Path:
     if not config_files:
         raise CxrError(f"the files of {uri} are gone: no {CONFIG} among them; register the bundle again with evaluate")
     return config_files[0].parent
+
+
+def current(uri: str, folder: Path) -> Path:
+    """The folder that the model at `uri` serves from; `CxrError` if code of another time made it."""
+    from cxr.serving.service import CONFIG, FORMAT
+
+    try:
+        found = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("format")
+    except (OSError, ValueError, AttributeError):
+        return folder  # damaged: `Service` says how
+    if found != FORMAT:
+        number = uri.rpartition("/")[2]
+        raise CxrError(
+            f"{uri} was made by other code (its files have format {found}, this code reads {FORMAT}); make a version "
+            f"that this code serves: mlflow run . -e repackage -P version={number}"
+        )
+    return folder
 
 
 def logged_model_id(version: "ModelVersion") -> str | None:

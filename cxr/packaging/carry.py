@@ -1,0 +1,102 @@
+"""A folder to serve for a bundle whose images are gone: what was learnt from images comes from a served version of it.
+
+The network is exported anew. Detector, bands and whatever else was fitted on images are those of the other version;
+limits and the operating point, which need no images, are those of the settings.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxr.common.files import sha256_of, write_atomic
+from cxr.common.hardware import cores
+from cxr.datasets import phantom
+from cxr.errors import CxrError
+from cxr.evaluation.predictor import Predictor
+from cxr.imaging.reader import ImageReader
+from cxr.models.bundle import Bundle
+from cxr.packaging.export_onnx import to_onnx
+from cxr.packaging.package import TOLERANCE
+from cxr.serving import decision
+from cxr.serving.probabilities import softmax
+from cxr.serving.request import Limits
+from cxr.serving.service import CONFIG, FORMAT, MODEL
+from cxr.serving.session import Session
+from cxr.settings.schema import ServingSettings
+
+_LIMITS = tuple(field.name for field in fields(Limits))
+_PHANTOMS = 4  # of each kind, on which the exported network is checked
+_SECTION = "serving"
+
+
+def write(folder: Path, bundle: Bundle, served: Path, settings: ServingSettings, given: Mapping[str, Any]) -> None:
+    """Write what is served into `folder`.
+
+    Args:
+        folder: made if absent.
+        bundle: the bundle that `served` was made of.
+        served: the served folder of the other version.
+        settings: its settings, with other limits or another operating point.
+        given: its settings as they were, by name.
+
+    Raises:
+        CxrError: the other version is damaged or has another format, a setting was changed that takes images, or the
+            network as ONNX answers differently.
+    """
+    config = _config(served)
+    free = {*_LIMITS, "operating_point"}
+    for name, value in settings.model_dump().items():
+        if name not in free and (name not in given or given[name] != value):
+            raise CxrError(f"{_SECTION}.{name} takes the images that the model was made with, which are gone")
+    points = decision.operating_points(bundle.operating_points)
+    if settings.operating_point not in points:
+        allowed = ", ".join(points)
+        raise CxrError(f"{_SECTION}.operating_point={settings.operating_point}; this bundle has {allowed}")
+    network = to_onnx(bundle)
+    _check(bundle, network)
+    for name in config["sha256"]:
+        if name != MODEL:
+            write_atomic(folder / name, (served / name).read_bytes())
+    write_atomic(folder / MODEL, network)
+    config["sha256"][MODEL] = hashlib.sha256(network).hexdigest()
+    config |= {
+        "temperature": bundle.temperature,
+        "operating_points": bundle.operating_points,
+        "operating_point": settings.operating_point,
+        "limits": {name: getattr(settings, name) for name in _LIMITS},
+    }
+    write_atomic(folder / CONFIG, (json.dumps(config, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _config(served: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((served / CONFIG).read_text(encoding="utf-8"))
+        if config["format"] != FORMAT:
+            raise CxrError(
+                f"its format is {config['format']}, and what format {FORMAT} has besides is chosen on images, which "
+                "are gone"
+            )
+        for name, wanted in config["sha256"].items():
+            if sha256_of(served / name) != wanted:
+                raise CxrError(f"its file {name} is not the one that {CONFIG} names (truncated or replaced)")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CxrError(f"its served files are damaged ({error})") from None
+    return config
+
+
+def _check(bundle: Bundle, network: bytes) -> None:
+    """Raise `CxrError` if the exported network answers phantoms otherwise than the bundle."""
+    spec = bundle.network.spec
+    reader = ImageReader(spec)
+    drawn = [phantom.example(label, seed) for label in phantom.SHARES for seed in range(_PHANTOMS)]
+    rasters = np.stack([reader.raster(image) for image in drawn])
+    logits = Session(network, cores(), spec.size).logits(rasters), Predictor(bundle).logits(rasters)
+    served, evaluated = (softmax(values / bundle.temperature) for values in logits)
+    difference = float(np.abs(served - evaluated).max())
+    if not difference <= TOLERANCE:  # NaN included
+        raise CxrError(f"{bundle.network.name} as ONNX gives other probabilities (by {difference:.1e})")

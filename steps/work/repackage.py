@@ -1,0 +1,215 @@
+"""Work of `repackage`: a version from the bundle of another, compared with it answer by answer."""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cxr.datasets.manifest import Manifest, read_verified
+from cxr.errors import CxrError
+from cxr.evaluation.predictor import Predictor, predict_logits
+from cxr.evaluation.scores import Sample
+from cxr.loading.build import open_cache
+from cxr.loading.rasters import open_rasters
+from cxr.models import device
+from cxr.models.bundle import Bundle
+from cxr.packaging import carry, package
+from cxr.serving import decision
+from cxr.serving.probabilities import softmax
+from cxr.serving.service import ARTIFACT, BATCH, CONFIG
+from steps.registry import alike, identity, registry, repackaged
+from steps.registry.alike import Outcome, Question
+from steps.registry.answers import answering, other_packages
+from steps.registry.repackaged import Compared
+from steps.runtime import runs
+from steps.runtime.context import Context
+from steps.work import repackage_sources as sources
+from steps.work.repackage_sources import Images
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models.model import ModelInfo
+
+# Images that are asked about at each operating point besides the one that a version has without being asked.
+_AT_OTHER_POINTS = 500
+_SPLITS = {"val": "validation", "test": "test"}
+_TABLE = "differences.csv"
+
+
+def run(context: Context) -> None:
+    """Repackage the version that the command line names, unless nothing about it would change."""
+    name, client = context.settings.registry.name, context.client
+    number = registry.wanted_version(client, name, context.flags.get("version", "champion"))
+    compare = context.boolean("compare", True)
+    version = client.get_model_version(name, number)
+    repackaged.check(version)
+    for key, value in (runs.lineage(version.tags) | {repackaged.SOURCE: number}).items():
+        context.tag(key, value)
+    context.settings = sources.settings(context, version)
+    folder, loaded = sources.bundle_of(context, version)
+    classes, finding = loaded.network.classes, loaded.finding
+    tags = repackaged.tags(version, context.run_id)
+    tags |= identity.shipped(context.settings.serving, registry.signature(classes, finding))
+    if _there_already(context, version, tags):
+        return
+    images = _images(context, version, folder, loaded, needed=compare)
+    target = context.folder / ARTIFACT
+    if images is None:
+        _carry_over(context, version, loaded, target)
+    else:
+        _package(context, loaded, images, target)
+    tags[identity.FILES] = identity.of_files(target)
+    if _there_already(context, version, tags):
+        return
+    logged, compared = registry.log_model(target, classes, finding), Compared(None, [])
+    if images is not None and compare:
+        compared = _compare(context, version, logged, loaded, images)
+    _register(context, version, logged, tags, compared)
+
+
+def _there_already(context: Context, source: "ModelVersion", tags: dict[str, str]) -> bool:
+    """Whether there is such a version already, which is then told and tagged."""
+    known = [version for version in registry.versions(context.client, source.name) if "cxr.gate" in version.tags]
+    found = identity.find(known, tags)
+    if found is None:
+        return False
+    context.tag("cxr.model_version", found.version)
+    if int(found.version) == int(source.version):
+        what = f"nothing has changed: version {source.version} has today's serving code, packages and settings"
+    else:
+        what = f"version {found.version} has the weights of version {source.version} and all of today's that serve it"
+    context.log.info("%s; no version is made", what)
+    return True
+
+
+def _images(context: Context, version: "ModelVersion", folder: Path, loaded: Bundle, *, needed: bool) -> Images | None:
+    """The images that the version was made with; None if they are gone and not `needed`."""
+    try:
+        return sources.images_of(context, version, folder, loaded)
+    except CxrError as error:
+        if needed:
+            raise
+        context.log.warning("%s", error)
+        return None
+
+
+def _package(context: Context, loaded: Bundle, images: Images, target: Path) -> None:
+    """Write what is served into `target`. Labels of test images are not read."""
+    settings, spec = context.settings, loaded.network.spec
+    where = device.pick(settings.device, "float32")
+    device.prepare(settings.seed, settings.deterministic)
+    cache, manifest = open_cache(settings.cache), images.manifest
+    datasets = {split: open_rasters(manifest.split(split), spec, cache) for split in _SPLITS}
+    datasets["train"] = open_rasters(manifest.split("train"), spec, cache, build=False)
+    predictor = Predictor(loaded, str(where.device))
+    logits = {split: predict_logits(predictor, datasets[split], settings.evaluate.batch_size) for split in _SPLITS}
+    if images.out_of_fold is not None:
+        logits["val"] = images.out_of_fold.logits[images.out_of_fold.member == 0]
+    evaluated = {split: softmax(values / loaded.temperature) for split, values in logits.items()}
+    samples = {"val": Sample.of(manifest.split("val"), settings.seed)}
+    package.write(target, loaded, datasets, settings.serving, settings.seed, evaluated, samples)
+
+
+def _carry_over(context: Context, version: "ModelVersion", loaded: Bundle, target: Path) -> None:
+    """Write what is served into `target`, with what `version` has learnt from images that are gone."""
+    _, served = sources.logged_model(context, version)
+    try:
+        carry.write(target, loaded, served, context.settings.serving, sources.served_with(version))
+    except CxrError as error:
+        raise CxrError(f"version {version.version} cannot be repackaged without its images: {error}") from None
+
+
+def _compare(
+    context: Context, version: "ModelVersion", logged: "ModelInfo", loaded: Bundle, images: Images
+) -> Compared:
+    """Compare the version with the logged model, and log the outcome and the answers that differ."""
+    import mlflow
+
+    old, old_served = sources.logged_model(context, version)
+    place = context.folder / "made"
+    place.mkdir()
+    new = Path(mlflow.artifacts.download_artifacts(artifact_uri=logged.model_uri, dst_path=str(place)))
+    configs = [json.loads((served / CONFIG).read_text(encoding="utf-8")) for served in (old_served, _served(new))]
+    size = min(BATCH, *(config["limits"]["max_images"] for config in configs))
+    known = {config["operating_point"] for config in configs}
+    points = [name for name in decision.operating_points(loaded.operating_points) if {name} != known]
+    context.log.info("comparing the answers of version %s with those of today's code", version.version)
+    table = context.folder / _TABLE
+    names = f"version {version.version}", "the new version"
+    with (
+        table.open("w", encoding="utf-8", newline="") as file,
+        answering(names[0], old, context.folder / "old.log") as before,
+        answering(names[1], new, context.folder / "new.log") as now,
+    ):
+        outcome = alike.compare(before, now, _questions(images.manifest, points), size, file)
+    compared = Compared(outcome, other_packages(old))
+    _log_outcome(context, version, compared, outcome, table)
+    return compared
+
+
+def _served(model: Path) -> Path:
+    return model / "artifacts" / ARTIFACT
+
+
+def _questions(manifest: Manifest, points: list[str]) -> Iterator[Question]:
+    """All images of validation and test, and some of validation at each of `points`."""
+    for split, word in _SPLITS.items():
+        part = manifest.split(split)
+        yield from (_question(part, i, word) for i in range(len(part)))
+    val = manifest.split("val")
+    some = np.unique(np.linspace(0, len(val) - 1, min(_AT_OTHER_POINTS, len(val))).astype(int))
+    for point in points:
+        yield from (_question(val, int(i), _SPLITS["val"], point) for i in some)
+
+
+def _question(part: Manifest, i: int, word: str, point: str = "") -> Question:
+    """The question about an image, whose file is still the one that the version was made with."""
+    read_verified(part, i)
+    path = str(part.rows["path"].iat[i])
+    return Question(str(part.root / path), path, word, point)
+
+
+def _log_outcome(context: Context, version: "ModelVersion", compared: Compared, outcome: Outcome, table: Path) -> None:
+    log = context.log.info if outcome.same else context.log.warning
+    log("against version %s: %s", version.version, compared)
+    for line in outcome.first:
+        log("%s", line)
+    facts = {
+        "version": int(version.version),
+        "same": outcome.same,
+        "images": dict(outcome.images),
+        "operating_points": outcome.points,
+        "answers": outcome.answers,
+        "differing": outcome.differing,
+        "by_column": dict(outcome.by_column),
+        "largest_difference": outcome.largest,
+        "first": outcome.first,
+        "other_packages": compared.packages,
+    }
+    context.put_json(facts, "repackage/comparison.json")
+    if not outcome.same:
+        context.put(table, "repackage")
+    counts = {"answers": outcome.answers, "differing": outcome.differing, "largest_difference": outcome.largest}
+    context.metrics({f"compared_{name}": value for name, value in counts.items()})
+
+
+def _register(
+    context: Context, source: "ModelVersion", logged: "ModelInfo", tags: dict[str, str], compared: Compared
+) -> None:
+    """Register the logged model, unless another process has made the same version meanwhile, and give it its alias."""
+    name, client = source.name, context.client
+    with registry.alone(name):
+        if _there_already(context, source, tags):
+            client.delete_logged_model(logged.model_id)
+            return
+        new = registry.add(client, name, logged, tags | compared.tags())
+        verdict, _ = registry.settle(client, name, new, partial(repackaged.judge, source, compared))
+    text = repackaged.description(source, compared, verdict)
+    client.update_model_version(name, str(new.version), description=text)
+    context.tag("cxr.model_version", new.version)
+    context.tag("cxr.gate", verdict)
+    for key, value in compared.tags().items():
+        context.tag(key, value)
