@@ -27,7 +27,7 @@ from cxr.serving.probabilities import softmax
 from cxr.serving.request import Limits
 from cxr.serving.service import CONFIG, FORMAT, MODEL
 from cxr.serving.session import Session
-from cxr.settings.schema import ServingSettings
+from cxr.settings.serving import ServingSettings
 
 _LIMITS = tuple(field.name for field in fields(Limits))
 _PHANTOMS = 4  # of each kind, on which the exported network is checked

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
 
-    from cxr.settings.schema import ServingSettings
+    from cxr.settings.serving import ServingSettings
 
 # Tags of a version: the digest of its weights and what was chosen for them, the settings that serve it, the digest of
 # all that ships beside its files, of the code that made these files, and of the files.

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy import ndarray
 
 from cxr.datasets.manifest import Manifest, read_verified
 from cxr.errors import CxrError
+from cxr.evaluation import bands
 from cxr.evaluation.predictor import Predictor, predict_logits
 from cxr.evaluation.scores import Sample
 from cxr.loading.build import open_cache
@@ -18,8 +20,10 @@ from cxr.models import device
 from cxr.models.bundle import Bundle
 from cxr.packaging import carry, package
 from cxr.serving import decision
-from cxr.serving.probabilities import softmax
+from cxr.serving.decision import Band
+from cxr.serving.probabilities import NEGATIVE, finding_probability, softmax
 from cxr.serving.service import ARTIFACT, BATCH, CONFIG
+from cxr.settings.serving import ServingSettings
 from steps.registry import alike, identity, registry, repackaged
 from steps.registry.alike import Outcome, Question
 from steps.registry.answers import answering, other_packages
@@ -106,11 +110,19 @@ def _package(context: Context, loaded: Bundle, images: Images, target: Path) -> 
     datasets["train"] = open_rasters(manifest.split("train"), spec, cache, build=False)
     predictor = Predictor(loaded, str(where.device))
     logits = {split: predict_logits(predictor, datasets[split], settings.evaluate.batch_size) for split in _SPLITS}
-    if images.out_of_fold is not None:
-        logits["val"] = images.out_of_fold.logits[images.out_of_fold.member == 0]
+    chosen = None
+    if (answers := images.out_of_fold) is not None:
+        logits["val"] = answers.logits[answers.member == 0]
+        chosen = _bands(loaded, manifest.cross_validated().split("val").labels(), answers.logits, settings.serving)
     evaluated = {split: softmax(values / loaded.temperature) for split, values in logits.items()}
     samples = {"val": Sample.of(manifest.split("val"), settings.seed)}
-    package.write(target, loaded, datasets, settings.serving, settings.seed, evaluated, samples)
+    package.write(target, loaded, datasets, settings.serving, settings.seed, evaluated, samples, chosen)
+
+
+def _bands(loaded: Bundle, labels: ndarray, logits: ndarray, settings: ServingSettings) -> dict[str, Band]:
+    """The bands of referral of an ensemble of folds, chosen on all out-of-fold answers (n, C)."""
+    positive = finding_probability(softmax(logits / loaded.temperature))
+    return bands.choose(labels != NEGATIVE, positive, decision.operating_points(loaded.operating_points), settings)
 
 
 def _carry_over(context: Context, version: "ModelVersion", loaded: Bundle, target: Path) -> None:
