@@ -19,7 +19,12 @@ class ImageError(CxrError):
 
 
 class BusyError(CxrError):
-    """There is no capacity at the moment; the same request may succeed later."""
+    """There is no capacity at the moment; the same request may succeed later.
+
+    `status` is the HTTP status of a server that answers with it.
+    """
+
+    status = 503
 
 
 def in_short(error: Exception) -> str:

@@ -1,56 +1,159 @@
-"""Around the endpoint that reads a request's body: a limit on the body, and quiet if the client goes away."""
+"""The endpoint for answers: a body within limits, an answer of the service, and one line for all that goes wrong.
 
+MLflow's own endpoint echoes a body that it cannot parse, answers faults of the model with status 400 and a stack trace
+that it does not log, takes bodies of any length, and logs a stack trace for each client that goes away.
+"""
+
+import asyncio
+import io
 import json
-from collections.abc import Awaitable, Callable
-from functools import wraps
+from collections.abc import Callable
+from typing import Any
 
+import pandas as pd
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Message, Receive
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-_CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is left to read it
+from cxr.errors import BusyError, ImageError
+from cxr.serving import body
+from cxr.serving.access import Exchange, log
+from cxr.serving.metrics import Metrics
+from cxr.serving.service import MEASURED, Service
+
+EXCHANGE = "cxr.exchange"  # key of a request's scope, with its `Exchange`
+Listener = Callable[[pd.DataFrame, str], None]
+CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is left to read it
+_CODES = {
+    400: "INVALID_PARAMETER_VALUE",
+    413: "BAD_REQUEST",
+    415: "BAD_REQUEST",
+    429: "REQUEST_LIMIT_EXCEEDED",
+    500: "INTERNAL_ERROR",
+    503: "TEMPORARILY_UNAVAILABLE",
+    504: "TEMPORARILY_UNAVAILABLE",
+}
 
 
-class _BodyTooLongError(Exception):
+class _TooLongError(Exception):
     pass
 
 
-def guarded(endpoint: Endpoint, max_bytes: int) -> Endpoint:
-    """The endpoint, with status 413 for a body of more than `max_bytes`, of which no more is kept in memory.
+class _OtherTimeoutError(Exception):
+    """A `TimeoutError` of something else than the time limit of a request."""
 
-    A client that goes away before its request is complete causes no error; there is nobody to answer.
+
+class Invocations:
+    """Answers requests for answers.
+
+    Args:
+        service: gives the answers.
+        metrics: count them.
+        write_json: MLflow's function that writes a table as JSON into a text file.
+        seconds: time limit of a request, its reading included.
+
+    Attributes:
+        listeners: called with every table of answers and the ID of its request, in the thread that made it; the table
+            has the columns `MEASURED` for them, and must stay as it is.
+        has_answered: whether any picture has been answered yet.
     """
 
-    @wraps(endpoint)
-    async def answer(request: Request) -> Response:
-        declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > max_bytes:
-            return _too_long(max_bytes)
+    def __init__(
+        self, service: Service, metrics: Metrics, write_json: Callable[[pd.DataFrame, io.StringIO], Any], seconds: float
+    ):
+        self.service, self.metrics, self._write_json, self.seconds = service, metrics, write_json, seconds
+        self.listeners: list[Listener] = []
+        self.has_answered = False
+
+    async def respond(self, request: Request) -> Response:
+        """The answer to a request, whose scope holds its `Exchange`."""
+        exchange: Exchange = request.scope[EXCHANGE]
+        self.metrics.open_requests.inc()
         try:
-            return await endpoint(Request(request.scope, _limited(request.receive, max_bytes)))
-        except _BodyTooLongError:
-            return _too_long(max_bytes)
-        except ClientDisconnect:
-            return Response(status_code=_CLIENT_CLOSED_REQUEST)
+            return await self._answered(request, exchange)
+        except ClientDisconnect:  # before its request was complete: no fault, and nobody to answer
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        except Exception as error:
+            return refusal(500, exchange.fault(error))
+        finally:
+            self.metrics.open_requests.dec()
 
-    return answer
+    async def _answered(self, request: Request, exchange: Exchange) -> Response:
+        kind = body.kind_of(request.headers.get("content-type"))
+        if not kind:
+            return refusal(415, f"the content type must be {body.KINDS}")
+        limits = self.service.limits
+        is_picture = kind == body.PICTURE
+        most = min(limits.max_bytes, limits.max_request_bytes) if is_picture else limits.max_request_bytes
+        try:
+            beside = body.options(request.query_params.multi_items(), request.headers.items())
+            async with asyncio.timeout(self.seconds) as clock:
+                data = await _read(request, most, exchange)
+                text = await asyncio.to_thread(self._in_thread, data, kind, beside, exchange)
+        except _TooLongError:
+            what = "picture; send a smaller file" if is_picture else "request; send fewer images"
+            return refusal(413, f"more than {most:,} bytes in one {what}")
+        except ImageError as error:
+            return refusal(400, str(error))
+        except BusyError as error:
+            return refusal(error.status, str(error))
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            return refusal(504, f"not answered within {self.seconds:g} s; send fewer or smaller images")
+        return Response(text, media_type=body.JSON)
+
+    def _in_thread(self, *request: Any) -> str:
+        try:
+            return self.answer(*request)
+        except TimeoutError as error:  # asyncio would drop its trace
+            raise _OtherTimeoutError from error
+
+    def answer(self, data: bytes, kind: str, beside: dict[str, Any], exchange: Exchange) -> str:
+        """The JSON of the answers to a body, with the parameters given beside it. Thread-safe; raises as `Service`."""
+        cells, given = body.parse(data, kind, self.service.limits.max_images)
+        params = body.merged(given, beside)
+        self.service.limits.check(len(cells))
+        exchange.pictures = len(cells)
+        with self.metrics.working(len(cells)):
+            table = self.service.answer(
+                cells,
+                point=params.get("operating_point", ""),
+                with_heatmap=params.get("heatmap", False),
+                strict=params.get("strict", True),
+                measured=bool(self.listeners),
+            )
+            return self._passed_on(table, exchange)
+
+    def _passed_on(self, table: pd.DataFrame, exchange: Exchange) -> str:
+        """The JSON of a table of answers: every table passes here, once, on its way to the caller."""
+        text = io.StringIO()
+        self._write_json(table.drop(columns=list(MEASURED), errors="ignore") if self.listeners else table, text)
+        self.metrics.answered(table)
+        self.has_answered = self.has_answered or len(table) > 0
+        for listener in self.listeners:
+            try:
+                listener(table, exchange.request_id)
+            except Exception as error:  # the answer is right, and its caller waits for it
+                told = {"request_id": exchange.request_id}
+                log.error("an answer was not passed on", exc_info=error, extra={"told": told})
+        return text.getvalue()
 
 
-def _limited(receive: Receive, max_bytes: int) -> Receive:
-    received = 0
+async def _read(request: Request, most: int, exchange: Exchange) -> bytes:
+    """The body of a request; no more of it than `most` bytes is ever kept."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > most:
+        raise _TooLongError
+    parts: list[bytes] = []
+    async for part in request.stream():
+        exchange.received += len(part)
+        if exchange.received > most:
+            raise _TooLongError
+        parts.append(part)
+    return b"".join(parts)
 
-    async def limited() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > max_bytes:
-            raise _BodyTooLongError
-        return message
 
-    return limited
-
-
-def _too_long(max_bytes: int) -> Response:
-    told = {"error_code": "BAD_REQUEST", "message": f"more than {max_bytes:,} bytes in one request; send fewer images"}
-    return Response(json.dumps(told), 413, media_type="application/json")
+def refusal(status: int, line: str) -> Response:
+    """An answer without answers: one line of JSON."""
+    headers = {"Retry-After": "1"} if status in (429, 503) else None
+    return Response(json.dumps({"error_code": _CODES[status], "message": line}), status, headers, body.JSON)

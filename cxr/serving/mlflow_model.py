@@ -1,13 +1,11 @@
 """The model that MLflow serves: bytes of pictures in, one row of answers for each out.
 
 Logged as code (MLflow's models-from-code) with the folder that `cxr.packaging.package` writes as its only artifact;
-nothing is unpickled. The answers come from `cxr.serving.service`; this module adapts them to MLflow.
+nothing is unpickled. The answers come from `cxr.serving.service`; this module adapts them to MLflow, and
+MLflow's server to them (`cxr.serving.server`).
 """
 
-import io
-import json
-import logging
-import secrets
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
@@ -22,13 +21,11 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from cxr.common.hardware import cores
 from cxr.errors import BusyError, ImageError
 from cxr.serving import body
-from cxr.serving.endpoint import guarded
-from cxr.serving.request import COLUMN, Limits
+from cxr.serving.request import COLUMN
 from cxr.serving.service import ARTIFACT, Service
 
 _SERVER = "mlflow.pyfunc.scoring_server"
-_CODES = {400: "INVALID_PARAMETER_VALUE", 415: "BAD_REQUEST", 500: "INTERNAL_ERROR", 503: "TEMPORARILY_UNAVAILABLE"}
-log = logging.getLogger("cxr.serving")  # not __name__, which MLflow chooses
+_APPLICATION = f"{_SERVER}.app"  # loads the model while it is imported, by the processes of the server only
 
 
 class Refused(MlflowException):
@@ -48,9 +45,13 @@ class ServedModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Load the network and run it once, so that the first caller does not wait for it."""
         folder = Path(context.artifacts[ARTIFACT])
-        self.service = Service(folder, threads=max(1, cores() // _workers()), version=_version(folder))
-        if _SERVER in sys.modules:
-            _prepare(sys.modules[_SERVER], self.service.limits)
+        name, version = _registered(folder)
+        self.service = Service(folder, threads=max(1, cores() // _workers()), version=version)
+        if _APPLICATION in sys.modules:
+            from cxr.serving import metrics, server  # here, not above: others need no server
+
+            seconds = float(MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get())
+            server.prepare(sys.modules[_SERVER], self.service, metrics.Registered(name, version), seconds)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -67,7 +68,7 @@ class ServedModel(PythonModel):
         except ImageError as error:
             raise Refused(str(error)) from None
         except BusyError as error:
-            raise Refused(str(error), 503) from None
+            raise Refused(str(error), error.status) from None
 
 
 def _column(model_input: Any) -> list[Any]:
@@ -78,68 +79,21 @@ def _column(model_input: Any) -> list[Any]:
     raise Refused(body.NO_COLUMN)
 
 
-def _version(folder: Path) -> str:
-    """The version in the registry, which MLflow writes beside a model that it downloads from there."""
+def _registered(folder: Path) -> tuple[str, str]:
+    """Name and version in the registry, which MLflow writes beside a model that it downloads from there."""
     file = folder.parents[1] / "registered_model_meta"
-    if not file.is_file():
-        return "not registered"
-    words = dict(line.split(": ", 1) for line in file.read_text(encoding="utf-8").splitlines() if ": " in line)
-    return words.get("model_version", "not registered").strip().strip("'\"")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    words = dict(line.split(": ", 1) for line in lines if ": " in line)
+    name, version = (words.get(key, "not registered").strip().strip("'\"") for key in ("model_name", "model_version"))
+    return name, version
 
 
 def _workers() -> int:
     """Number of processes of the server, which share the cores."""
     words = sys.argv
-    for flag in ("--workers", "-w"):
-        if flag in words[:-1] and words[words.index(flag) + 1].isdigit():
-            return max(1, int(words[words.index(flag) + 1]))
-    return 1
-
-
-def _prepare(server: Any, limits: Limits) -> None:
-    """Make MLflow's server, which loads this model before it builds its application, a server that can face strangers.
-
-    By itself it echoes a body that it cannot parse, answers faults of the model with status 400 and a stack trace that
-    it does not log, takes bodies of any length, and logs a stack trace for each client that goes away.
-    """
-    if getattr(server.invocations, "prepared", False):  # this file may be loaded twice
-        return
-    server.invocations = _Invocations(server, limits)
-    catching = server._async_catch_mlflow_exception
-    server._async_catch_mlflow_exception = lambda endpoint: guarded(catching(endpoint), limits.max_request_bytes)
-
-
-class _Invocations:
-    """The handler of a request body: refusals are one line, faults are logged and answered with status 500."""
-
-    prepared = True
-
-    def __init__(self, server: Any, limits: Limits):
-        self.server, self.limits = server, limits
-
-    def __call__(self, data: bytes, content_type: str | None, model: Any, _: Any) -> Any:
-        kind, *options = [part.strip() for part in (content_type or "").lower().split(";")]
-        if kind not in body.KINDS or any(option.replace('"', "") not in ("", "charset=utf-8") for option in options):
-            return self._error(415, f"the content type must be one of {', '.join(body.KINDS)}, in UTF-8")
-        try:
-            cells, params = body.parse(data, kind, self.limits.max_images)
-            self.limits.check(len(cells))
-            answers = model.predict(pd.DataFrame({COLUMN: pd.Series(cells, dtype=object)}), params=params)
-            text = io.StringIO()
-            self.server.predictions_to_json(answers, text)
-        except ImageError as error:
-            return self._error(400, str(error))
-        except Exception as error:
-            if hasattr(error, "line"):  # `Refused`; not caught by its name, which differs if this file is loaded twice
-                return self._error(getattr(error, "status", 400), error.line)
-            reference = secrets.token_hex(4)
-            log.error("internal error, reference %s", reference, exc_info=error)
-            return self._error(500, f"internal error, reference {reference} in the log of the server")
-        return self.server.InvocationsResponse(text.getvalue(), 200, body.JSON)
-
-    def _error(self, status: int, line: str) -> Any:
-        told = {"error_code": _CODES[status], "message": line}
-        return self.server.InvocationsResponse(json.dumps(told), status, body.JSON)
+    given = [words[words.index(flag) + 1] for flag in ("--workers", "-w") if flag in words[:-1]]
+    given.append(os.environ.get("WEB_CONCURRENCY", ""))  # which uvicorn reads unless it is told
+    return max(1, next((int(number) for number in given if number.isdigit()), 1))
 
 
 mlflow.models.set_model(ServedModel())

@@ -29,10 +29,19 @@ class Limits:
             raise ImageError(f"{images} images in one request; at most {self.max_images} are accepted")
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A cell that is a picture as it is, and never base64."""
+
+    data: bytes
+
+
 def image_bytes(value: Any, max_bytes: int) -> bytes:
-    """The bytes of an image however MLflow passes them: as bytes, base64 text, or base64 text encoded as bytes."""
+    """The bytes of an image however they are passed: a picture, bytes, base64 text, or base64 text encoded as bytes."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         raise ImageError("no image; send its bytes in base64")
+    if isinstance(value, Picture):
+        return _checked(value.data, max_bytes)
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value.item()
     if isinstance(value, bytes | bytearray | memoryview | np.bytes_):

@@ -8,6 +8,7 @@ import base64
 import io
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from cxr.serving.ood import OODDetector
 from cxr.serving.probabilities import NEGATIVE, finding_probability, softmax
 from cxr.serving.request import Limits, image_bytes
 from cxr.serving.session import Session
+from cxr.serving.watch import Watch
 
 ARTIFACT = "service"  # name of the folder inside a registered model
 MODEL, DETECTOR, CONFIG = "model.onnx", "ood.npz", "service.json"
@@ -57,6 +59,9 @@ class Service:
         folder: what `cxr.packaging.package.write` wrote.
         threads: threads of the network, and images decoded at once.
         version: version of the model in the registry, for its answers.
+
+    Attributes:
+        watch: told how long each part takes; nobody unless it is replaced.
     """
 
     def __init__(self, folder: str | Path, *, threads: int, version: str = ""):
@@ -72,6 +77,7 @@ class Service:
         self.limits: Limits = config["limits"]
         self.version = version
         self.digest = sha256_of(folder / CONFIG)  # of everything that decides the answers, but the code
+        self.watch = Watch()
         self.detector = OODDetector.load(folder / DETECTOR)
         self.session = Session(folder / MODEL, threads, self.spec.size)
         self.reader = ImageReader(self.spec, self.limits.max_pixels)
@@ -117,10 +123,13 @@ class Service:
 
     def read(self, value: Any) -> Row:
         """One cell of a request, decoded for the network, or why it cannot be."""
+        started = time.perf_counter()
         try:
             return Row(self._decode(image_bytes(value, self.limits.max_bytes)))
         except ImageError as error:
             return Row(error=str(error))
+        finally:
+            self.watch.decoding(time.perf_counter() - started)
 
     def _decode(self, data: bytes) -> ReadImage:
         if is_dicom(data):  # waits for a process that decodes it, and must not keep other images from being decoded
@@ -163,7 +172,9 @@ class Service:
     def _answer_batch(self, rows: list[Row], point: str, with_heatmap: bool) -> list[dict[str, Any]]:
         images = [row.image for row in rows if row.image is not None]
         if images:
+            started = time.perf_counter()
             logits, features, maps = self.session.run(np.stack([image.raster for image in images]))
+            self.watch.network(time.perf_counter() - started)
             probabilities = softmax(logits.astype(np.float64) / self.temperature)
             if not np.isfinite(probabilities).all():
                 raise CxrError("the probabilities are not finite; the network is damaged, register the model again")

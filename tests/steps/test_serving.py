@@ -119,7 +119,7 @@ def test_a_bad_request_gets_400_and_one_line(address, body, kind, words):
 def test_another_content_type_gets_415(address, kind):
     response = requests.post(address, data=b"{}", headers={"Content-Type": kind} if kind else {}, timeout=60)
     assert response.status_code == 415 and PATIENT not in response.text
-    assert "application/json, text/csv" in response.json()["message"]
+    assert "application/json or text/csv" in response.json()["message"]
 
 
 def test_parameters_and_the_version(workflow, address):
@@ -132,6 +132,16 @@ def test_parameters_and_the_version(workflow, address):
     assert good["model_version"] == str(version.version) and good["operating_point"] == "sensitive"
     assert base64.b64decode(good["heatmap"]).startswith(b"\x89PNG")
     assert bad["status"] == "error" and bad["label"] is None and bad["probability_pneumonia"] is None
+
+
+def test_a_picture_as_it_is_gets_the_answer_of_its_row_in_json(address):
+    """And what serves it is told by the metrics: name and version in the registry."""
+    data = phantom.example("virus")
+    for name, value in (("Content-Type", "image/jpeg"), ("Content-Type", "application/octet-stream")):
+        raw = requests.post(f"{address}?strict=false", data=data, headers={name: value}, timeout=60)
+        assert raw.status_code == 200 and raw.json() == ask(address, [data]).json()
+    metrics = requests.get(address.replace("invocations", "metrics"), timeout=60).text
+    assert 'cxr_model_info{name="cxr-pneumonia",version="1"} 1.0' in metrics.splitlines()
 
 
 def test_other_formats_of_a_request_are_accepted(workflow, address):
@@ -155,17 +165,19 @@ def test_other_formats_of_a_request_are_accepted(workflow, address):
 
 
 def test_the_examples_of_the_readme_work(address, tmp_path):
-    """Run the curl line and the Python code of the chapter on serving, with another port."""
+    """Run the lines that send something and the Python code of the chapter on serving, with another port."""
     chapter = (ROOT / "README.md").read_text().split("## Serving")[1].split("\n## ")[0]
     port = address.split(":")[2].split("/")[0]
-    curl = chapter.split("```bash")[1].split("```")[0].split("\n", 2)[2]
+    shell = chapter.split("```bash")[1].split("```")[0].replace("\\\n", " ")
+    curls = [line for line in shell.splitlines() if "curl" in line]
     python = chapter.split("```python")[1].split("```")[0]
-    assert "echo" in curl and len(python.strip().splitlines()) <= 12
+    assert curls and len(python.strip().splitlines()) <= 12
     (tmp_path / "xrays").mkdir()
     for number, label in enumerate(("normal", "virus")):
         (tmp_path / f"xrays/{number}.jpeg").write_bytes(phantom.example(label))
     (tmp_path / "xray.jpeg").write_bytes(phantom.example("bacteria"))
-    for command in (["bash", "-c", curl.replace("5001", port)], [sys.executable, "-c", python.replace("5001", port)]):
+    shells = [["bash", "-c", curl.replace("5001", port)] for curl in curls]
+    for command in (*shells, [sys.executable, "-c", python.replace("5001", port)]):
         process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
         assert process.returncode == 0, process.stderr
         if command[0] == "bash":
