@@ -6,6 +6,7 @@ echo; the answers of the others must stay the same, byte for byte, and their 99t
 the undisturbed server.
 """
 
+import json
 import logging
 import os
 import re
@@ -134,16 +135,16 @@ def server_memory() -> float:
 
 
 def check_log(table: Table, lines: list[str]) -> None:
-    """At most two lines a request, no trace, and nothing of what was sent but the path."""
+    """At most two lines a request, no fault, and nothing of what was sent."""
     attempts, case = sum(case.attempts for case in table.cases.values()), table.case("lines of the log")
     if len(lines) > 2 * attempts + 100:
         case.fail(f"{len(lines):,} lines for {attempts:,} requests")
     for line in lines:
-        access = line.startswith("INFO:") and ' - "' in line
-        if "Traceback" in line or "ERROR" in line.split(":")[0] or (TOKEN.search(line) and not access):
+        told = json.loads(line) if line.startswith("{") else {}
+        if "Traceback" in line or "trace" in told or told.get("level") == "error" or TOKEN.search(line):
             case.fail(line[:300])
         else:
-            case.add("one request" if access else "other")
+            case.add("one request" if "request_id" in told else "other")
 
 
 def judge(table: Table, alone: Seen, beside: Seen, memory: tuple[float, float]) -> None:
