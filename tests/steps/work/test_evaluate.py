@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import mlflow
 import pandas as pd
@@ -13,6 +14,7 @@ from cxr.datasets.manifest import Manifest
 from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.out_of_fold import FILE
 from cxr.evaluation.results import EvaluationReport
+from cxr.report import referral_words
 from steps.registry import identity
 from tests.steps.conftest import SMALL
 
@@ -46,6 +48,24 @@ def test_report_scores_metrics_and_predictions_agree(workflow):
     assert "Referrals" in workflow.artifact(run, "evaluation/report.html").read_text()
     version = workflow.client.get_model_version("cxr-pneumonia", "1")
     assert version.description.startswith("# efficientnet_lite0")
+    # The bands are those of the version, chosen on validation by the share in the settings.
+    chosen, served = report.bands, json.loads(served_config(workflow).read_text())
+    assert (chosen.rule, chosen.limit, chosen.images) == ("refer_share", 0.03, report.validation.images)
+    assert served["bands"] == {name: [band.low, band.high] for name, band in chosen.points.items()}
+    for name, band in chosen.points.items():
+        assert band.low <= band.threshold <= band.high and band.on["validation"].share.value <= 0.03
+        assert run.data.metrics[f"band_low_{name}"] == pytest.approx(band.low)
+        assert run.data.metrics[f"test_undecided_{name}"] == pytest.approx(band.on["test"].share.value)
+    point = report.served.operating_point
+    assert referred.reasons["undecided"] == chosen.points[point].on["test"].images
+    assert referral_words.rule(report) in version.description
+
+
+def served_config(workflow) -> Path:
+    """`service.json` of version 1."""
+    source = workflow.client.get_model_version_download_uri("cxr-pneumonia", "1")
+    folder = mlflow.artifacts.download_artifacts(artifact_uri=source, tracking_uri=workflow.uri)
+    return Path(folder) / "artifacts/service/service.json"
 
 
 def test_another_model_is_compared_with_the_champion_on_the_same_images(workflow):
@@ -145,6 +165,7 @@ def test_folds_are_cross_validated_and_their_ensemble_is_judged_by_out_of_fold_a
     accuracy = report.validation.scores["accuracy"].value
     assert accuracy == pytest.approx((logits.argmax(1) == labels).mean())
     assert report.served.referred["val"].images == len(manifests[0].split("val"))
+    assert report.bands.images == len(labels)  # all answers out of fold
     audit = pd.read_csv(workflow.artifact(evaluated, "evaluation/label_audit.csv"))
     assert len(audit) == sum(report.label_audit.doubtful.values()) and report.label_audit.images == len(labels)
     text = workflow.artifact(evaluated, "evaluation/report.html").read_text()

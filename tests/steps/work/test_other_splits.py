@@ -85,6 +85,7 @@ def test_without_validation_images_the_test_images_alone_are_scored(without_val,
     logged, run, report, page = evaluated(without_val, bundle=bundle_of_that_split, registry__register="false")
     assert logged.count("the split has no validation images: scores of the test images alone") == 1
     assert report.validation is None and report.seen is None and report.test.images > 0
+    assert report.bands is None  # nothing to choose them on
     assert not [name for name in run.data.metrics if name.startswith("val_") and name not in ("val_metric", "val_loss")]
     assert "chosen on the validation images of its training" in page
 
