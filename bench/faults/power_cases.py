@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from bench.common import settings
+from bench.faults import power_results
 from bench.faults.power_recorder import Recorder
 from cxr.common.files import publish
 from cxr.common.names import PNEUMONIA
@@ -295,5 +296,5 @@ def cases(inputs: Path) -> list[Written]:
     return [
         _file(), _checkpoint(), _bundle(False), _bundle(True), _manifest(), _key(), _cached(False), _cached(True),
         _unpacked(inputs, False), _unpacked(inputs, True), _phantoms(False), _phantoms(True),
-        _predictions(False), _predictions(True),
+        _predictions(False), _predictions(True), power_results.case(Written, _nothing, _check),
     ]  # fmt: skip

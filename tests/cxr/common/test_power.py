@@ -25,6 +25,7 @@ NAMES = (
     "drawn phantoms that are removed",
     "predictions",
     "predictions that another model writes again",
+    "results in a folder of an archive",
 )
 
 
