@@ -1,8 +1,11 @@
 """`predict` with results in an archive, as a user starts it."""
 
+import io
 import subprocess
 import sys
+from importlib import import_module
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pydicom
@@ -10,21 +13,32 @@ import pytest
 
 from cxr.archive import connection
 from cxr.archive.dicomweb import Server
-from cxr.datasets.manifest import Manifest
 from cxr.imaging.decode import read_grey
 from cxr.serving import batch
-from tests.cxr.archive.fake_server import serving, status, times
+from cxr.serving.service import Service
+from tests.cxr.archive.fake_server import serving, status
 from tests.cxr.archive.made import STUDY, radiograph, validated
 from tests.cxr.archive.orthanc import PASSWORD, USER, running
 from tests.helpers import ROOT
 
 
 @pytest.fixture(scope="module")
-def images(workflow) -> list[bytes]:
-    """Radiographs of the workflow's test images, and one that no network should answer for."""
-    split = Manifest.load(workflow.artifact(workflow.first("prepare_split"), "split"))
-    greys = [read_grey(file).astype(np.uint16) * 16 for file in split.split("test").files()[:4]]
+def images(served) -> list[bytes]:
+    """Radiographs of pictures that the network was made for, and a blank one."""
+    greys = [read_grey(file).astype(np.uint16) * 16 for file in served.manifest.split("test").files()[:4]]
     return [radiograph(n, pixels=grey) for n, grey in enumerate([*greys, np.zeros((90, 90), np.uint16)], 1)]
+
+
+@pytest.fixture
+def predict(store, served, exit_of, tmp_path, monkeypatch):
+    """Function that runs the step in this process with a small model; returns its exit status."""
+
+    def requested(_):
+        return "models:/cxr-pneumonia/3", Service(served.folder, threads=2, version="3")
+
+    for module in ("predict", "predict_archive"):
+        monkeypatch.setattr(import_module(f"steps.work.{module}"), "requested_service", requested)
+    return lambda **parameters: exit_of("predict", log_dir=tmp_path / "logs", **parameters)
 
 
 @pytest.fixture
@@ -53,30 +67,44 @@ def results(root) -> list[pydicom.Dataset]:
     return [pydicom.dcmread(file) for file in sorted(root.rglob("*.dcm"))]
 
 
-def test_a_folder_of_results(workflow, folder, tmp_path):
+def test_a_folder_of_results(predict, folder, tmp_path, capfd):
     output, out = tmp_path / "preds.parquet", tmp_path / "out"
-    process = workflow.project("predict", f"input={folder}", f"output={output}", f"dicom_out={out}")
-    assert process.returncode == 0, process.stderr
-    table = pd.read_parquet(output)
-    answered = table["status"].isin(["ok", "refer"]).sum()
+    assert predict(input=folder, output=output, dicom_out=out) == 0
+    table, printed = pd.read_parquet(output), capfd.readouterr().err
+    answered = int(table["status"].isin(["ok", "refer"]).sum())
     made = results(out)
     assert sum(one.Modality == "SR" for one in made) == answered - 1  # one names no study
     assert sum(one.Modality == "OT" for one in made) == (table["status"][:5] == "ok").sum()
     assert {one.StudyInstanceUID for one in made} == {STUDY} and table["heatmap"].isna().all()
-    version = workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion").version
-    assert {(one.ManufacturerModelName, one.SoftwareVersions) for one in made} == {("cxr-pneumonia", str(version))}
-    for file in sorted(out.rglob("*.dcm")):
+    assert {(one.ManufacturerModelName, one.SoftwareVersions) for one in made} == {("cxr-pneumonia", "3")}
+    assert "will hold names of patients" in printed and "ller" not in printed
+    assert "1 images have no results in the archive: no StudyInstanceUID" in printed
+    (run,) = mlflow.search_runs(output_format="list")
+    assert run.data.metrics["dicom_reports"] == answered - 1 and run.data.metrics["dicom_failed"] == 1
+    # The same command again.
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*.dcm")}
+    assert predict(input=folder, output=output, dicom_out=out) == 0
+    assert "is already complete" in capfd.readouterr().err
+    assert predict(input=folder, output=tmp_path / "again.parquet", dicom_out=out) == 0
+    assert before == {file: file.stat().st_mtime_ns for file in out.rglob("*.dcm")}
+    for file in before:
         assert validated(file.read_bytes(), tmp_path) == []
-    assert "will hold names of patients" in process.stderr and "ller" not in process.stderr
-    assert "1 images have no results in the archive: no StudyInstanceUID" in process.stderr
-    metrics = workflow.runs("predict")[0].data.metrics
-    assert metrics["dicom_reports"] == answered - 1 and metrics["dicom_failed"] == 1
 
 
-def test_from_and_to_a_server(in_process, fake, tmp_path):
+def test_the_champion_answers_for_an_archive(workflow, folder, tmp_path):
+    output, out = tmp_path / "preds.parquet", tmp_path / "out"
+    process = workflow.project("predict", f"input={folder}", f"output={output}", f"dicom_out={out}")
+    assert process.returncode == 0, process.stderr
+    version = workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion").version
+    assert {(one.ManufacturerModelName, one.SoftwareVersions) for one in results(out)} == {
+        ("cxr-pneumonia", str(version))
+    }
+
+
+def test_from_and_to_a_server(predict, fake, tmp_path):
     output = tmp_path / "preds.parquet"
     given = {"dicomweb": fake.url, "output": output, "query": "{Modality: DX}"}
-    assert in_process("predict", **given) == 0
+    assert predict(**given) == 0
     table = pd.read_parquet(output)
     assert len(table) == 5 and set(table["status"]) <= {"ok", "refer"}
     assert list(table["path"]) == Server(fake.url).instances({"Modality": ["DX"]})
@@ -84,62 +112,64 @@ def test_from_and_to_a_server(in_process, fake, tmp_path):
     assert len(reports) == 5
     held = dict(fake.archive)
     # The same command again, and one for another table: nothing is added.
-    assert in_process("predict", **given) == 0
-    assert in_process("predict", **given | {"output": tmp_path / "again.parquet"}) == 0
+    assert predict(**given) == 0
+    assert predict(**given | {"output": tmp_path / "again.parquet"}) == 0
     assert fake.archive == held and len(pd.read_parquet(tmp_path / "again.parquet")) == 0
     # A new image, and nothing else.
     fake.put(radiograph(9))
-    assert in_process("predict", **given | {"output": tmp_path / "new.parquet"}) == 0
+    assert predict(**given | {"output": tmp_path / "new.parquet"}) == 0
     assert len(pd.read_parquet(tmp_path / "new.parquet")) == 1
 
 
-def test_an_interrupted_run_continues_with_its_list(in_process, fake, tmp_path, monkeypatch, capfd):
+def test_an_interrupted_run_continues_with_its_list(predict, fake, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(batch, "SHARD_ROWS", 2)
     output = tmp_path / "preds.parquet"
     given = {"dicomweb": fake.url, "output": output}
     last = sorted(fake.archive)[-1]
     fake.faults = [status(401, last)]  # the server lets nobody in, once it comes to this one
-    assert in_process("predict", **given) == 1
+    assert predict(**given) == 1
     assert "access denied" in capfd.readouterr().err and not output.exists()
     assert len(list((tmp_path / "preds.parquet.shards").glob("shard-*"))) == 2
     fake.faults = []
     fake.put(radiograph(8))  # came in between: for the next run
     before = len(fake.requests)
-    assert in_process("predict", **given) == 0
+    assert predict(**given) == 0
     assert len(pd.read_parquet(output)) == 5
     read_again = [one for one in fake.requests[before:] if one.startswith("GET") and "/series/" in one.split("?")[0]]
     assert sum(one.endswith(last) for one in read_again) == 1 and len(read_again) <= 3
 
 
-def test_what_the_server_does_not_keep_fails_the_run_at_its_end(refused, fake, tmp_path):
-    fake.faults = [lambda handler: handler.command == "POST" and times(1, status(409))(handler)]
-    words = refused("predict", dicomweb=fake.url, output=tmp_path / "preds.parquet")
-    assert "5 images have no results there" in words and "run this again with another output" in words
+def test_what_the_server_does_not_keep_fails_the_run_at_its_end(predict, fake, tmp_path, capfd):
+    fake.faults = [lambda handler: handler.command == "POST" and status(409)(handler)]
+    assert predict(dicomweb=fake.url, output=tmp_path / "preds.parquet") == 1
+    printed = capfd.readouterr().err
+    assert "5 images have no results there" in printed and "run this again with another output" in printed
     assert len(pd.read_parquet(tmp_path / "preds.parquet")) == 5
 
 
-def test_with_a_real_archive(workflow, images, tmp_path, monkeypatch):
+def test_a_server_without_images_gives_an_empty_table(predict, fake, tmp_path, capfd):
+    assert predict(dicomweb=fake.url, query="Modality: CR", output=tmp_path / "preds.parquet") == 0
+    assert "no image matches the query" in capfd.readouterr().err
+    assert len(pd.read_parquet(tmp_path / "preds.parquet")) == 0
+
+
+def test_with_a_real_archive(predict, images, tmp_path, monkeypatch, capfd):
     with running(tmp_path / "orthanc") as archive:
         for data in images:
             archive.put(data)
-        monkeypatch.setitem(workflow.environment, connection.USERNAME, USER)
-        monkeypatch.setitem(workflow.environment, connection.PASSWORD, PASSWORD)
-        given = [f"dicomweb={archive.url}", "query={Modality: [DX, CR], StudyDate: 20261101-20261128}"]
+        monkeypatch.setenv(connection.USERNAME, USER)
+        monkeypatch.setenv(connection.PASSWORD, PASSWORD)
+        query = "{Modality: [DX, CR], StudyDate: 20261101-20261128}"
         for number in range(2):
-            process = workflow.project("predict", *given, f"output={tmp_path / f'{number}.parquet'}")
-            assert process.returncode == 0, process.stderr
-            held = [pydicom.dcmread(path) for path in _saved(archive, tmp_path)]
+            assert predict(dicomweb=archive.url, query=query, output=tmp_path / f"{number}.parquet") == 0
+            held = [pydicom.dcmread(io.BytesIO(data)) for data in archive.files()]
             assert sum(one.Modality == "SR" for one in held) == 5
         assert [len(pd.read_parquet(tmp_path / f"{number}.parquet")) for number in range(2)] == [5, 0]
-        assert PASSWORD not in process.stderr + process.stdout
         assert {str(one.PatientName) for one in held} == {"Müller^Jürgen"} and len(archive.ask("studies")) == 1
-
-
-def _saved(archive, folder):
-    for number, data in enumerate(archive.files()):
-        path = folder / f"held-{number}.dcm"
-        path.write_bytes(data)
-        yield path
+    told = capfd.readouterr()
+    logged = "".join(file.read_text() for file in (tmp_path / "logs").glob("*.log"))
+    for secret in (PASSWORD, "Müller", "0012"):
+        assert secret not in told.out + told.err + logged
 
 
 @pytest.mark.parametrize(
@@ -157,7 +187,7 @@ def _saved(archive, folder):
         ({"input": "", "dicomweb": "http://127.0.0.1:9", "output": "preds.csv"}, "ends in .parquet"),
     ],
 )
-def test_parameters_that_do_not_go_together(refused, folder, tmp_path, given, words):
+def test_parameters_that_do_not_go_together(predict, folder, tmp_path, capfd, given, words):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for name in "ab":
@@ -171,8 +201,9 @@ def test_parameters_that_do_not_go_together(refused, folder, tmp_path, given, wo
 
     parameters = {"input": str(folder), "output": str(tmp_path / "preds.parquet")}
     parameters |= {name: place(value) for name, value in given.items()}
-    said = refused("predict", **parameters)
-    assert words in said and "SECRET" not in said
+    assert predict(**parameters) == 1
+    said = capfd.readouterr().err
+    assert words in said and "SECRET" not in said and said.count("ERROR") == 1 and "Traceback" not in said
 
 
 def test_no_other_prediction_loads_what_makes_dicom():
