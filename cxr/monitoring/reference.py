@@ -5,6 +5,7 @@ column, 1,001 quantiles at most.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -43,7 +44,7 @@ class Column(ReportModel):
         effect = drift.design_effect(bins, patients)
         if len(ordered) > MOST:
             ordered = np.quantile(ordered, np.linspace(0, 1, MOST), method="nearest")
-        return cls(quantiles=ordered.tolist(), design_effect=round(effect, 4))
+        return cls(quantiles=ordered.tolist(), design_effect=_rounded(effect))
 
     def bins(self, images: int) -> tuple[ndarray, ndarray]:
         """Upper ends of the bins (see `drift.edges`), and the number of the reference's `images` in each bin."""
@@ -88,6 +89,11 @@ class Reference(ReportModel):
         return self.model_dump_json() + "\n"
 
 
+def _rounded(effect: float) -> float:
+    """A design effect rounded up to twentieths, so that columns share simulations of chance."""
+    return math.ceil(round(effect * 20, 6)) / 20
+
+
 def column_names(classes: tuple[str, ...], finding: str) -> list[str]:
     """The numbers of an answer that are watched."""
     names = [f"probability_{name}" for name in classes]
@@ -130,12 +136,12 @@ def of_answers(
         out_of_fold=out_of_fold,
         columns={name: Column.of(columns[name], patients) for name in column_names(classes, finding)},
         confusion=confusion.tolist(),
-        label_effect=round(drift.design_effect(predicted, patients), 4),
+        label_effect=_rounded(drift.design_effect(predicted, patients)),
         referred={
             point: Referred(images=int(masks[point].sum()), reasons={kind: int(of_kind[kind].sum()) for kind in KINDS})
             for point, of_kind in reasons.items()
         },
-        referral_effect=round(max(drift.design_effect(mask.astype(int), patients) for mask in masks.values()), 4),
+        referral_effect=_rounded(max(drift.design_effect(mask.astype(int), patients) for mask in masks.values())),
     )
 
 

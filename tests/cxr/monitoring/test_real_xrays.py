@@ -95,9 +95,11 @@ def test_the_reference_of_packaging_is_that_of_the_answers(reference, known):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("images", "days"), [(150, 1), (150, 3), (40, 1)])
-@pytest.mark.parametrize("together", [False, True], ids=["images", "patients"])
+@pytest.mark.parametrize(
+    ("images", "days", "together"), [(150, 1, False), (150, 3, True), (40, 1, True)], ids=["images", "days", "few"]
+)
 def test_an_undisturbed_half_against_the_other_raises_no_alarm_in_95_of_100_draws(known, images, days, together):
+    """Halves of the images, or of the patients with all their images."""
     rng, wrong = np.random.default_rng([images, days, together]), 0
     for _ in range(DRAWS):
         units = known["patient"].to_numpy() if together else np.arange(len(known))
