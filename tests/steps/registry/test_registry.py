@@ -180,6 +180,14 @@ def test_of_two_at_once_the_second_is_compared_with_the_first(version):
     assert sorted(aliases) == ["challenger", "champion"] and len(set(aliases.values())) == 2
 
 
+def test_a_version_without_an_alias_moves_none(version):
+    settle(version())
+    client, new = mlflow.MlflowClient(), version()
+    verdict, _ = registry.settle(client, NAME, new, lambda champion: Verdict("", "nobody asked"))
+    assert client.get_registered_model(NAME).aliases == {"champion": 1} and str(verdict) == "no alias: nobody asked"
+    assert client.get_model_version(NAME, "2").tags["cxr.gate"] == "no alias: nobody asked"
+
+
 def test_a_promoted_challenger_is_no_longer_challenger(version):
     settle(version()), settle(version(), (-0.1, -0.2, 0.0))
     registry.crown(mlflow.MlflowClient(), NAME, 2, "by hand")
@@ -188,12 +196,16 @@ def test_a_promoted_challenger_is_no_longer_challenger(version):
 
 def test_wanted_versions(version):
     client = mlflow.MlflowClient()
-    settle(version())
+    challenger = version()
+    with pytest.raises(CxrError, match="model has no champion; give a number"):
+        registry.wanted_version(client, NAME, "champion")
+    settle(challenger)
+    assert registry.wanted_version(client, NAME, "champion") == registry.wanted_version(client, NAME, "01") == "1"
     with pytest.raises(CxrError, match="no other champion than version 1"):
         registry.wanted_version(client, NAME, "previous")
     settle(version(), (0.1, 0.05, 0.15))
     assert registry.wanted_version(client, NAME, "previous") == "1"
-    for wanted in ("7", "one", "-1"):
+    for wanted in ("7", "one", "-1", "²"):
         with pytest.raises(CxrError, match="has the versions 1, 2"):
             registry.wanted_version(client, NAME, wanted)
     with pytest.raises(CxrError, match="no registered model"):
