@@ -143,9 +143,7 @@ def test_small_windows_are_gaps_and_small_inputs_are_refused(settings):
 
 
 def test_kinds_are_those_of_the_texts():
-    texts = (
-        "unlike the training images (distance 2.10, at most 1.90); blank; a colour image; undecided (at 0.5)"
-    )
+    texts = "unlike the training images (distance 2.10, at most 1.90); blank; a colour image; undecided (at 0.5)"
     assert kinds(texts) == ["unlike training", "implausible", "undecided"] and kinds("") == []
     assert kinds("black and white seem exchanged (inverted polarity)") == ["inverted"]
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from cxr.evaluation import external, plots, risk_coverage, validation_plots
+from cxr.evaluation import external, plots, referral, referral_plots, risk_coverage, validation_plots
 from cxr.evaluation.decision_curve import decision_curve
 from cxr.evaluation.external import Thresholds
 from cxr.evaluation.facts import SourceFacts, UnreadableFile
@@ -115,3 +115,13 @@ def test_it_can_be_written_without_answers_own_test_split_and_distances_of_valid
     assert "the 0 it answers" in text and "Not available: the files are gone." in text
     assert "registered before the distances of its\nvalidation images were kept" in text
     assert validation_plots.distances(np.array([1.0, 2.0]), distances)
+
+
+def test_the_frozen_bands_stand_with_what_they_cost_and_save_here():
+    sample, chances = drawn(0)
+    points, bands = {"argmax": 0.5, "youden": 0.6}, {"argmax": (0.4, 0.6), "youden": (0.6, 0.6)}
+    found = referral.on_sets(points, bands, {"this set": (sample, chances)})
+    text = page(report_of(bands=found), {"referral": referral_plots.referral(found)})
+    section = text.partition(">Undecided images</h2>")[2].partition("<h2>")[0].replace("\N{NO-BREAK SPACE}", " ")
+    assert "<td>0.4 to 0.6</td>" in section and "<td>none</td>" in section and "<td>this set</td>" in section
+    assert 'alt="What referring costs and saves' in section and "frozen bands were chosen on its own" in section
