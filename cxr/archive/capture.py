@@ -1,4 +1,4 @@
-"""The heatmap of an answer as a Secondary Capture: the evidence for the label, drawn over the image.
+"""The heatmap of an answer as a Secondary Capture: the evidence for the decision, drawn over the image.
 
 The picture is what the network saw, stretched back to the proportions of the radiograph, above a strip that says what
 it is and that it is for research only: many viewers show no series description beside a picture.
@@ -19,6 +19,7 @@ from cxr.archive import codes
 from cxr.archive.identity import MAKER, RESEARCH, Model, ResultUIDs
 from cxr.archive.report import adopt
 from cxr.archive.source import Source
+from cxr.serving import decision
 
 SERIES_NUMBER = 9902
 SIDE = 768  # pixels; longer side of the picture
@@ -29,7 +30,7 @@ _DIRECTIONS = {"A", "P", "R", "L", "H", "F"}
 
 def capture(source: Source, answer: dict[str, Any], model: Model, uids: ResultUIDs) -> SCImage:
     """The heatmap of an answer with `heatmap`, a PNG in base64 (see `cxr.serving.service.columns`)."""
-    label = codes.meaning(str(answer["label"]))
+    label = codes.meaning(_explained(answer, model))
     drawn = _overlay(str(answer["heatmap"]))
     shape = (source.rows, source.columns) if model.resize_mode == "squash" else drawn.size[::-1]
     lines = (RESEARCH, codes.meaning(f"{model.name} version {model.version}: evidence for {label}"))
@@ -76,6 +77,12 @@ def picture(drawn: Image.Image, shape: tuple[int, int], lines: tuple[str, ...]) 
         place = (_MARGIN, size[1] + _MARGIN + number * (_STRIP - 2 * _MARGIN) // len(lines))
         pen.text(place, line, fill="white", font=font)
     return np.asarray(canvas)
+
+
+def _explained(answer: dict[str, Any], model: Model) -> str:
+    """Name of the class that the heatmap of a decided answer shows evidence for."""
+    probabilities = np.array([answer[f"probability_{name}"] for name in model.classes], dtype=np.float64)
+    return model.classes[decision.explained_class(probabilities, answer["decision"] == model.finding)]
 
 
 def _overlay(heatmap: str) -> Image.Image:

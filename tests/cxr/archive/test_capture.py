@@ -40,6 +40,16 @@ def test_it_refers_to_the_image_that_it_was_made_from():
     assert "virus" in heatmap.DerivationDescription
 
 
+def test_it_names_the_class_whose_evidence_it_shows():
+    """The one that the decision rests on, which need not be the likeliest of all."""
+    source, sure = Source.of(radiograph()), {"probability_normal": 0.4, "probability_bacteria": 0.35}
+    row = answer(label="normal", probability_virus=0.25, probability_pneumonia=0.6, decision="pneumonia", **sure)
+    uids = ResultUIDs.of(source.study, source.instance, MODEL, "argmax")
+    assert "map for bacteria" in capture(source, row, MODEL, uids).DerivationDescription
+    negative = capture(source, row | {"decision": "normal"}, MODEL, uids)
+    assert "map for normal" in negative.DerivationDescription
+
+
 def test_it_says_that_it_is_for_research():
     heatmap = made()
     assert RESEARCH in heatmap.SeriesDescription and heatmap.ImageComments == RESEARCH
