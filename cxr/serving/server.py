@@ -9,7 +9,7 @@ import asyncio
 import io
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import FrameType, ModuleType
 from typing import Any
@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cxr.serving import access, workers
+from cxr.serving import access, answers, workers
 from cxr.serving.access import HEADER, Exchange, log
 from cxr.serving.endpoint import CLIENT_CLOSED_REQUEST, EXCHANGE, Invocations, refusal
 from cxr.serving.metrics import INVOCATIONS, Metrics, Registered
@@ -47,7 +47,12 @@ def prepare(server: ModuleType, service: Service, registered: Registered, second
     crew = workers.join()
     metrics = Metrics(service, registered, crew)
     invocations = Invocations(service, metrics, server.predictions_to_json, seconds)
-    watched = Watched(invocations, metrics, crew)
+    at_end = [crew.leave] if crew else []
+    kept = answers.opened(service)
+    if kept is not None:
+        invocations.listeners.append(kept.add)
+        at_end.append(kept.close)
+    watched = Watched(invocations, metrics, at_end)
 
     class Application(_FastAPI):
         """MLflow's application."""
@@ -80,8 +85,8 @@ def prepare(server: ModuleType, service: Service, registered: Registered, second
 class Watched:
     """What surrounds the endpoint for answers: observer, metrics, readiness, beginning and end."""
 
-    def __init__(self, invocations: Invocations, metrics: Metrics, crew: workers.Crew | None = None):
-        self._invocations, self._metrics, self._crew = invocations, metrics, crew
+    def __init__(self, invocations: Invocations, metrics: Metrics, at_end: Sequence[Callable[[], None]] = ()):
+        self._invocations, self._metrics, self._at_end = invocations, metrics, at_end
 
     async def observe(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Let `app` answer a request, with an ID, a line in the log and a place in the counts, whatever happens."""
@@ -130,8 +135,8 @@ class Watched:
         service = self._invocations.service
         service.watch = Watch(decoding=self._metrics.decoding.observe, network=self._metrics.network.observe)
         yield
-        if self._crew is not None:
-            self._crew.leave()
+        for end in self._at_end:
+            end()
 
     def _warm_up(self) -> None:
         """Answer a drawn picture. If that fails, `/ready` has status 503 until a caller is answered."""

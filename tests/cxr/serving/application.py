@@ -51,7 +51,7 @@ class Told:
         rows = [{**values, "probability_virus": float(len(picture))} for picture in pictures]
         table = pd.DataFrame(rows, columns=columns(CLASSES, "pneumonia")).astype(object)
         table = table.where(table.notna(), None)
-        return table.assign(**dict.fromkeys(MEASURED, 1.5)) if options.get("measured") else table
+        return table.assign(**dict.fromkeys(MEASURED, 2)) if options.get("measured") else table
 
 
 class Application:

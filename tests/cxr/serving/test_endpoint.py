@@ -8,6 +8,7 @@ import time
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import scoring_server
+from pyarrow import parquet
 
 from cxr.errors import BusyError, CxrError, ImageError
 from cxr.serving.service import MEASURED
@@ -165,9 +166,18 @@ def test_every_table_of_answers_passes_those_who_listen(make):
     invocations.listeners += [lambda *_: 1 / 0, lambda table, request_id: heard.append((table, request_id))]
     answer = app.ask(data=JPEG, kind="image/jpeg", **{"X-Request-ID": "a"})
     [(table, request_id)] = heard
-    assert request_id == "a" and list(table["distance"]) == [1.5] and not [c for c in MEASURED if c in answer.text]
+    assert request_id == "a" and list(table["distance"]) == [2] and not [c for c in MEASURED if c in answer.text]
     assert answer.status == 200  # whoever listens and fails takes the answer from nobody
     assert "ZeroDivisionError" in json.dumps(app.log())
+
+
+def test_the_log_of_answers_is_kept_if_it_is_asked_for(make, monkeypatch, tmp_path):
+    monkeypatch.setenv("CXR_ANSWERS", str(tmp_path / "answers"))
+    app = make(Told())
+    assert app.ask(data=JPEG, kind="image/jpeg", **{"X-Request-ID": "mine"}).status == 200
+    app.start()  # and end, which writes what waits
+    [file] = (tmp_path / "answers").rglob("*.parquet")
+    assert parquet.read_table(file)["request_id"].to_pylist() == ["mine"]
 
 
 def test_health_and_the_rest_of_mlflows_paths_are_as_they_were(app):
