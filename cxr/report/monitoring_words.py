@@ -41,8 +41,8 @@ def notices(report: MonitoringReport) -> list[str]:
         told.append(f"Answers of other versions are left out: {others}.")
     gaps = [window for window in report.windows if window.part is None]
     if gaps:
-        least = report.settings.window_images
-        told.append(f"{len(gaps)} of {len(report.windows)} {report.unit}s have fewer than {least} images: not judged.")
+        few = f"{report.unit}s with fewer than {report.settings.window_images} images, not judged"
+        told.append(f"{few.capitalize()}: {len(gaps)} of {len(report.windows)}.")
     return told
 
 

@@ -93,7 +93,7 @@ def test_answers_by_day_with_a_report_metrics_and_a_tag(workflow, monitor, predi
     assert [point.step for point in history] == [0, 1, 2]
     assert history[0].timestamp == report.windows[0].begin.timestamp() * 1000
     page = workflow.artifact(run, "monitoring/report.html").read_text()
-    assert "1 of 4 days have fewer than 5 images: not judged" in page and "No truths were given" in page
+    assert "Days with fewer than 5 images, not judged: 1 of 4" in page and "No truths were given" in page
     assert "http" not in page.partition("<body>")[2].replace("http://www.w3.org", "")
     entry = json.loads(workflow.client.get_model_version(NAME, "1").tags[monitored.TAG])[-1]
     assert entry["run_id"] == run.info.run_id and entry["answers"] == len(table) and entry["alarms"] == 0

@@ -1,5 +1,7 @@
 """Alarms on numbers alone: how rarely undisturbed answers raise one, and what raises one."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,8 +13,8 @@ from cxr.monitoring.reference import Reference
 from cxr.serving.reasons import KINDS, kinds
 from cxr.settings import load
 from cxr.settings.monitoring import MonitorSettings
-from tests.conftest import ROOT
 
+ROOT = Path(__file__).resolve().parents[3]
 CLASSES = ("normal", "bacteria", "virus")
 SHARES = (0.27, 0.47, 0.26)
 MONDAY = pd.Timestamp("2026-11-02T08:00Z")
