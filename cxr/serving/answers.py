@@ -13,7 +13,6 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -129,12 +128,6 @@ class AnswerLog:
         if not self._told_of_loss:
             self._told_of_loss = True
             log.error("%s: answers are left out of the log of answers (%s); told once", VARIABLE, why)
-
-
-def listeners(service: "Service") -> list[Callable[[pd.DataFrame, str], None]]:
-    """What is to be called with the answers of each request and its ID: the log, if the environment asks for it."""
-    made = opened(service)
-    return [made.add] if made is not None else []
 
 
 def opened(service: "Service") -> AnswerLog | None:
