@@ -27,6 +27,12 @@ class BusyError(CxrError):
     status = 503
 
 
+class OverloadedError(BusyError):
+    """More is asked at once than is worked on at once; the same request may succeed later."""
+
+    status = 429
+
+
 def in_short(error: Exception) -> str:
     """Shorten another library's error message to one line of at most 120 characters."""
     return " ".join(str(error).split())[:120] or type(error).__name__

@@ -184,6 +184,7 @@ class PackagingResult(ReportModel):
     """Check of the files to be served against the evaluated bundle."""
 
     largest_difference: float = Field(description="Largest difference between served and evaluated probabilities.")
+    engine: str = Field(default="onnxruntime", description="What runs the network: `onnxruntime` or `openvino`.")
     operating_point: str = Field(description="The operating point that the model uses unless a request names another.")
     referred: dict[str, Referrals] = Field(description="Referrals at that point by split, `val` and `test`.")
 

@@ -20,7 +20,7 @@ from typing import IO
 import numpy as np
 
 from cxr.common.hardware import cores
-from cxr.errors import BusyError, ImageError
+from cxr.errors import BusyError, ImageError, OverloadedError
 from cxr.imaging import dicom_worker
 from cxr.imaging.dicom import Dicom
 from cxr.imaging.dicom_worker import LENGTH_BYTES
@@ -48,12 +48,15 @@ class Pool:
 
         Raises:
             ImageError: the file is damaged, not a single image, out of limits or of an unsupported kind.
-            BusyError: all processes were busy for `WAIT_S`, or the system ended one that is not to blame.
+            OverloadedError: all processes were busy for `WAIT_S`.
+            BusyError: the system ended a process that is not to blame.
         """
         turn = self._turns.submit(self._decoded, data, max_pixels)
         wait([turn], WAIT_S)
         if turn.cancel():  # it has not begun
-            raise BusyError(f"other DICOM files are being decoded, for more than {WAIT_S:g} s; send it again later")
+            raise OverloadedError(
+                f"other DICOM files are being decoded, for more than {WAIT_S:g} s; send it again later"
+            )
         return turn.result()
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from cxr.models.bundle import Bundle
 from cxr.packaging.export_onnx import to_onnx
 from cxr.packaging.package import TOLERANCE
 from cxr.serving import decision
+from cxr.serving.engines import ONNXRUNTIME
 from cxr.serving.probabilities import softmax
 from cxr.serving.request import Limits
 from cxr.serving.service import CONFIG, FORMAT, MODEL
@@ -49,6 +50,7 @@ def write(folder: Path, bundle: Bundle, served: Path, settings: ServingSettings,
             network as ONNX answers differently.
     """
     config = _config(served)
+    given = {"engine": ONNXRUNTIME, **given}  # settings of before there was a choice
     free = {*_LIMITS, "operating_point"}
     for name, value in settings.model_dump().items():
         if name not in free and (name not in given or given[name] != value):

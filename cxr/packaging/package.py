@@ -25,6 +25,7 @@ from cxr.evaluation.scores import Sample
 from cxr.loading.rasters import RasterDataset
 from cxr.models.bundle import Bundle
 from cxr.monitoring.reference import FILE as REFERENCE
+from cxr.packaging.engine import choose_engine
 from cxr.packaging.export_onnx import to_onnx
 from cxr.packaging.fit_ood import fit_detector
 from cxr.packaging.outputs import Outputs, run
@@ -69,8 +70,8 @@ def write(
             For an ensemble of folds, that is only a part of what was answered out of fold.
 
     Raises:
-        CxrError: the network as ONNX answers differently, the bundle lacks the operating point in `settings`, or no
-            band reaches the risk in `settings`.
+        CxrError: the network as ONNX, or with the engine in `settings`, answers differently, the bundle lacks the
+            operating point in `settings`, or no band reaches the risk in `settings`.
     """
     points = decision.operating_points(bundle.operating_points)
     if settings.operating_point not in points:
@@ -86,11 +87,17 @@ def write(
     sample = np.sort(np.random.default_rng(seed).permutation(len(train))[: settings.ood_images])
     learnt = run(session, train, sample, negatives=True)
     outputs = {split: run(session, datasets[split], np.arange(len(datasets[split]))) for split in evaluated}
+    answers = softmax(outputs["val"].logits / bundle.temperature) if "val" in outputs else None
     if bundle.folds:  # the other members were trained on these images
         out_of_fold = bundle.temperature * np.log(np.maximum(evaluated["val"], 1e-300))
         outputs["val"] = replace(outputs["val"], logits=out_of_fold)
     differences = {split: _difference(bundle, outputs[split], evaluated[split]) for split in evaluated}
     log.info("served and evaluated probabilities differ by at most %.1e", max(differences.values()))
+    # What is evaluated of an ensemble of folds is out of fold: its engine is held against ONNX Runtime.
+    reference = answers if bundle.folds else evaluated.get("val")
+    engine = choose_engine(
+        settings.engine, network, session, datasets.get("val"), reference, bundle.temperature, points
+    )
     detector = fit_detector(learnt.features, learnt.negatives, outputs["val"].features, settings.ood_share)
     files = {MODEL: network, DETECTOR: detector.save()}
     write_atomic(folder / DETECTOR, files[DETECTOR])
@@ -102,6 +109,7 @@ def write(
         write_atomic(folder / name, content)
     config = {
         "format": FORMAT,
+        "engine": engine,
         "classes": list(bundle.network.classes),
         "input": spec.to_dict(),
         "temperature": bundle.temperature,
@@ -124,7 +132,10 @@ def write(
             100 * referred["val"].share,
         )
     return PackagingResult(
-        largest_difference=max(differences.values()), operating_point=settings.operating_point, referred=referred
+        largest_difference=max(differences.values()),
+        engine=engine,
+        operating_point=settings.operating_point,
+        referred=referred,
     )
 
 

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from cxr.errors import BusyError, ImageError
 from cxr.serving import body
 from cxr.serving.access import Exchange, log
+from cxr.serving.budget import Place, Room
 from cxr.serving.metrics import Metrics
 from cxr.serving.service import MEASURED, Service
 
@@ -61,6 +62,7 @@ class Invocations:
         self, service: Service, metrics: Metrics, write_json: Callable[[pd.DataFrame, io.StringIO], Any], seconds: float
     ):
         self.service, self.metrics, self._write_json, self.seconds = service, metrics, write_json, seconds
+        self.room = Room(service.limits.max_request_bytes)
         self.listeners: list[Listener] = []
         self.has_answered = False
 
@@ -87,8 +89,9 @@ class Invocations:
         try:
             beside = body.options(request.query_params.multi_items(), request.headers.items())
             async with asyncio.timeout(self.seconds) as clock:
-                data = await _read(request, most, exchange)
-                text = await asyncio.to_thread(self._in_thread, data, kind, beside, exchange)
+                async with self.room.entered() as place:
+                    data = await _read(request, most, exchange, place)
+                    text = await asyncio.to_thread(self._in_thread, data, kind, beside, exchange)
         except _TooLongError:
             what = "picture; send a smaller file" if is_picture else "request; send fewer images"
             return refusal(413, f"more than {most:,} bytes in one {what}")
@@ -139,16 +142,18 @@ class Invocations:
         return text.getvalue()
 
 
-async def _read(request: Request, most: int, exchange: Exchange) -> bytes:
+async def _read(request: Request, most: int, exchange: Exchange, place: Place) -> bytes:
     """The body of a request; no more of it than `most` bytes is ever kept."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most:
         raise _TooLongError
+    announced = int(declared) if declared.isdecimal() else most
     parts: list[bytes] = []
     async for part in request.stream():
         exchange.received += len(part)
         if exchange.received > most:
             raise _TooLongError
+        await place.received(exchange.received, announced)
         parts.append(part)
     return b"".join(parts)
 

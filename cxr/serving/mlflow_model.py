@@ -21,6 +21,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from cxr.common.hardware import cores
 from cxr.errors import BusyError, ImageError
 from cxr.serving import body
+from cxr.serving.budget import WAITING
 from cxr.serving.request import COLUMN
 from cxr.serving.service import ARTIFACT, Service
 
@@ -46,7 +47,7 @@ class ServedModel(PythonModel):
         """Load the network and run it once, so that the first caller does not wait for it."""
         folder = Path(context.artifacts[ARTIFACT])
         name, version = _registered(folder)
-        self.service = Service(folder, threads=max(1, cores() // _workers()), version=version)
+        self.service = Service(folder, threads=max(1, cores() // _workers()), version=version, waiting=WAITING)
         if _APPLICATION in sys.modules:
             from cxr.serving import metrics, server  # here, not above: others need no server
 

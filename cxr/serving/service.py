@@ -1,7 +1,7 @@
 """A registered model at work: images in, one row of a table out for each. Needs neither torch nor MLflow.
 
 Its folder holds `model.onnx` (see `cxr.packaging.export_onnx`), `ood.npz` (see `cxr.serving.ood`) and `service.json`:
-digests of both, classes and finding, input spec, temperature, operating points, their bands of referral, limits.
+digests of both, engine, classes and finding, input spec, temperature, operating points, their bands, limits.
 """
 
 import base64
@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ from cxr.imaging.dicom import is_dicom
 from cxr.imaging.preprocess import InputSpec, TooManyPixelsError
 from cxr.imaging.reader import ImageReader, ReadImage
 from cxr.serving import decision
+from cxr.serving.budget import Turns
+from cxr.serving.engines import ONNXRUNTIME, open_session
 from cxr.serving.ood import OODDetector
 from cxr.serving.probabilities import NEGATIVE, finding_probability, softmax
 from cxr.serving.request import Limits, image_bytes
-from cxr.serving.session import Session
 from cxr.serving.watch import Watch
 
 ARTIFACT = "service"  # name of the folder inside a registered model
@@ -59,12 +61,14 @@ class Service:
         folder: what `cxr.packaging.package.write` wrote.
         threads: threads of the network, and images decoded at once.
         version: version of the model in the registry, for its answers.
+        waiting: requests that may wait for their turn at decoding large pictures (see `cxr.serving.budget`); None for
+            any number.
 
     Attributes:
         watch: told how long each part takes; nobody unless it is replaced.
     """
 
-    def __init__(self, folder: str | Path, *, threads: int, version: str = ""):
+    def __init__(self, folder: str | Path, *, threads: int, version: str = "", waiting: int | None = None):
         folder = Path(folder)
         config = _read_config(folder)
         self.classes: tuple[str, ...] = tuple(config["classes"])
@@ -79,14 +83,16 @@ class Service:
         self.digest = sha256_of(folder / CONFIG)  # of everything that decides the answers, but the code
         self.watch = Watch()
         self.detector = OODDetector.load(folder / DETECTOR)
-        self.session = Session(folder / MODEL, threads, self.spec.size)
+        # Versions that were registered before there was a choice do not name their engine.
+        self.engine: str = config.get("engine", ONNXRUNTIME)
+        self.session = open_session(self.engine, folder / MODEL, threads, self.spec.size)
         self.reader = ImageReader(self.spec, self.limits.max_pixels)
         self._reader_of_small = ImageReader(self.spec, min(_LARGE, self.limits.max_pixels))
         # However many requests arrive at once, no more images are decoded at once than there are cores, and on no more
         # than half of these the large ones, so that others need not wait for them.
         self._threads = max(1, threads)
         self._cores = threading.BoundedSemaphore(self._threads)
-        self._cores_for_large = threading.BoundedSemaphore(max(1, self._threads // 2))
+        self._cores_for_large = Turns(self._threads // 2, "pictures of more than 16 megapixels", waiting)
 
     def answer(
         self,
@@ -108,37 +114,38 @@ class Service:
 
         Raises:
             ImageError: too many images, an unknown operating point or, if `strict`, an image that cannot be read.
-            BusyError: too many DICOM files are being decoded.
+            BusyError: too many large pictures or DICOM files are being decoded.
         """
         point = self.check_operating_point(point)
         self.limits.check(len(values))
         # Each request has threads of its own, so that none waits until a longer one has been read.
         with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
-            rows = list(map(self.read, values) if len(values) == 1 else pool.map(self.read, values))
+            read = partial(self.read, request=values)
+            rows = list(map(read, values) if len(values) == 1 else pool.map(read, values))
         if strict:
             for number, row in enumerate(rows):
                 if row.error:
                     raise ImageError(f"row {number}: {row.error}")
         return self.answer_rows(rows, point, with_heatmap, measured)
 
-    def read(self, value: Any) -> Row:
+    def read(self, value: Any, request: object = None) -> Row:
         """One cell of a request, decoded for the network, or why it cannot be."""
         started = time.perf_counter()
         try:
-            return Row(self._decode(image_bytes(value, self.limits.max_bytes)))
+            return Row(self._decode(image_bytes(value, self.limits.max_bytes), request))
         except ImageError as error:
             return Row(error=str(error))
         finally:
             self.watch.decoding(time.perf_counter() - started)
 
-    def _decode(self, data: bytes) -> ReadImage:
+    def _decode(self, data: bytes, request: object) -> ReadImage:
         if is_dicom(data):  # waits for a process that decodes it, and must not keep other images from being decoded
             return self.reader.read(data)
         try:
             with self._cores:
                 return self._reader_of_small.read(data)
         except TooManyPixelsError:  # known from the header
-            with self._cores_for_large, self._cores:
+            with self._cores_for_large.taken(request), self._cores:
                 return self.reader.read(data)
 
     def answer_rows(self, rows: list[Row], point: str, with_heatmap: bool, measured: bool = False) -> pd.DataFrame:

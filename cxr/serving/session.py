@@ -22,6 +22,11 @@ VIEWS = "views"  # metadata of the file: views of each image that go through its
 _VIEWS_AT_ONCE = 32
 
 
+def at_once(views: int) -> int | None:
+    """Images of so many views that go through the network together; None for all of them."""
+    return None if views == 1 else max(1, _VIEWS_AT_ONCE // views)
+
+
 class RasterClassifier(Protocol):
     """A network that takes rasters as they come from an `ImageReader`: in torch, or as the ONNX session that is served.
 
@@ -57,8 +62,7 @@ class Session:
         except Exception as error:  # ONNX Runtime has an exception class of its own for each kind
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise CxrError(f"the network cannot be loaded ({line}); register the model again") from None
-        views = int(self._session.get_modelmeta().custom_metadata_map.get(VIEWS, 1))
-        self._at_once = None if views == 1 else max(1, _VIEWS_AT_ONCE // views)
+        self._at_once = at_once(int(self._session.get_modelmeta().custom_metadata_map.get(VIEWS, 1)))
         self._lock = threading.Lock()
         self.run(np.zeros((1, size, size), np.uint8))
 

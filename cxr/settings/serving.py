@@ -10,6 +10,7 @@ from cxr.settings.section import Positive, Section
 class ServingSettings(Section):
     """Section `serving`: decisions, referrals and limits of a served model."""
 
+    engine: Literal["onnxruntime", "openvino", "auto"]
     operating_point: Literal["argmax", "youden", "sensitive"]
     refer_share: Annotated[float, Field(ge=0, lt=1)] | None
     risk: Annotated[float, Field(ge=0, lt=1)] | None

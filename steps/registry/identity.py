@@ -47,14 +47,17 @@ def shipped_sources() -> list[Path]:
     return code.sources("cxr.serving.mlflow_model")
 
 
-def requirements() -> list[str]:
+def requirements(engine: str = "onnxruntime") -> list[str]:
     """What a registered model needs to be served: the pins of `requirements-serve.txt`, without the hashes.
+
+    For the engine `openvino`, those of `requirements-openvino.txt` as well.
 
     MLflow 3.17 does not recognise `mlflow-skinny` on a line with hashes and adds all of `mlflow`, without one; pip then
     refuses the whole file.
     """
-    lines = (_PROJECT / "requirements-serve.txt").read_text(encoding="utf-8").splitlines()
-    return [line.removesuffix("\\").strip() for line in lines if line[:1].isalnum()]
+    names = ("requirements-serve.txt", *(["requirements-openvino.txt"] if engine == "openvino" else []))
+    lines = [line for name in names for line in (_PROJECT / name).read_text(encoding="utf-8").splitlines()]
+    return list(dict.fromkeys(line.removesuffix("\\").strip() for line in lines if line[:1].isalnum()))
 
 
 def of_files(folder: Path) -> str:

@@ -64,6 +64,13 @@ def current(uri: str, folder: Path) -> Path:
     return folder
 
 
+def engine(folder: Path) -> str:
+    """What runs the network of the files in `folder`, which `cxr.packaging.package` has written."""
+    from cxr.serving.service import CONFIG
+
+    return json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("engine", "onnxruntime")
+
+
 def logged_model_id(version: "ModelVersion") -> str | None:
     """ID of the logged model that a version was registered from, if any; MLflow 3.17 names it in the source alone."""
     named = str(version.source).removeprefix("models:/")

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from cxr.errors import CxrError
 from cxr.evaluation.results import GateResult, RegisteredVersion, Registration, Scores
-from steps.registry import gate, identity
+from steps.registry import gate, identity, model_files
 from steps.registry.gate import CHALLENGER, CHAMPION, Verdict
 from steps.runtime import process
 from steps.runtime.context import Context
@@ -187,7 +187,7 @@ def log_model(folder: Path, classes: tuple[str, ...], finding: str) -> "ModelInf
             code_paths=[str(_PROJECT / "cxr")],
             signature=signature(classes, finding),
             input_example=pd.DataFrame({COLUMN: [phantom.example("normal")]}),
-            pip_requirements=identity.requirements(),
+            pip_requirements=identity.requirements(model_files.engine(folder)),
         )
 
 

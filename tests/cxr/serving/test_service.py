@@ -87,8 +87,8 @@ def test_large_pictures_leave_cores_to_others(served, pictures, monkeypatch):
     large = png(np.random.default_rng(0).integers(0, 256, (120, 120), dtype=np.uint8))
     patient = Service(served.folder, threads=2)
 
-    def slow(data, max_pixels):
-        image = plain(data, max_pixels)
+    def slow(data, *options):
+        image = plain(data, *options)
         if data == large:
             assert over.wait(60)
         return image
