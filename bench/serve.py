@@ -30,6 +30,7 @@ from mlflow.types import Schema, TensorSpec
 from PIL import Image
 
 from bench.common import ROOT, parser, quiet, real_images, report, settings
+from bench.serve_parts import bare, floor, save_before
 from cxr.common.hardware import cores
 from cxr.common.names import PNEUMONIA
 from cxr.datasets.manifest import Manifest
@@ -47,6 +48,8 @@ from steps.registry.registry import signature
 PICTURES = 8
 CLIENTS = (1, 4, 16)
 MEGAPIXELS = (1.0, 2.0)
+MANY = 32  # images of one request
+JSON, JPEG = "application/json", "image/jpeg"
 
 
 def pictures(manifest: Manifest) -> list[bytes]:
@@ -89,19 +92,21 @@ def server(model: Path, workers: int, log: Path) -> Iterator[tuple[str, float]]:
             process.wait(60)
 
 
-def load(address: str, bodies: list[str], clients: int, seconds: int, folder: Path) -> dict[str, float]:
+def load(
+    address: str, bodies: list[bytes], clients: int, seconds: int, folder: Path, kind: str = JSON
+) -> dict[str, float]:
     """Median and 99th percentile in ms, and requests per second, by wrk."""
     for number, body in enumerate(bodies):
-        (folder / f"body{number}.json").write_text(body)
+        (folder / f"body{number}.json").write_bytes(body)
     script = folder / "load.lua"
     script.write_text(f"""
 local bodies, next = {{}}, 0
 for i = 0, {len(bodies) - 1} do
-  local file = io.open("{folder}/body" .. i .. ".json"); bodies[i] = file:read("*a"); file:close()
+  local file = io.open("{folder}/body" .. i .. ".json", "rb"); bodies[i] = file:read("*a"); file:close()
 end
 request = function()
   next = (next + 1) % {len(bodies)}
-  return wrk.format("POST", "/invocations", {{["Content-Type"] = "application/json"}}, bodies[next])
+  return wrk.format("POST", "/invocations", {{["Content-Type"] = "{kind}"}}, bodies[next])
 end
 done = function(summary, latency, requests)
   io.write(string.format("FOUND %f %f %d %f %d\\n", latency:percentile(50) / 1000, latency:percentile(99) / 1000,
@@ -116,24 +121,12 @@ end
     return {"median_ms": half, "p99_ms": high, "per_second": count / took}
 
 
-def bare(service: Service, batch: int, rounds: int) -> float:
-    """Median milliseconds of the network alone on rasters in memory."""
-    size = service.spec.size
-    rasters = np.random.default_rng(0).integers(0, 256, (batch, size, size), dtype=np.uint8)
-    times = []
-    for _ in range(rounds + 2):
-        started = time.perf_counter()
-        service.session.run(rasters)
-        times.append(1000 * (time.perf_counter() - started))
-    return median(times[2:])
-
-
-def save_ours(folder: Path, bundle: Bundle, manifest: Manifest) -> Path:
+def save_ours(folder: Path, bundle: Bundle, manifest: Manifest, engine: str = "onnxruntime") -> Path:
     """The model as the registry holds it."""
     datasets = {split: ImageDataset(manifest.split(split), bundle.network.spec) for split in ("train", "val")}
     logits = predict_logits(Predictor(bundle), datasets["val"], 16)
     evaluated = {"val": softmax(logits / bundle.temperature)}
-    package.write(folder / "service", bundle, datasets, settings({}).serving, 0, evaluated)
+    package.write(folder / "service", bundle, datasets, settings({"serving.engine": engine}).serving, 0, evaluated)
     return save_model(folder / "service", folder / "ours", bundle.network.classes)
 
 
@@ -165,6 +158,8 @@ def main() -> None:
     made.add_argument("--size", type=int, default=384)
     made.add_argument("--seconds", type=int, default=15, help="of each measurement")
     made.add_argument("--no-usual", action="store_true", help="leave the usual way out")
+    made.add_argument("--engine", default="onnxruntime", help="onnxruntime | openvino | auto")
+    made.add_argument("--before", help="a commit whose server is measured beside this one, as `main~20`")
     given = made.parse_args()
     if not shutil.which("wrk"):
         sys.exit("wrk is not installed; Debian and Ubuntu: apt install wrk")
@@ -174,9 +169,7 @@ def main() -> None:
     manifest = real_images(60, 20)
     wanted = settings({"model.name": given.model, "model.weights": "none", "model.input_size": given.size})
     bundle, files = Bundle(build(wanted.model, manifest.classes, seed=0)), pictures(manifest)
-    texts = [base64.b64encode(data).decode() for data in files]
-    ones = [json.dumps({"dataframe_records": [{"image": text}]}) for text in texts]
-    many = [json.dumps({"dataframe_records": [{"image": texts[i % PICTURES]} for i in range(32)]})]
+    ones = [json.dumps({"inputs": [base64.b64encode(data).decode()]}).encode() for data in files]
     rows = [
         ("model", f"{given.model}, {given.size} pixels, weights random"),
         ("images", f"JPEG of 1 to 2 megapixels, {sum(map(len, files)) / len(files) / 1e3:.0f} kB in the mean"),
@@ -184,35 +177,78 @@ def main() -> None:
     figures: dict = {}
     with tempfile.TemporaryDirectory(prefix="cxr-bench-") as name:
         folder = Path(name)
-        ours = save_ours(folder, bundle, manifest)
+        ours = save_ours(folder, bundle, manifest, given.engine)
+        before = save_before(given.before, folder / "before", given.model, given.size) if given.before else None
         service = Service(folder / "service", threads=cores())
+        earlier = [at_four(before, ones, given.seconds, folder)] if before else []
         for workers in (1, 2):
             with server(ours, workers, folder / "ours.log") as (address, start):
                 figures[f"start_seconds_w{workers}"] = start
                 load(address, ones, workers, 3, folder)  # warm
                 for clients in CLIENTS:
-                    before = bare(service, 1, 15) if clients == 1 else 0
                     found = load(address, ones, clients, given.seconds, folder)
                     figures[f"w{workers}_c{clients}"] = found
-                    words = f"{found['median_ms']:.0f} ms, {found['p99_ms']:.0f} ms, {found['per_second']:.1f} /s"
-                    rows.append((f"-w {workers}, {clients} clients: median, 99 %, requests", words))
-                    if clients == 1 and workers == 1:
-                        alone = median([before, bare(service, 1, 15)])
-                        figures |= {"bare_ms": alone, "ratio": alone / found["median_ms"]}
+                    rows.append((f"-w {workers}, {clients} clients: median, 99 %, requests", in_words(found)))
+                if requests.post(address, files[0], headers={"Content-Type": JPEG}, timeout=60).status_code == 200:
+                    for clients in CLIENTS[:2]:
+                        found = load(address, files, clients, given.seconds, folder, JPEG)
+                        figures[f"w{workers}_c{clients}_raw"] = found
+                        rows.append((f"-w {workers}, {clients} clients, pictures as they are", in_words(found)))
                 if workers == 1:
-                    before = bare(service, 32, 2)
-                    found = load(address, many, 1, max(given.seconds, 30), folder)
-                    alone = median([before, bare(service, 32, 2)])
-                    figures |= {"batch": found, "bare_batch_ms": alone, "batch_ratio": alone / found["median_ms"]}
-        rows += [
-            ("first answer after the start, -w 1", f"{figures['start_seconds_w1']:.1f} s"),
-            ("bare call of the network", f"{figures['bare_ms']:.0f} ms; 32 images {figures['bare_batch_ms']:.0f} ms"),
-            ("share of the bare call in the median, 1 image", f"{figures['ratio']:.2f}"),
-            ("share of the bare call in the median, 32 images", f"{figures['batch_ratio']:.2f}"),
-        ]
+                    rows += shares(service, address, files, ones, given.seconds, folder, figures)
+        if before:
+            earlier.append(at_four(before, ones, given.seconds, folder))
+            rows += against(given.before, earlier, figures)
+        rows.append(("first answer after the start, -w 1", f"{figures['start_seconds_w1']:.1f} s"))
         if not given.no_usual:
             rows += usual(bundle, folder, files, given.seconds, figures)
     report(given, "The served model under load", rows, figures)
+
+
+def in_words(found: dict[str, float]) -> str:
+    """Figures of `load` for a row."""
+    return f"{found['median_ms']:.1f} ms, {found['p99_ms']:.1f} ms, {found['per_second']:.1f} /s"
+
+
+def shares(
+    service: Service, address: str, files: list[bytes], ones: list[bytes], seconds: int, folder: Path, figures: dict
+) -> list[tuple[str, str]]:
+    """What share of the median of one client the network takes, and decoding and the network, each measured in turn."""
+    texts = [base64.b64encode(files[i % PICTURES]).decode() for i in range(MANY)]
+    many = [json.dumps({"dataframe_records": [{"image": text} for text in texts]}).encode()]
+    rows = []
+    raw = "w1_c1_raw" in figures
+    for batch, bodies, kind, rounds in ((1, files if raw else ones, JPEG if raw else JSON, 16), (MANY, many, JSON, 3)):
+        times: list[tuple[float, float, float]] = []
+        for _ in range(3):
+            alone, least = bare(service, batch, rounds), floor(service, files, batch, rounds)
+            times.append((alone, least, load(address, bodies, 1, max(3, seconds // 3), folder, kind)["median_ms"]))
+        alone, least, whole = (median(column) for column in zip(*times, strict=True))
+        figures[f"parts_{batch}"] = {"bare_ms": alone, "decode_and_bare_ms": least, "median_ms": whole}
+        what = "1 image" if batch == 1 else f"{batch} images"
+        rows += [
+            (f"network, decoding and network, whole answer: {what}", f"{alone:.1f} ms, {least:.1f} ms, {whole:.1f} ms"),
+            (f"share of the network, of decoding and network: {what}", f"{alone / whole:.2f}, {least / whole:.2f}"),
+        ]
+    return rows
+
+
+def at_four(model: Path, ones: list[bytes], seconds: int, folder: Path) -> dict[str, float]:
+    """The server of an earlier commit, under 4 clients."""
+    with server(model, 1, folder / "before.log") as (address, _):
+        load(address, ones, 1, 3, folder)
+        return load(address, ones, 4, seconds, folder)
+
+
+def against(revision: str, earlier: list[dict[str, float]], figures: dict) -> list[tuple[str, str]]:
+    """Requests per second of 4 clients, now and at an earlier commit, which was measured before and after."""
+    was = median(found["per_second"] for found in earlier)
+    now = max(figures[name]["per_second"] for name in ("w1_c4", "w1_c4_raw") if name in figures)
+    figures |= {"before": earlier, "times_before": now / was}
+    return [
+        (f"4 clients, -w 1, at {revision}", " and ".join(in_words(found) for found in earlier)),
+        ("requests per second, now / then", f"{now / was:.2f}"),
+    ]
 
 
 def usual(bundle: Bundle, folder: Path, files: list[bytes], seconds: int, figures: dict) -> list[tuple[str, str]]:
@@ -221,7 +257,7 @@ def usual(bundle: Bundle, folder: Path, files: list[bytes], seconds: int, figure
     reader = ImageReader(predictor.spec)
     rasters = [torch.from_numpy(reader.raster(data)[None]) for data in files]
     tensors = [predictor.normalise(raster).numpy().round(4).tolist() for raster in rasters]
-    bodies = [json.dumps({"inputs": tensor}) for tensor in tensors]
+    bodies = [json.dumps({"inputs": tensor}).encode() for tensor in tensors]
     with server(save_usual(folder, bundle), 1, folder / "usual.log") as (address, _):
         load(address, bodies, 1, 3, folder)
         best = max(
