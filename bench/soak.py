@@ -45,7 +45,6 @@ from cxr.serving.body import KINDS
 from cxr.serving.probabilities import softmax
 from tests.helpers import CLASSES, Deployed, deployed, network
 
-LIVES = 4  # of the server, one after the other
 JUDGED_S = 600  # shorter runs show memory and times, and judge neither
 SETTLED_S = 3.0  # after a start, until times count
 TOLERANCE = 1e-4  # between probabilities
@@ -88,6 +87,11 @@ class State:
             self.statuses[kind][status] += 1
             if broken:
                 self.broken.append(f"{kind}: {broken}")
+
+
+def lives(seconds: float) -> int:
+    """Servers one after the other."""
+    return 4 if seconds >= JUDGED_S else 2
 
 
 def xrays(count: int = 8) -> list[bytes]:
@@ -203,16 +207,16 @@ def soak(state: State, sources: list[Path], folder: Path, seconds: float) -> Non
     """Serve the models in turn, each from the folder of the one before it."""
     served = folder / "model"
     shutil.copytree(sources[0], served)
-    for life in range(LIVES):
+    for life in range(lives(seconds)):
         with server(served, 1, folder / f"server{life}.log") as (address, _):
             state.port, state.model, state.life = urlsplit(address).port or 0, life % len(sources), life
             state.up_since = time.monotonic()
-            time.sleep(seconds / LIVES / 2)
+            time.sleep(seconds / lives(seconds) / 2)
             fresh = folder / "fresh"
             shutil.copytree(sources[(life + 1) % len(sources)], fresh)
             shutil.rmtree(served)
             fresh.rename(served)
-            time.sleep(seconds / LIVES / 2)
+            time.sleep(seconds / lives(seconds) / 2)
             state.up_since = float("inf")
     state.over.set()
 
@@ -227,7 +231,7 @@ def verdicts(state: State, seconds: float) -> list[tuple[str, str, bool]]:
         half, high = median(times), float(np.percentile(times, 99))
         told = f"median {1000 * half:.0f} ms, 99 % {1000 * high:.0f} ms, {len(times) / seconds:.1f} /s"
         rows.append((f"times: {kind}", told, short or high <= SPREAD * half))
-    for life in range(LIVES):
+    for life in range(lives(seconds)):
         mine = [(at, held) for one, at, held in state.memory if one == life]
         last = mine[-1][0] if mine else 0.0
         parts = [[held for at, held in mine if low * last <= at <= (low + 1 / 3) * last] for low in (1 / 3, 2 / 3)]
@@ -275,7 +279,7 @@ def told(state: State, seconds: float, logs: str) -> int:
     rows = verdicts(state, seconds)
     rows.append(("log: traces of faults", f"{logs.count('Traceback'):,}", "Traceback" not in logs))
     wide = max(len(what) for what, _, _ in rows)
-    print(f"\nA served model at full load, {seconds:,.0f} s, {LIVES} servers\n")
+    print(f"\nA served model at full load, {seconds:,.0f} s, {lives(seconds)} servers\n")
     for what, found, kept in rows:
         print(f"  {what:<{wide}}  {found}{'' if kept else '   BROKEN'}")
     for line in state.broken[:10]:
