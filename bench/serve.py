@@ -83,7 +83,7 @@ def server(model: Path, workers: int, log: Path) -> Iterator[tuple[str, float]]:
                     requests.get(f"http://127.0.0.1:{port}/ping", timeout=1).raise_for_status()
                     break
                 except requests.RequestException:
-                    if process.poll() is not None or time.perf_counter() - started > 120:
+                    if process.poll() is not None or time.perf_counter() - started > 300:
                         sys.exit(log.read_text())
                     time.sleep(0.05)
             yield f"http://127.0.0.1:{port}/invocations", time.perf_counter() - started

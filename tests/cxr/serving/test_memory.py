@@ -32,7 +32,7 @@ def png(pixels: np.ndarray) -> str:
 def bodies() -> list[str]:
     """A picture of as many bytes as are accepted, one of as many as pixels allow, and many ordinary ones."""
     rng = np.random.default_rng(0)
-    noise = png(rng.integers(0, 4, (SIDE, SIDE), dtype=np.uint8) * 60)
+    noise = png(rng.integers(0, 4, (6900, 6900), dtype=np.uint8) * 60)  # 19 MB
     colour = png(np.full((SIDE, SIDE, 3), 90, np.uint8))
     small = png(rng.integers(0, 255, (900, 900), dtype=np.uint8))
     rows = [[noise], [colour], [noise, noise, noise], [small] * 64]
