@@ -132,8 +132,8 @@ def _read(file: Path, wanted: list[str]) -> pd.DataFrame:
     except (pa.ArrowException, OSError) as error:
         raise CxrError(f"{file}: not a Parquet file that can be read ({str(error).splitlines()[0]})") from None
     if rows[TIME].isna().any():
-        missing = int(rows[TIME].isna().sum())
-        raise CxrError(f"{file}: {missing} of its {len(rows)} rows have no {TIME}; give them one, in UTC")
+        without_time = int(rows[TIME].isna().sum())
+        raise CxrError(f"{file}: {without_time} of its {len(rows)} rows have no {TIME}; give them one, in UTC")
     rows[TIME] = rows[TIME].dt.tz_convert("UTC").astype("datetime64[us, UTC]")  # one unit and zone for all files
     return rows.assign(
         model_version=rows["model_version"].astype(str),
