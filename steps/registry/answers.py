@@ -4,6 +4,7 @@ Versions that different code serves cannot be loaded into one process: each brin
 """
 
 import json
+import os
 import subprocess  # nosec B404  # for one constant program
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import IO, Any
 from packaging.requirements import InvalidRequirement, Requirement
 
 from cxr.errors import CxrError
+from cxr.serving.answers import VARIABLE as LOG_OF_ANSWERS
 
 _PROGRAM = Path(__file__).with_name("answering.py")
 _PATIENCE_S = 10.0  # for a process that has no more to do
@@ -78,6 +80,8 @@ def answering(name: str, model: Path, log: Path) -> Iterator[Answerer]:
             stdout=subprocess.PIPE,
             stderr=printed,
             encoding="utf-8",
+            # These are no answers of a service in use, and must not get into its log.
+            env={name: value for name, value in os.environ.items() if name != LOG_OF_ANSWERS},
             cwd=model,  # a relative path in PYTHONPATH, or none, must not lead to this project
         )
     try:
