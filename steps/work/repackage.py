@@ -63,6 +63,7 @@ def run(context: Context) -> None:
     target = context.folder / ARTIFACT
     if images is None:
         _carry_over(context, version, loaded, target)
+        tags[identity.MADE_BY] = version.tags.get(identity.MADE_BY, "")  # whose detector and bands it still has
     else:
         _package(context, loaded, images, target)
     tags[identity.FILES] = identity.of_files(target)
@@ -70,7 +71,11 @@ def run(context: Context) -> None:
         return
     logged, compared = registry.log_model(target, classes, finding), Compared(None, [])
     if images is not None and compare:
-        compared = _compare(context, version, logged, loaded, images)
+        try:
+            compared = _compare(context, version, logged, loaded, images)
+        except CxrError as error:
+            context.client.delete_logged_model(logged.model_id)
+            raise CxrError(f"{error}; -P compare=false makes a version without comparing") from None
     _register(context, version, logged, tags, compared)
 
 
@@ -85,7 +90,7 @@ def _there_already(context: Context, source: "ModelVersion", tags: dict[str, str
         what = f"nothing has changed: version {source.version} has today's serving code, packages and settings"
     else:
         what = f"version {found.version} has the weights of version {source.version} and all of today's that serve it"
-    context.log.info("%s; no version is made", what)
+    context.log.info("%s; no version is made; its gate said %s", what, found.tags["cxr.gate"])
     return True
 
 

@@ -140,11 +140,13 @@ def test_of_two_at_once_the_second_finds_the_version_of_the_first(workflow, regi
     assert numbers(workflow, "both") == [1, 2] and aliases(workflow, "both") == {"champion": 1}
 
 
-def test_a_version_that_is_not_champion_moves_no_alias(workflow, registered, in_process):
+def test_a_version_that_is_not_champion_moves_no_alias(workflow, registered, in_process, capfd):
     registered("aside", champion=False)
     assert in_process("repackage", registry__name="aside", version=1, **QUICK) == 0
     new = workflow.client.get_model_version("aside", "2")
     assert aliases(workflow, "aside") == {}
+    assert in_process("repackage", registry__name="aside", version=1, **QUICK) == 0
+    assert "no version is made; its gate said no alias: version 1" in capfd.readouterr().err
     assert new.tags["cxr.gate"].startswith("no alias: version 1, which it was made from, is not champion; not compared")
 
 
@@ -159,7 +161,7 @@ def split_is_gone(workflow):
 def test_without_its_images_a_version_is_repackaged_if_nothing_is_to_be_compared(
     workflow, registered, in_process, refused, split_is_gone
 ):
-    registered("gone", cxr__split_run_id=split_is_gone)
+    registered("gone", cxr__split_run_id=split_is_gone, cxr__packaging_code="older")
     line = refused("repackage", registry__name="gone")
     assert (
         f"`mlflow runs restore --run-id {split_is_gone}` restores it" in line and "-P compare=false takes over" in line
@@ -170,6 +172,24 @@ def test_without_its_images_a_version_is_repackaged_if_nothing_is_to_be_compared
     assert in_process("repackage", registry__name="gone", serving__max_images=7, **QUICK) == 0
     new = workflow.client.get_model_version("gone", "2")
     assert new.tags["cxr.compared"] == "not compared" and aliases(workflow, "gone") == {"champion": 1, "challenger": 2}
+    assert new.tags[identity.MADE_BY] == "older"  # the detector and the bands are still those that older code made
+    assert in_process("repackage", registry__name="gone", serving__max_images=7, **QUICK) == 0
+    assert numbers(workflow, "gone") == [1, 2]
+
+
+def test_a_version_that_cannot_answer_here_is_named_and_leaves_no_model(workflow, registered, refused):
+    def broken(folder):
+        (folder / "code/cxr/serving/decision.py").write_text("import a_package_of_another_time\n")
+
+    def logged():
+        return len(workflow.client.search_logged_models([workflow.experiment_id]))
+
+    registered("broken", broken)
+    before = logged()
+    line = refused("repackage", registry__name="broken")
+    assert "version 1 cannot answer in this environment (ModuleNotFoundError" in line
+    assert "-P compare=false makes a version without comparing" in line
+    assert logged() == before and numbers(workflow, "broken") == [1]
 
 
 def test_images_that_are_gone_are_named(workflow, registered, refused, tmp_path):
