@@ -21,8 +21,8 @@ LEVELS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  
 LEAST = 5  # images of the reference in a bin, so that small references have fewer bins
 _SHARED = 0.05  # share of the reference with one value from which this value has a bin of its own
 SMOOTHING = 0.5  # images added to every bin before shares are taken: an empty bin would make the index infinite
-_DRAWS = 20_000
-_TAIL = (0.01, 0.001)  # chances whose quantiles are simulated; smaller ones are extrapolated
+DRAWS = 20_000
+TAIL = (0.01, 0.001)  # chances whose quantiles are simulated; between and below, in the logarithm of the chance
 _STEPS = 16  # simulated numbers of images per doubling
 
 
@@ -64,27 +64,35 @@ def psi_by_chance(reference: ndarray, images: float, chance: float) -> float:
     """
     if len(reference) < 2:
         return 0.0
-    # Rounded down, so that windows of nearly as many images share a simulation; chance makes more of fewer images.
-    size = max(1, int(2 ** (np.floor(np.log2(max(1.0, images)) * _STEPS) / _STEPS)))
-    at, beyond = _quantiles(tuple(np.round(reference, 3)), size)
-    if chance >= _TAIL[1]:  # between the two, in the logarithm of the chance
-        return float(np.interp(-np.log(chance), -np.log(_TAIL), [at, beyond]))
-    return float(beyond + (beyond - at) * np.log(_TAIL[1] / chance) / np.log(_TAIL[0] / _TAIL[1]))
+    return float(continued(_quantiles(tuple(np.round(reference, 3)), simulated(images)), chance))
+
+
+def simulated(images: float) -> int:
+    """The number of images that a simulation of so many draws.
+
+    Rounded down, so that windows of nearly as many images share a simulation; chance makes more of fewer images.
+    """
+    return max(1, int(2 ** (np.floor(np.log2(max(1.0, images)) * _STEPS) / _STEPS)))
+
+
+def continued(quantiles: ndarray, chance: float) -> ndarray:
+    """What is exceeded with probability `chance`, from the quantiles `TAIL`, of shape (2, ...)."""
+    at, beyond = quantiles
+    return at + (beyond - at) * max(0.0, np.log(TAIL[0] / chance) / np.log(TAIL[0] / TAIL[1]))
 
 
 @lru_cache(maxsize=4096)
-def _quantiles(reference: tuple[float, ...], images: int) -> tuple[float, float]:
-    """Upper quantiles `_TAIL` of the index under no change.
+def _quantiles(reference: tuple[float, ...], images: int) -> ndarray:
+    """Upper quantiles `TAIL` of the index under no change, of shape (2,).
 
     Between quantiles of a sample lie shares of its source that have a Dirichlet distribution, whatever the source is.
     """
     known = np.array(reference)
     rng = np.random.default_rng([images, len(known)])
-    shares = rng.dirichlet(known + SMOOTHING, _DRAWS)
+    shares = rng.dirichlet(known + SMOOTHING, DRAWS)
     drawn = rng.multinomial(images, shares)
     found = _psi(_smoothed(known), _smoothed(drawn))
-    at, beyond = np.quantile(found, 1 - np.array(_TAIL))
-    return float(at), float(beyond)
+    return np.quantile(found, 1 - np.array(TAIL))
 
 
 def ks(reference: ndarray, values: ndarray) -> float:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy import ndarray
-from scipy.stats import norm
 
 from cxr.errors import CxrError
 from cxr.monitoring import drift, label_shift
@@ -155,7 +154,10 @@ class Judge:
     def _label_shift(self, calls: ndarray, chance: float) -> LabelShift:
         reference, limit = self.reference, self.settings.limits.class_share
         shares = label_shift.estimate(reference.counts, calls, reference.label_effect, self.seed)
+        if not shares.values:
+            return LabelShift(classes={}, why_not=shares.why_not)
         usual = reference.counts.sum(1) / reference.images
+        most = label_shift.change_by_chance(reference.counts, calls.sum(), reference.label_effect, chance)
         classes = {
             name: ClassShare(
                 share=value,
@@ -163,12 +165,12 @@ class Judge:
                 change=Judged(
                     value=abs((value.value or 0.0) - float(usual[i])),
                     limit=limit,
-                    chance=float(norm.isf(chance / 2) * shares.spreads[i]),
+                    chance=float(most[i]),
                 ),
             )
-            for i, (name, value) in enumerate(zip(reference.classes, shares.values, strict=False))
+            for i, (name, value) in enumerate(zip(reference.classes, shares.values, strict=True))
         }
-        return LabelShift(classes=classes, why_not=shares.why_not)
+        return LabelShift(classes=classes)
 
 
 def alarms(part: Part) -> list[str]:

@@ -7,12 +7,14 @@ black box predictors", ICML 2018). The condition number of M says how much the i
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy import ndarray
 
 from cxr.evaluation import bootstrap
 from cxr.evaluation.statistics import Estimate
+from cxr.monitoring import drift
 
 RESAMPLES = 1000
 WORST = 30.0  # condition number above which nothing is estimated: errors of one percent would become those of thirty
@@ -25,13 +27,11 @@ class Shares:
 
     Attributes:
         values: each with its 95 % interval, in the order of the classes; empty if there is no estimate.
-        spreads: standard errors of their differences from the shares in validation, of shape (C,).
         condition: condition number of the confusion matrix; None if a class has no validation images.
         why_not: why there is no estimate.
     """
 
     values: list[Estimate]
-    spreads: ndarray
     condition: float | None
     why_not: str = ""
 
@@ -52,10 +52,10 @@ def estimate(confusion: ndarray, predicted: ndarray, effect: float, seed: int) -
     """
     worth = condition(confusion)
     if worth is None:
-        return Shares([], np.empty(0), None, "a class has no validation images")
+        return Shares([], None, "a class has no validation images")
     if worth > WORST:
         why_not = f"the condition number {worth:.1f} of the confusion matrix is above {WORST:g}"
-        return Shares([], np.empty(0), worth, f"{why_not}: the model hardly tells the classes apart")
+        return Shares([], worth, f"{why_not}: the model hardly tells the classes apart")
     classes, rng = len(predicted), np.random.default_rng(seed)
     found = _inverse(_called(confusion), predicted / predicted.sum())
     sizes = [max(1, int(counts.sum() / effect)) for counts in (confusion, predicted)]
@@ -65,12 +65,37 @@ def estimate(confusion: ndarray, predicted: ndarray, effect: float, seed: int) -
     usable[usable] &= np.abs(np.linalg.det(_called(matrices[usable]))) > _SMALLEST
     matrices, calls = matrices[usable], calls[usable]
     if len(matrices) < RESAMPLES / 2:
-        return Shares([], np.empty(0), worth, "there are too few validation images of a class")
+        return Shares([], worth, "there are too few validation images of a class")
     drawn = _inverse(_called(matrices), calls)
-    before = matrices.sum(2) / matrices.sum((1, 2))[:, None]
-    spreads = np.quantile(np.abs(drawn - before - np.median(drawn - before, 0)), 0.6827, axis=0)  # of a Gaussian: 1 sd
     values = [bootstrap.percentile(float(found[i]), drawn[:, i]) for i in range(classes)]
-    return Shares(values, spreads, worth)
+    return Shares(values, worth)
+
+
+def change_by_chance(confusion: ndarray, images: float, effect: float, chance: float) -> ndarray:
+    """The change of each estimated share that images from the source of the reference exceed with this probability.
+
+    Of shape (C,). Simulated, since shares that end at 0 and 1 have no Gaussian error, and not from the answers
+    themselves, which show the less of it the farther they are off. Without a change, the matrix of validation turns the
+    shares called each class in validation into its shares of true classes, however poorly it is known.
+
+    Args:
+        confusion: as for `estimate`, which must be possible.
+        images: number of images.
+        effect: as for `estimate`.
+        chance: from above 0 to 0.01 (see `drift.continued`).
+    """
+    counted = tuple(map(tuple, confusion.tolist()))
+    return drift.continued(_quantiles(counted, effect, drift.simulated(images / effect)), chance)
+
+
+@lru_cache(maxsize=1024)
+def _quantiles(confusion: tuple[tuple[int, ...], ...], effect: float, images: int) -> ndarray:
+    """Upper quantiles `drift.TAIL` of the changes under no change, of shape (2, C)."""
+    known = np.array(confusion)
+    rng = np.random.default_rng([images, len(known)])
+    calls = rng.multinomial(images, rng.dirichlet(known.sum(0) / effect + drift.SMOOTHING, drift.DRAWS)) / images
+    changes = np.abs(_inverse(_called(known), calls) - known.sum(1) / known.sum())
+    return np.quantile(changes, 1 - np.array(drift.TAIL), axis=0)
 
 
 def _called(confusion: ndarray) -> ndarray:

@@ -20,8 +20,8 @@ METHODS = (
     "An alarm is a distance above its limit that chance does not make. The PSI is biased upwards in small samples, by "
     "about (1/m + 1/n) times a chi-square of one degree of freedom fewer than bins (Yurdakul and Naranjo 2020). What "
     "chance makes of it is simulated for as many images: shares between the bounds from a Dirichlet distribution, "
-    "counts from a multinomial one. For KS it follows from its distribution, for shares of referred images from a "
-    "beta-binomial one.",
+    "counts from a multinomial one; so is what it makes of estimated shares of classes. For KS it follows from its "
+    "distribution, for shares of referred images from a beta-binomial one.",
     "Several images of one patient count less than as many independent ones: numbers of images are divided by the "
     "design effect that validation shows (Rao and Scott 1981). Answers do not name patients; it is assumed that their "
     "images are as many and as alike.",

@@ -31,14 +31,25 @@ def test_intervals_contain_the_truth_as_often_as_said():
     assert 0.90 <= np.mean(inside) <= 0.99
 
 
-def test_without_shift_the_change_is_of_the_size_of_its_standard_error():
-    rng, usual, over = np.random.default_rng(0), CONFUSION.sum(1) / 400, []
-    for round_ in range(150):
-        confusion = rng.multinomial(400, (CONFUSION / 400).ravel()).reshape(3, 3)
-        found = label_shift.estimate(confusion, drawn(rng, usual, 200), 1.0, round_)
-        change = np.array([share.value for share in found.values]) - confusion.sum(1) / 400
-        over.append(np.abs(change) > 1.96 * found.spreads)
-    assert 0.01 <= np.mean(over) <= 0.10
+@pytest.mark.parametrize(("known", "images", "chance"), [(400, 200, 0.01), (400, 30, 0.01), (350, 30, 0.001)])
+def test_without_shift_the_change_is_beyond_chance_as_rarely_as_said(known, images, chance):
+    """Also in small samples, where many estimates end at 0: there, the answers themselves tell of no error."""
+    rng, rounds, usual, over = np.random.default_rng(0), 600, CONFUSION.sum(1) / 400, []
+    for _ in range(rounds):
+        confusion = rng.multinomial(known, (CONFUSION / 400).ravel()).reshape(3, 3)
+        found = label_shift.estimate(confusion, drawn(rng, usual, images), 1.0, 0)
+        change = np.array([share.value for share in found.values]) - confusion.sum(1) / known
+        over.append(np.abs(change) > label_shift.change_by_chance(confusion, images, 1.0, chance))
+    assert np.mean(over) <= chance + 3 * np.sqrt(chance / rounds / 3)
+
+
+def test_a_shift_is_beyond_chance():
+    rng, over = np.random.default_rng(0), []
+    for _ in range(50):
+        found = label_shift.estimate(CONFUSION, drawn(rng, [0.9, 0.05, 0.05], 100), 1.0, 0)
+        change = abs(found.values[0].value - 0.5)
+        over.append(change > label_shift.change_by_chance(CONFUSION, 100, 1.0, 1e-4)[0])
+    assert np.mean(over) > 0.95
 
 
 def test_a_model_that_cannot_tell_classes_apart_gives_no_estimate_and_says_why():
