@@ -13,7 +13,7 @@ from numpy import ndarray
 
 from cxr.errors import CxrError
 from cxr.monitoring import drift, label_shift
-from cxr.monitoring.reference import Reference, column_names
+from cxr.monitoring.reference import Reference, column_names, rounded
 from cxr.monitoring.results import (
     ClassShare,
     ColumnDrift,
@@ -104,6 +104,7 @@ class Judge:
         column, images = self.reference.columns[name], self.reference.images
         effect, limits = column.design_effect, self.settings.limits
         ends, expected = column.bins(images)
+        values = rounded(values)
         low, median, high = np.quantile(values, (0.05, 0.5, 0.95))
         return ColumnDrift(
             psi=Judged(

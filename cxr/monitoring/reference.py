@@ -25,6 +25,11 @@ MOST = 1001  # quantiles of a column
 _DIGITS = 7  # significant, as many as `float32` has
 
 
+def rounded(values: ndarray) -> ndarray:
+    """Values as the reference keeps them. Answers are rounded alike: 0.99999998 would be below a share kept as 1."""
+    return np.array([float(f"{value:.{_DIGITS}g}") for value in values])
+
+
 class Column(ReportModel):
     """Distribution of one number over the validation images."""
 
@@ -38,7 +43,7 @@ class Column(ReportModel):
     @classmethod
     def of(cls, values: ndarray, patients: ndarray) -> "Column":
         """The distribution of `values` (n,) of images of `patients` (n,)."""
-        values = np.array([float(f"{value:.{_DIGITS}g}") for value in values])
+        values = rounded(values)
         ordered = np.sort(values)
         bins = np.searchsorted(drift.edges(ordered, len(ordered)), values, "left")
         effect = drift.design_effect(bins, patients)
