@@ -7,6 +7,7 @@ from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import CodedConcept
 
 from cxr.archive.identity import MAKER
+from cxr.common.files import sha256_of_text
 
 SCHEME = "99CXR"
 # DICOM PS3.16, context groups 240 (present, absent, undetermined), 244, 6047 and TID 4104; SNOMED CT, international.
@@ -33,6 +34,7 @@ _CLASSES = {
     "normal": CodedConcept("17621005", "SCT", "Normal"),
 }
 _CODE_LENGTH, _MEANING_LENGTH = 16, 64  # of SH and LO
+_DIGEST = 6  # letters
 
 
 def of_class(name: str) -> CodedConcept:
@@ -59,4 +61,8 @@ def meaning(text: str) -> str:
 
 
 def _value(text: str) -> str:
-    return re.sub(r"[^A-Z0-9]+", "-", meaning(text).upper())[:_CODE_LENGTH]
+    """A code of at most 16 letters; where they do not tell the whole text, part of its digest keeps it distinct."""
+    plain = re.sub(r"[^A-Z0-9_-]+", "-", text.replace(" ", "-").upper())
+    if len(plain) <= _CODE_LENGTH and plain == text.replace(" ", "-").upper():
+        return plain
+    return f"{plain[: _CODE_LENGTH - _DIGEST - 1]}-{sha256_of_text(text)[:_DIGEST].upper()}"
