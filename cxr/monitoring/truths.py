@@ -137,7 +137,7 @@ def _by_path(rows: pd.DataFrame, table: pd.DataFrame, file: Path) -> list[int]:
     lengths = sorted({len(parts) for parts in wanted}, reverse=True)
     places: list[int] = []
     named_by: dict[int, str] = {}
-    for path in rows["path"]:
+    for path in rows["path"].fillna(""):  # those of a service beside those of predict have none
         parts = PurePath(path).parts
         place = next((wanted[parts[-n:]] for n in lengths if n <= len(parts) and parts[-n:] in wanted), -1)
         if place >= 0 and named_by.setdefault(place, path) != path:
@@ -153,7 +153,8 @@ def _by_request(rows: pd.DataFrame, table: pd.DataFrame, file: Path) -> list[int
     with_row = "row" in table and "row" in rows
     names = ["request_id", "row"] if with_row else ["request_id"]
     keys = list(table[names].itertuples(index=False, name=None))
-    answers = list(rows[names].astype(str).itertuples(index=False, name=None))
+    number = {"row": "Int64"} if with_row else {}  # whole, also beside rows of predict, which have none
+    answers = list(rows[names].astype(number).astype(str).itertuples(index=False, name=None))
     twice = [key for key, count in Counter(keys).items() if count > 1]
     if twice:
         raise CxrError(f"truth={file}: {' row '.join(twice[0])} is there more than once")
