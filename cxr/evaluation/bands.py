@@ -23,6 +23,7 @@ from numpy import ndarray
 from cxr.errors import CxrError
 from cxr.serving import decision
 from cxr.serving.decision import Band
+from cxr.serving.probabilities import in_digits
 from cxr.settings.serving import ServingSettings
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,8 @@ def choose(truth: ndarray, score: ndarray, points: dict[str, float], settings: S
         low, high = bands.ends[index].tolist()
         chosen[name] = low, high
         refers, leaves = f"{bands.referred[index] / bands.images:.1%}", f"{bands.risk[index]:.1%}"
-        shown.append(f"{name} {low:.3g} to {high:.3g} refers {refers} and leaves {leaves} wrong of {bands.risk[0]:.1%}")
+        ends = f"{in_digits(low)} to {in_digits(high)}"
+        shown.append(f"{name} {ends} refers {refers} and leaves {leaves} wrong of {bands.risk[0]:.1%}")
     log.info("bands of referral, on %d validation images: %s", len(score), "; ".join(shown))
     if rule == "refer_share" and 0 < limit * len(score) < 1 - _ROUNDING:
         log.warning(

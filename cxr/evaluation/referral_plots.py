@@ -7,6 +7,7 @@ from matplotlib.ticker import PercentFormatter
 
 from cxr.common import plotting
 from cxr.evaluation.statistics import OperatingBand, Referral
+from cxr.serving.probabilities import in_digits
 
 _COLOURS = {"validation": plotting.SPLIT_COLOURS["val"], "test": plotting.SPLIT_COLOURS["test"]}
 _LINES = {"validation": "--"}
@@ -18,7 +19,7 @@ def referral(points: dict[str, OperatingBand]) -> Figure:
     for at, (name, band) in zip(axes[0], points.items(), strict=True):
         for word, found in band.on.items():
             _curve(at, word, found)
-        at.set(title=f"{name} (p ≥ {band.threshold:.3g})", xlabel="referred as undecided", xlim=(-0.01, 0.5))
+        at.set(title=f"{name} (p ≥ {in_digits(band.threshold)})", xlabel="referred as undecided", xlim=(-0.01, 0.5))
         at.set_xticks(np.arange(0, 0.45, 0.1))
         at.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         at.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))

@@ -3,6 +3,7 @@
 from cxr.evaluation.results import EvaluationReport
 from cxr.evaluation.statistics import ChosenBands, OperatingBand
 from cxr.report.formatting import number
+from cxr.serving.probabilities import in_digits
 
 HEAD = (
     *("point", "threshold", "band", "images", "referred as undecided", "wrong among the answered"),
@@ -37,14 +38,14 @@ def _band(chosen: ChosenBands) -> str:
 
 def band_of(band: OperatingBand) -> str:
     """The ends of a band, `0.4 to 0.6`; `none` if it refers nothing."""
-    return f"{band.low:.3g} to {band.high:.3g}" if band.low < band.high else "none"
+    return f"{in_digits(band.low)} to {in_digits(band.high)}" if band.low < band.high else "none"
 
 
 def rows(points: dict[str, OperatingBand]) -> list[tuple[str, ...]]:
     """What each band costs and saves, a row for each operating point and set of images."""
     told: list[tuple[str, ...]] = []
     for name, band in points.items():
-        head = (name, f"{band.threshold:.3g}", band_of(band).replace(" ", "\N{NO-BREAK SPACE}"))
+        head = (name, in_digits(band.threshold), band_of(band).replace(" ", "\N{NO-BREAK SPACE}"))
         for word, found in band.on.items():
             scores = (found.risk, found.risk_of_all, found.sensitivity, found.specificity)
             told.append((*head, word, f"{found.images:,}: {number(found.share)}", *(number(score) for score in scores)))

@@ -30,7 +30,7 @@ from cxr.serving import decision
 from cxr.serving.budget import Turns
 from cxr.serving.engines import ONNXRUNTIME, open_session
 from cxr.serving.ood import OODDetector
-from cxr.serving.probabilities import NEGATIVE, finding_probability, softmax
+from cxr.serving.probabilities import NEGATIVE, finding_probability, in_digits, softmax
 from cxr.serving.request import Limits, image_bytes
 from cxr.serving.watch import Watch
 
@@ -206,8 +206,8 @@ class Service:
     ) -> tuple[dict[str, Any], int]:
         """The answer for one image, and the index of the class that its heatmap explains."""
         if decision.in_band(positive, self.bands[point]):
-            band = "between {:.3g} and {:.3g}".format(*self.bands[point])
-            reasons = [*reasons, f"undecided (probability of {self.finding} {positive:.3g}, {band})"]
+            low, high, here = map(in_digits, (*self.bands[point], positive))
+            reasons = [*reasons, f"undecided (probability of {self.finding} {here}, between {low} and {high})"]
         decided = None if reasons else bool(decision.is_positive(positive, self.operating_points[point]))
         answer = {
             "label": self.classes[int(probabilities.argmax())],
