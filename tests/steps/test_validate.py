@@ -169,9 +169,9 @@ def test_no_more_images_are_held_than_a_few_batches(workflow, validate, tmp_path
         nonlocal held
         held -= 1
 
-    def counted(self, grey):
+    def counted(self, *image):
         nonlocal held, most
-        raster = to_raster(self, grey)
+        raster = to_raster(self, *image)
         weakref.finalize(raster, freed)
         held += 1
         most = max(most, held)
