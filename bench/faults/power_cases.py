@@ -27,7 +27,7 @@ from cxr.models import bundle
 from cxr.models.build import build
 from cxr.models.bundle import Bundle
 from cxr.serving import batch
-from cxr.serving.service import columns
+from cxr.serving.service import MEASURED, columns
 from cxr.training import checkpoint
 
 CLASSES = ("normal", "bacteria", "virus")
@@ -243,13 +243,11 @@ class _Service:
     classes, finding, limits = CLASSES, PNEUMONIA, SimpleNamespace(max_bytes=100, max_images=64)
 
     def __init__(self, word: str):
-        self.word, self.asked = word, 0
+        self.asked, self.cells = 0, {"label": word, "status": "ok"} | dict.fromkeys(MEASURED, 1)
 
     def answer(self, values: list[Any], **_: object) -> pd.DataFrame:
         self.asked += len(values)
-        return pd.DataFrame(
-            [dict.fromkeys(columns(self.classes, self.finding)) | {"label": self.word, "status": "ok"}] * len(values)
-        )
+        return pd.DataFrame([dict.fromkeys(columns(self.classes, self.finding)) | self.cells] * len(values))
 
 
 def _predictions(other: bool) -> Written:

@@ -44,7 +44,7 @@ def test_rows_are_those_of_evaluate_in_the_order_of_the_list(workflow, list_file
         assert readable[f"probability_{name}"].tolist() == pytest.approx(probabilities, abs=1e-4)
     assert list(table.loc[[3, 4], "status"]) == ["error", "error"] and table.loc[[3, 4], "label"].isna().all()
     assert set(table["model_version"]) == {str(version.version)}
-    run = workflow.runs("predict")[-1]
+    run = [run for run in workflow.runs("predict") if run.data.params.get("input") == str(list_file)][-1]
     assert run.data.metrics["rows"] == len(table) and run.data.metrics["rows_error"] == 2
 
 

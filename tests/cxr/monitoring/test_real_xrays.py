@@ -1,10 +1,15 @@
 """On real X-rays: undisturbed images raise no alarm, a tenth of negatives, turned or foreign pictures does."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from bench.strangers import strangers
+from cxr.datasets.manifest import Manifest
 from cxr.imaging import decode
 from cxr.monitoring import reference as references
 from cxr.monitoring.judge import ANY, Judge, alarms
@@ -13,7 +18,8 @@ from cxr.packaging.package import write
 from cxr.serving.columns import TIME
 from cxr.serving.reasons import KINDS, kinds
 from cxr.serving.service import Service
-from tests.cxr.serving.test_strangers import bundle, manifest  # noqa: F401
+from tests.cxr.serving.test_strangers import bundle  # noqa: F401
+from tests.cxr.serving.test_strangers import manifest as unsized  # noqa: F401
 from tests.helpers import CLASSES, datasets, probabilities, settings_with
 
 SETTINGS = settings_with({}).monitor
@@ -23,19 +29,29 @@ MONDAY = pd.Timestamp("2026-11-02T08:00Z")
 
 
 @pytest.fixture(scope="module")
-def service(manifest, bundle, tmp_path_factory) -> Service:  # noqa: F811
-    folder = tmp_path_factory.mktemp("service")
+def manifest(unsized) -> Manifest:  # noqa: F811
+    """With the sizes of the images, as `prepare_split` has them."""
+    sizes = np.array([Image.open(file).size for file in unsized.files()])
+    return replace(unsized, rows=unsized.rows.assign(width=sizes[:, 0], height=sizes[:, 1]))
+
+
+@pytest.fixture(scope="module")
+def folder(manifest, bundle, tmp_path_factory) -> Path:  # noqa: F811
+    """What is registered of it."""
+    made = tmp_path_factory.mktemp("service")
     evaluated = {"val": probabilities(bundle, manifest.split("val"))}
-    write(folder, bundle, datasets(bundle, manifest), settings_with({}).serving, 0, evaluated)
+    write(made, bundle, datasets(bundle, manifest), settings_with({}).serving, 0, evaluated)
+    return made
+
+
+@pytest.fixture(scope="module")
+def service(folder) -> Service:
     return Service(folder, threads=2, version="1")
 
 
 @pytest.fixture(scope="module")
-def reference(service, manifest, bundle, tmp_path_factory) -> Reference:  # noqa: F811
+def reference(folder) -> Reference:
     """That of the version, as packaging writes it."""
-    folder = tmp_path_factory.mktemp("again")
-    evaluated = {"val": probabilities(bundle, manifest.split("val"))}
-    write(folder, bundle, datasets(bundle, manifest), settings_with({}).serving, 0, evaluated)
     return references.load(folder, "version 1")
 
 
@@ -45,7 +61,7 @@ def answered(service: Service, files: list[bytes]) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def known(service, manifest) -> pd.DataFrame:  # noqa: F811
+def known(service, manifest) -> pd.DataFrame:
     """Answers to the validation images, with label and patient."""
     val = manifest.split("val")
     table = answered(service, [file.read_bytes() for file in val.files()])
@@ -53,7 +69,7 @@ def known(service, manifest) -> pd.DataFrame:  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def fresh(service, manifest, real_data) -> pd.DataFrame:  # noqa: F811
+def fresh(service, manifest, real_data) -> pd.DataFrame:
     """Answers to images of patients that the model has not seen, with the classes of validation."""
     seen = set(manifest.rows["path"].str.split("/").str[-1])
     files = sorted(file for file in (real_data / "test").rglob("*.jpeg") if file.name not in seen)
@@ -118,7 +134,7 @@ def test_images_of_new_patients_raise_none(reference, fresh, days):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["inverted", "rotated 90", "rotated 180", "rotated 270", "photograph", "text"])
-def test_a_tenth_of_others_raises_one(service, manifest, reference, fresh, kind):  # noqa: F811
+def test_a_tenth_of_others_raises_one(service, manifest, reference, fresh, kind):
     xrays = [decode.decode_grey(file.read_bytes()) for file in manifest.split("test").files()[:FOREIGN]]
     others = answered(service, strangers(kind, FOREIGN, xrays))
     assert any(line.startswith("referred") for line in raised(reference, pd.concat([fresh[FOREIGN:], others])))
