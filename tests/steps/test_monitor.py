@@ -135,7 +135,8 @@ def test_truths_that_come_later_give_scores_by_window(workflow, monitor, predict
     first = report.windows[0].part.scores.scores["accuracy"]
     assert first.value == pytest.approx(right) and first.low <= right <= first.high
     assert run.data.metrics["accuracy"] == pytest.approx(whole.scores["accuracy"].value)
-    two = truth.assign(label=truth["label"].where(truth["label"] == "normal", "pneumonia"))
+    # Two classes, and the wrong way round, so that no interval reaches up to 1.
+    two = truth.assign(label=np.where(truth["label"] == "normal", "pneumonia", "normal"))
     two.to_csv(tmp_path / "two.csv", index=False)
     limits = {"monitor__limits__scores__sensitivity": 1.0, "monitor__limits__scores__specificity": 1.0}
     _, failed = monitor(predicted, status=1, truth=tmp_path / "two.csv", **limits)

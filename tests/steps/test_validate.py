@@ -145,7 +145,7 @@ def test_images_of_its_own_training_are_left_out_and_counted(workflow, validate,
 def test_without_fingerprints_the_report_says_that_it_could_not_be_checked(workflow, validate, test_set, monkeypatch):
     monkeypatch.setattr(overlap, "FILE", "of-a-later-version.parquet")
     run, report = validate(test_set)
-    assert not report.data.overlap.checked and report.all.images == len(list(test_set.rglob("*.png")))
+    assert not report.data.overlap.checked and report.all.images == len(list(test_set.rglob("*.jpeg")))
     page = workflow.artifact(run, "validation/report.html").read_text()
     assert page.count("ould not be checked whether the model was trained on images of this set") >= 1
 
