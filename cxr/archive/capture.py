@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset
 
 from cxr.archive import codes
-from cxr.archive.identity import MAKER, RESEARCH, Model, ResultUIDs
-from cxr.archive.report import adopt
+from cxr.archive.identity import RESEARCH, Model, ResultUIDs
+from cxr.archive.report import adopt, equipment
 from cxr.archive.source import Source
 from cxr.serving import decision
 
@@ -45,10 +45,7 @@ def capture(source: Source, answer: dict[str, Any], model: Model, uids: ResultUI
         series_number=SERIES_NUMBER,
         sop_instance_uid=uids.heatmap,
         instance_number=source.number,
-        manufacturer=MAKER,
-        manufacturer_model_name=codes.meaning(model.name),
-        device_serial_number=model.digest[:16],
-        software_versions=codes.meaning(model.version),
+        **equipment(model),
         series_description=_TITLE,
         content_qualification="RESEARCH",
     )

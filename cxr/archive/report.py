@@ -41,10 +41,7 @@ def report(source: Source, answer: dict[str, Any], model: Model, uids: ResultUID
         series_number=SERIES_NUMBER,
         sop_instance_uid=uids.report,
         instance_number=source.number,
-        manufacturer=MAKER,
-        manufacturer_model_name=codes.meaning(model.name),
-        device_serial_number=model.digest[:16],
-        software_versions=codes.meaning(model.version),
+        **equipment(model),
         series_description=_TITLE,
         content_qualification="RESEARCH",
         coding_schemes=[codes.scheme()],
@@ -55,6 +52,16 @@ def report(source: Source, answer: dict[str, Any], model: Model, uids: ResultUID
     )
     adopt(document, source)
     return document
+
+
+def equipment(model: Model) -> dict[str, Any]:
+    """The model as what makes a result, in the words of highdicom."""
+    return {
+        "manufacturer": MAKER,
+        "manufacturer_model_name": codes.meaning(model.name),
+        "device_serial_number": model.digest[:16],
+        "software_versions": codes.meaning(model.version),
+    }
 
 
 def adopt(result: Dataset, source: Source) -> None:
