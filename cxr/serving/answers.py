@@ -55,7 +55,7 @@ class AnswerLog:
         self._waiting: list[pd.DataFrame] = []
         self._rows = 0  # of all that wait
         self._lock, self._wake, self._writing = threading.Lock(), threading.Event(), threading.Lock()
-        self._told_of_errors = self._told_of_loss = self._closed = False
+        self._closed, self._told = False, set[str]()  # what has been told of
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
         self._thread.start()
         atexit.register(self.close)
@@ -73,7 +73,7 @@ class AnswerLog:
                     self._rows += len(table)
                 many = self._rows >= FILE_ROWS
             if not room:
-                self._tell_of_loss("more answers wait than can be written")
+                self._tell_once("loss", "more answers wait than can be written")
             if many:
                 self._wake.set()
         except Exception as error:  # of the log, which must not become one of the request
@@ -119,14 +119,11 @@ class AnswerLog:
         write_atomic(day / name, partial(parquet.write_table, table), mode=_PRIVATE_FILE)
 
     def _tell_of_error(self, error: Exception) -> None:
-        if not self._told_of_errors:
-            self._told_of_errors = True
-            reason = str(error) if isinstance(error, CxrError) else f"{type(error).__name__}: {error}"
-            log.error("%s: answers are left out of the log of answers (%s); told once", VARIABLE, reason)
+        self._tell_once("error", str(error) if isinstance(error, CxrError) else f"{type(error).__name__}: {error}")
 
-    def _tell_of_loss(self, why: str) -> None:
-        if not self._told_of_loss:
-            self._told_of_loss = True
+    def _tell_once(self, kind: str, why: str) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
             log.error("%s: answers are left out of the log of answers (%s); told once", VARIABLE, why)
 
 
