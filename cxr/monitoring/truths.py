@@ -14,7 +14,7 @@ from cxr.evaluation.scores import Sample, named
 from cxr.monitoring.reference import Reference
 from cxr.monitoring.results import TruthScores
 from cxr.serving.service import ERROR
-from cxr.settings.monitoring import ScoreLimits
+from cxr.settings.section import ScoreLimits
 
 _ROW = "truth_row"  # number of the row in the table of truths, -1 without one
 

@@ -4,21 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cxr.settings.section import Section, Unit
+from cxr.settings.section import ScoreLimits, Section
 
 Distance = Annotated[float, Field(gt=0)]
 Change = Annotated[float, Field(gt=0, lt=1)]
-
-
-class ScoreLimits(Section):
-    """Section `monitor.limits.scores`: scores of known truths; None: no limit."""
-
-    accuracy: Unit | None
-    balanced_accuracy: Unit | None
-    macro_f1: Unit | None
-    auc_finding: Unit | None
-    sensitivity: Unit | None
-    specificity: Unit | None
 
 
 class MonitorLimits(Section):

@@ -13,7 +13,7 @@ from cxr.settings.augment import AugmentSettings, StageSettings
 from cxr.settings.classes import check_classes, check_finding, check_name, class_names
 from cxr.settings.labels import ColumnSettings, Filter, Mapping, Pattern, Tables, Text
 from cxr.settings.monitoring import MonitorSettings
-from cxr.settings.section import Positive, Section, Unit
+from cxr.settings.section import Positive, ScoreLimits, Section, Unit
 from cxr.settings.serving import ServingSettings
 
 ALLOWED_PACKAGES = ("torch.", "torchvision.", "torchmetrics.", "cxr.training.losses.")
@@ -208,15 +208,8 @@ class EvaluateSettings(Section):
     gallery: int = Field(ge=0, le=60)
 
 
-class MinimumSettings(Section):
+class MinimumSettings(ScoreLimits):
     """Section `registry.gate.minimum`: lowest scores with which a version can become champion; None: no limit."""
-
-    accuracy: Unit | None
-    balanced_accuracy: Unit | None
-    macro_f1: Unit | None
-    auc_finding: Unit | None
-    sensitivity: Unit | None
-    specificity: Unit | None
 
 
 class GateSettings(Section):
