@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 # all that ships beside its files, of the code that made these files, and of the files.
 BUNDLE = "cxr.bundle_digest"
 SETTINGS, CODE, MADE_BY, FILES = "cxr.serving", "cxr.serving_code", "cxr.packaging_code", "cxr.served_files"
-_PROJECT = Path(__file__).resolve().parents[2]
 
 
 def shipped(settings: "ServingSettings", signature: "ModelSignature") -> dict[str, str]:
@@ -56,7 +55,7 @@ def requirements(engine: str = "onnxruntime") -> list[str]:
     refuses the whole file.
     """
     names = ("requirements-serve.txt", *(["requirements-openvino.txt"] if engine == "openvino" else []))
-    lines = [line for name in names for line in (_PROJECT / name).read_text(encoding="utf-8").splitlines()]
+    lines = [line for name in names for line in (code.PROJECT / name).read_text(encoding="utf-8").splitlines()]
     return list(dict.fromkeys(line.removesuffix("\\").strip() for line in lines if line[:1].isalnum()))
 
 

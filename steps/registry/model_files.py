@@ -22,11 +22,16 @@ def requested_service(context: "Context") -> tuple[str, "Service"]:
     """
     from cxr.serving.service import Service
 
-    champion = f"models:/{context.settings.registry.name}@champion"
-    uri, version = pinned(context.client, context.flags.get("model_uri", champion))
+    uri, version = requested(context)
     context.tag("cxr.model_version", version)
     folder = current(uri, service_folder(uri, context.folder / "model"))
     return uri, Service(folder, threads=cores(), version=version)
+
+
+def requested(context: "Context") -> tuple[str, str]:
+    """The URI by version, and the version, of the model that the flag `model_uri` names, or of the champion."""
+    champion = f"models:/{context.settings.registry.name}@champion"
+    return pinned(context.client, context.flags.get("model_uri", champion))
 
 
 def service_folder(uri: str, target: Path) -> Path:

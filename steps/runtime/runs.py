@@ -107,3 +107,8 @@ def mark_abandoned(client: MlflowClient, experiment_id: str) -> list[str]:
 def lineage(tags: dict[str, str]) -> dict[str, str]:
     """The tags `cxr.*_run_id` among the tags of a run or of a registered version."""
     return {name: value for name, value in tags.items() if name.startswith("cxr.") and name.endswith("_run_id")}
+
+
+def runs_behind(tags: dict[str, str]) -> dict[str, str]:
+    """IDs of the runs that a run or a registered version came from, by step, from its tags."""
+    return {name.removeprefix("cxr.").removesuffix("_run_id"): run_id for name, run_id in lineage(tags).items()}

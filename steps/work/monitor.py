@@ -21,7 +21,7 @@ from cxr.serving.columns import TIME
 from cxr.serving.service import ERROR
 from steps.registry import monitored
 from steps.registry.gate import trained_on_phantoms
-from steps.registry.model_files import pinned, service_folder
+from steps.registry.model_files import requested, service_folder
 from steps.registry.monitored import Monitored
 from steps.runtime import runs
 from steps.runtime.context import Context
@@ -60,7 +60,7 @@ def run(context: Context) -> None:
         whole=whole,
         windows=windows,
         alarms=_alarms(whole, windows, unit),
-        runs=_lineage(context) | {"monitor": context.run_id},
+        runs=runs.runs_behind(version.tags) | {"monitor": context.run_id},
         versions={name: version_of(name) for name in _LIBRARIES},
     )
     _log(context, version, report, reference, answers)
@@ -74,9 +74,7 @@ def run(context: Context) -> None:
 
 
 def _version(context: Context) -> "tuple[ModelVersion, Reference]":
-    uri, number = pinned(
-        context.client, context.flags.get("model_uri", f"models:/{context.settings.registry.name}@champion")
-    )
+    uri, number = requested(context)
     name = uri.removeprefix("models:/").rpartition("/")[0]
     version = context.client.get_model_version(name, number)
     context.tag("cxr.model_version", number)
@@ -141,11 +139,6 @@ def _alarms(whole: Part, windows: list[Window], unit: str) -> list[str]:
         if window.part is not None:
             found += [f"{unit} {window.begin:%Y-%m-%d}: {line}" for line in alarms(window.part)]
     return found
-
-
-def _lineage(context: Context) -> dict[str, str]:
-    tags = context.client.get_run(context.run_id).data.tags
-    return {name.removeprefix("cxr.").removesuffix("_run_id"): run_id for name, run_id in runs.lineage(tags).items()}
 
 
 def _log(

@@ -103,7 +103,7 @@ def _report(
         seed=settings.seed,
         model=_model(version, answers),
         data=_data(images, answers, scored),
-        runs=_lineage(tags) | {"validate": context.run_id},
+        runs=runs.runs_behind(tags) | {"validate": context.run_id},
         versions={name: version_of(name) for name in _LIBRARIES},
         all=scored,
         answered=external.image_scores(some, probabilities[answered], thresholds) if answered.any() else None,
@@ -138,11 +138,6 @@ def _report(
     if isinstance(report.internal, Internal):
         figures["side_by_side"] = validation_plots.side_by_side(report.internal)
     return report, figures
-
-
-def _lineage(tags: dict[str, str]) -> dict[str, str]:
-    """IDs of the runs that the version came from, by step."""
-    return {name.removeprefix("cxr.").removesuffix("_run_id"): run_id for name, run_id in runs.lineage(tags).items()}
 
 
 def _model(version: "ModelVersion", answers: "Answers") -> ValidatedModel:

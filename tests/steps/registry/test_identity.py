@@ -21,7 +21,6 @@ def project(monkeypatch, tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "requirements-serve.txt", tmp_path)
     monkeypatch.setattr(code, "PROJECT", tmp_path)
-    monkeypatch.setattr(identity, "_PROJECT", tmp_path)
     return tmp_path
 
 
