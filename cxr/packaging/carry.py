@@ -7,7 +7,6 @@ limits and the operating point, which need no images, are those of the settings.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,14 @@ from cxr.evaluation.predictor import Predictor
 from cxr.imaging.reader import ImageReader
 from cxr.models.bundle import Bundle
 from cxr.packaging.export_onnx import to_onnx
-from cxr.packaging.package import TOLERANCE
-from cxr.serving import decision
+from cxr.packaging.package import LIMITS, TOLERANCE, checked_points, decided_by
 from cxr.serving.engines import ONNXRUNTIME
 from cxr.serving.probabilities import softmax
-from cxr.serving.request import Limits
 from cxr.serving.service import CONFIG, FORMAT, MODEL
 from cxr.serving.session import Session
 from cxr.settings.serving import ServingSettings
 
-_LIMITS = tuple(field.name for field in fields(Limits))
 _PHANTOMS = 4  # of each kind, on which the exported network is checked
-_SECTION = "serving"
 
 
 def write(folder: Path, bundle: Bundle, served: Path, settings: ServingSettings, given: Mapping[str, Any]) -> None:
@@ -51,14 +46,11 @@ def write(folder: Path, bundle: Bundle, served: Path, settings: ServingSettings,
     """
     config = _config(served)
     given = {"engine": ONNXRUNTIME, **given}  # settings of before there was a choice
-    free = {*_LIMITS, "operating_point"}
+    free = {*LIMITS, "operating_point"}
     for name, value in settings.model_dump().items():
         if name not in free and (name not in given or given[name] != value):
-            raise CxrError(f"{_SECTION}.{name} takes the images that the model was made with, which are gone")
-    points = decision.operating_points(bundle.operating_points)
-    if settings.operating_point not in points:
-        allowed = ", ".join(points)
-        raise CxrError(f"{_SECTION}.operating_point={settings.operating_point}; this bundle has {allowed}")
+            raise CxrError(f"serving.{name} takes the images that the model was made with, which are gone")
+    checked_points(bundle, settings)
     network = to_onnx(bundle)
     _check(bundle, network)
     for name in config["sha256"]:
@@ -66,12 +58,7 @@ def write(folder: Path, bundle: Bundle, served: Path, settings: ServingSettings,
             write_atomic(folder / name, (served / name).read_bytes())
     write_atomic(folder / MODEL, network)
     config["sha256"][MODEL] = hashlib.sha256(network).hexdigest()
-    config |= {
-        "temperature": bundle.temperature,
-        "operating_points": bundle.operating_points,
-        "operating_point": settings.operating_point,
-        "limits": {name: getattr(settings, name) for name in _LIMITS},
-    }
+    config |= decided_by(bundle, settings, config["bands"])
     write_atomic(folder / CONFIG, (json.dumps(config, indent=2, allow_nan=False) + "\n").encode())
 
 

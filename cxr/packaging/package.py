@@ -1,15 +1,17 @@
 """From a bundle to the folder that is served: network as ONNX, out-of-distribution detector, configuration.
 
 Writes `model.onnx`, `ood.npz` and `service.json` (see `cxr.serving.service`), and `reference.json` (see
-`cxr.monitoring.reference`). The served network must answer as the
-evaluated one: probabilities that differ by more than `TOLERANCE` are an error.
+`cxr.monitoring.reference`). The served network must answer as the evaluated one: probabilities that differ by more than
+`TOLERANCE` are an error.
 """
 
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
@@ -42,6 +44,7 @@ from cxr.settings.serving import ServingSettings
 log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4  # between probabilities of the bundle and of the served network
+LIMITS = tuple(limit.name for limit in fields(Limits))  # settings that are limits of requests
 MANY_REFERRED = 0.1  # share of validation images above which a warning is logged
 
 
@@ -73,10 +76,7 @@ def write(
         CxrError: the network as ONNX, or with the engine in `settings`, answers differently, the bundle lacks the
             operating point in `settings`, or no band reaches the risk in `settings`.
     """
-    points = decision.operating_points(bundle.operating_points)
-    if settings.operating_point not in points:
-        allowed = ", ".join(points)
-        raise CxrError(f"serving.operating_point={settings.operating_point}; this bundle has {allowed}")
+    points = checked_points(bundle, settings)
     if bands is None:
         truth = datasets["val"].labels != NEGATIVE
         bands = choose(truth, finding_probability(evaluated["val"]), points, settings)
@@ -99,25 +99,21 @@ def write(
         settings.engine, network, session, datasets.get("val"), reference, bundle.temperature, points
     )
     detector = fit_detector(learnt.features, learnt.negatives, outputs["val"].features, settings.ood_share)
-    files = {MODEL: network, DETECTOR: detector.save()}
+    files = {DETECTOR: detector.save()}
     write_atomic(folder / DETECTOR, files[DETECTOR])
     detector = OODDetector.load(folder / DETECTOR)  # as rounded by its file
     sample_of = samples or {}
     made = of_validation(bundle, detector, outputs["val"], datasets["val"], bands, sample_of.get("val"))
-    files[REFERENCE] = made.to_json().encode()
-    for name, content in files.items():
+    for name, content in ((MODEL, network), (REFERENCE, made.to_json().encode())):
+        files[name] = content
         write_atomic(folder / name, content)
     config = {
         "format": FORMAT,
         "engine": engine,
         "classes": list(bundle.network.classes),
         "input": spec.to_dict(),
-        "temperature": bundle.temperature,
-        "operating_points": bundle.operating_points,
-        "operating_point": settings.operating_point,
-        "bands": bands,
-        "limits": {name: getattr(settings, name) for name in [limit.name for limit in fields(Limits)]},
-        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        **decided_by(bundle, settings, bands),
+        "sha256": {name: hashlib.sha256(files[name]).hexdigest() for name in (MODEL, DETECTOR, REFERENCE)},
     }
     if bundle.finding != PNEUMONIA:
         config["finding"] = bundle.finding
@@ -137,6 +133,26 @@ def write(
         operating_point=settings.operating_point,
         referred=referred,
     )
+
+
+def checked_points(bundle: Bundle, settings: ServingSettings) -> dict[str, float]:
+    """The thresholds of a bundle by operating point; `CxrError` if it lacks the one in `settings`."""
+    points = decision.operating_points(bundle.operating_points)
+    if settings.operating_point not in points:
+        allowed = ", ".join(points)
+        raise CxrError(f"serving.operating_point={settings.operating_point}; this bundle has {allowed}")
+    return points
+
+
+def decided_by(bundle: Bundle, settings: ServingSettings, bands: Mapping[str, Any]) -> dict[str, Any]:
+    """What `service.json` takes from a bundle and settings without any image, with the bands of referral."""
+    return {
+        "temperature": bundle.temperature,
+        "operating_points": bundle.operating_points,
+        "operating_point": settings.operating_point,
+        "bands": bands,
+        "limits": {name: getattr(settings, name) for name in LIMITS},
+    }
 
 
 def _difference(bundle: Bundle, outputs: Outputs, evaluated: ndarray) -> float:
