@@ -4,10 +4,9 @@ from pathlib import Path
 
 from cxr.errors import CxrError
 from cxr.serving.openvino_session import OpenVinoSession
-from cxr.serving.session import Session
+from cxr.serving.session import AnySession, Session
 
 ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
-AnySession = Session | OpenVinoSession
 _SESSIONS: dict[str, type[Session] | type[OpenVinoSession]] = {ONNXRUNTIME: Session, OPENVINO: OpenVinoSession}
 
 

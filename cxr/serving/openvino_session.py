@@ -4,7 +4,6 @@ OpenVINO is imported only when such a version is served or made; requirements-op
 """
 
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy import ndarray
 
 from cxr.errors import CxrError, in_short
-from cxr.serving.session import OUTPUTS, VIEWS, at_once
+from cxr.serving.session import OUTPUTS, VIEWS, AnySession
 
 _OPTIONS = {
     # By itself OpenVINO computes in bfloat16 where the processor can, which changes probabilities in the second digit.
@@ -23,8 +22,8 @@ _OPTIONS = {
 }
 
 
-class OpenVinoSession:
-    """One network, warmed up and thread-safe; as `cxr.serving.session.Session`.
+class OpenVinoSession(AnySession):
+    """One network behind OpenVINO, warmed up.
 
     Args:
         model: the ONNX file or its bytes.
@@ -50,28 +49,14 @@ class OpenVinoSession:
         self._request = compiled.create_infer_request()
         self._outputs = [compiled.output(name) for name in OUTPUTS]
         info = ["framework", VIEWS]
-        self._at_once = at_once(int(network.get_rt_info(info).astype(str)) if network.has_rt_info(info) else 1)
-        self._lock = threading.Lock()
-        self.run(np.zeros((1, size, size), np.uint8))
-
-    def run(self, rasters: ndarray) -> tuple[ndarray, ndarray, ndarray]:
-        """`uint8` (B, S, S) to logits (B, C), features (B, F) and maps (B, C or 0, h, w), all `float32`."""
-        step = self._at_once or len(rasters)
-        with self._lock:
-            parts = [self._answer(rasters[start : start + step]) for start in range(0, len(rasters), step)]
-        logits, features, maps = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
-        return logits, features, maps
+        super().__init__(int(network.get_rt_info(info).astype(str)) if network.has_rt_info(info) else 1, size)
 
     def _answer(self, rasters: ndarray) -> list[ndarray]:
-        tensor = self._tensor(np.ascontiguousarray(rasters), shared_memory=True)  # named, to live through the call
+        tensor = self._tensor(rasters, shared_memory=True)  # named, to live through the call
         self._request.set_input_tensor(tensor)
         self._request.infer()
         # Copies: the next call writes to the same memory.
         return [np.array(self._request.get_tensor(output).data) for output in self._outputs]
-
-    def logits(self, rasters: ndarray) -> ndarray:
-        """`uint8` (B, S, S) to logits `float64` of shape (B, C), before any temperature."""
-        return self.run(rasters)[0].astype(np.float64)
 
 
 def is_installed() -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Protocol
 
@@ -22,11 +23,6 @@ VIEWS = "views"  # metadata of the file: views of each image that go through its
 _VIEWS_AT_ONCE = 32
 
 
-def at_once(views: int) -> int | None:
-    """Images of so many views that go through the network together; None for all of them."""
-    return None if views == 1 else max(1, _VIEWS_AT_ONCE // views)
-
-
 class RasterClassifier(Protocol):
     """A network that takes rasters as they come from an `ImageReader`: in torch, or as the ONNX session that is served.
 
@@ -38,10 +34,43 @@ class RasterClassifier(Protocol):
         ...
 
 
-class Session:
-    """One network, warmed up and thread-safe; a `RasterClassifier`.
+class AnySession(ABC):
+    """One network behind an engine, thread-safe; a `RasterClassifier`.
 
     Calls wait for each other: one call uses every thread the session has, and two at once would slow each other down.
+
+    Args:
+        views: of each image that go through the network.
+        size: side of the rasters, pixels.
+    """
+
+    def __init__(self, views: int, size: int):
+        self._at_once = None if views == 1 else max(1, _VIEWS_AT_ONCE // views)  # images; None: all of them
+        self._lock = threading.Lock()
+        self.run(np.zeros((1, size, size), np.uint8))
+
+    @abstractmethod
+    def _answer(self, rasters: ndarray) -> list[ndarray]:
+        """`OUTPUTS` for rasters that lie in memory without gaps; one call at a time."""
+
+    def run(self, rasters: ndarray) -> tuple[ndarray, ndarray, ndarray]:
+        """`uint8` (B, S, S) to logits (B, C), features (B, F) and maps (B, C or 0, h, w), all `float32`."""
+        step = self._at_once or len(rasters)
+        with self._lock:
+            parts = [
+                self._answer(np.ascontiguousarray(rasters[start : start + step]))
+                for start in range(0, len(rasters), step)
+            ]
+        logits, features, maps = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
+        return logits, features, maps
+
+    def logits(self, rasters: ndarray) -> ndarray:
+        """`uint8` (B, S, S) to logits `float64` of shape (B, C), before any temperature."""
+        return self.run(rasters)[0].astype(np.float64)
+
+
+class Session(AnySession):
+    """One network behind ONNX Runtime, warmed up.
 
     Args:
         model: the ONNX file or its bytes.
@@ -62,21 +91,7 @@ class Session:
         except Exception as error:  # ONNX Runtime has an exception class of its own for each kind
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise CxrError(f"the network cannot be loaded ({line}); register the model again") from None
-        self._at_once = at_once(int(self._session.get_modelmeta().custom_metadata_map.get(VIEWS, 1)))
-        self._lock = threading.Lock()
-        self.run(np.zeros((1, size, size), np.uint8))
+        super().__init__(int(self._session.get_modelmeta().custom_metadata_map.get(VIEWS, 1)), size)
 
-    def run(self, rasters: ndarray) -> tuple[ndarray, ndarray, ndarray]:
-        """`uint8` (B, S, S) to logits (B, C), features (B, F) and maps (B, C or 0, h, w), all `float32`."""
-        step = self._at_once or len(rasters)
-        with self._lock:
-            parts = [
-                self._session.run(list(OUTPUTS), {INPUT: np.ascontiguousarray(rasters[start : start + step])})
-                for start in range(0, len(rasters), step)
-            ]
-        logits, features, maps = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
-        return logits, features, maps
-
-    def logits(self, rasters: ndarray) -> ndarray:
-        """`uint8` (B, S, S) to logits `float64` of shape (B, C), before any temperature."""
-        return self.run(rasters)[0].astype(np.float64)
+    def _answer(self, rasters: ndarray) -> list[ndarray]:
+        return self._session.run(list(OUTPUTS), {INPUT: rasters})
