@@ -1,5 +1,7 @@
 """What was evaluated: the model and the dataset, as `report.json` describes them (see `cxr.evaluation.results`)."""
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from cxr.common.names import PNEUMONIA
@@ -9,6 +11,19 @@ class ReportModel(BaseModel):
     """Base of everything in `report.json`: immutable, no unknown fields, no NaN and no infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class WholeReport(ReportModel):
+    """Base of all that stands in one `report.json`."""
+
+    def to_json(self) -> str:
+        """The text of `report.json`; settings stand under the keys of `params.yaml`."""
+        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON schema of `report.json`, as kept in `docs/`."""
+        return {"$schema": "https://json-schema.org/draft/2020-12/schema", **cls.model_json_schema()}
 
 
 class InputFacts(ReportModel):

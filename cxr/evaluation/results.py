@@ -10,11 +10,11 @@ after a change, write it again:
 
 import json
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, WithJsonSchema
 
-from cxr.evaluation.facts import DataFacts, ModelFacts, ReportModel, SeenImages
+from cxr.evaluation.facts import DataFacts, ModelFacts, ReportModel, SeenImages, WholeReport
 from cxr.evaluation.probes import MapSanity, Robustness
 from cxr.evaluation.statistics import (
     Answered,
@@ -223,7 +223,7 @@ class ExternalValidation(ReportModel):
     )
 
 
-class EvaluationReport(ReportModel):
+class EvaluationReport(WholeReport):
     """All results of one evaluation: the content of `report.json`."""
 
     # Raised when a field is renamed or removed, or changes its meaning.
@@ -272,15 +272,6 @@ class EvaluationReport(ReportModel):
         default_factory=list, description="Reporting checklists, filled from this report."
     )
 
-    def to_json(self) -> str:
-        """The text of `report.json`; settings stand under the keys of `params.yaml`."""
-        return self.model_dump_json(by_alias=True, indent=2) + "\n"
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON schema of `report.json`, as kept in `docs/report.schema.json`."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **EvaluationReport.model_json_schema()}
-
 
 if __name__ == "__main__":
-    print(json.dumps(json_schema(), indent=2))
+    print(json.dumps(EvaluationReport.json_schema(), indent=2))

@@ -7,11 +7,11 @@
 
 import json
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from cxr.evaluation.facts import ReportModel, SourceFacts, UnreadableFile
+from cxr.evaluation.facts import ReportModel, SourceFacts, UnreadableFile, WholeReport
 from cxr.evaluation.probes import MapSanity, ShortcutTest
 from cxr.evaluation.results import Mistakes, OperatingPoint, Subgroup
 from cxr.evaluation.statistics import (
@@ -123,7 +123,7 @@ class NoInternal(ReportModel):
     why_not: str
 
 
-class ValidationReport(ReportModel):
+class ValidationReport(WholeReport):
     """All results of one validation: the content of `validation/report.json`."""
 
     # Raised when a field is renamed or removed, or changes its meaning.
@@ -161,15 +161,6 @@ class ValidationReport(ReportModel):
     )
     internal: Internal | NoInternal
 
-    def to_json(self) -> str:
-        """The text of `validation/report.json`."""
-        return self.model_dump_json(indent=2) + "\n"
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON schema of `validation/report.json`, as kept in `docs/validation.schema.json`."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **ValidationReport.model_json_schema()}
-
 
 if __name__ == "__main__":
-    print(json.dumps(json_schema(), indent=2))
+    print(json.dumps(ValidationReport.json_schema(), indent=2))

@@ -7,11 +7,11 @@
 
 import json
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from cxr.evaluation.facts import ReportModel
+from cxr.evaluation.facts import ReportModel, WholeReport
 from cxr.evaluation.statistics import Estimate, Scores
 from cxr.settings.monitoring import MonitorSettings
 
@@ -129,7 +129,7 @@ class InputRows(ReportModel):
     unmatched: int = Field(default=0, description="Number of truths of images that are not among the answers.")
 
 
-class MonitoringReport(ReportModel):
+class MonitoringReport(WholeReport):
     """All results of one monitoring: the content of `monitoring/report.json`."""
 
     # Raised when a field is renamed or removed, or changes its meaning.
@@ -147,15 +147,6 @@ class MonitoringReport(ReportModel):
     runs: dict[str, str] = Field(description="ID of the MLflow run of each step that led here, this one included.")
     versions: dict[str, str] = Field(description="Version of each library that computes.")
 
-    def to_json(self) -> str:
-        """The text of `monitoring/report.json`."""
-        return self.model_dump_json(indent=2) + "\n"
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON schema of `monitoring/report.json`, as kept in `docs/monitoring.schema.json`."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **MonitoringReport.model_json_schema()}
-
 
 if __name__ == "__main__":
-    print(json.dumps(json_schema(), indent=2))
+    print(json.dumps(MonitoringReport.json_schema(), indent=2))
