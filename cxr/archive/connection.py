@@ -20,7 +20,7 @@ from cxr.errors import CxrError
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-USERNAME, PASSWORD, TOKEN = "DICOMWEB_USERNAME", "DICOMWEB_PASSWORD", "DICOMWEB_TOKEN"  # nosec B105
+USERNAME, PASSWORD, TOKEN = "DICOMWEB_USERNAME", "DICOMWEB_PASSWORD", "DICOMWEB_TOKEN"  # nosec B105  # names
 TRIES = 5
 WAIT_S = 1.0  # after the first fault; twice as long after each further one
 TIMEOUT_S = (10, 60)  # for a connection, and for each part of an answer

@@ -179,18 +179,14 @@ def alarms(part: Part) -> list[str]:
     found = []
     for name, column in part.columns.items():
         for what, judged in (("PSI", column.psi), ("KS", column.ks)):
-            found += [f"{name}: {what} {judged.value:.3f}, at most {_most(judged):.3f}"] if judged.alarm else []
+            found += [f"{name}: {what} {judged.value:.3f}, at most {judged.most:.3f}"] if judged.alarm else []
     if part.label_psi.alarm:
-        found.append(f"label: PSI {part.label_psi.value:.3f}, at most {_most(part.label_psi):.3f}")
+        found.append(f"label: PSI {part.label_psi.value:.3f}, at most {part.label_psi.most:.3f}")
     for kind, referral in part.referred.items():
         if referral.rise.alarm:
             words = {ANY: "referred", UNREADABLE: "unreadable"}.get(kind, f"referred as {kind}")
-            found.append(f"{words}: {referral.share:.1%}, at most {referral.expected + _most(referral.rise):.1%}")
+            found.append(f"{words}: {referral.share:.1%}, at most {referral.expected + referral.rise.most:.1%}")
     for name, share in part.label_shift.classes.items():
         if share.change.alarm:
             found.append(f"estimated share of {name}: {share.share.value:.2f}, expected {share.expected:.2f}")
     return found + (part.scores.alarms if part.scores is not None else [])
-
-
-def _most(judged: Judged) -> float:
-    return max(judged.limit or 0.0, judged.chance)

@@ -27,9 +27,14 @@ class Judged(ReportModel):
     )
 
     @property
+    def most(self) -> float:
+        """The largest distance that raises no alarm, where there is a limit."""
+        return max(self.limit or 0.0, self.chance)
+
+    @property
     def alarm(self) -> bool:
         """Whether the distance raises an alarm."""
-        return self.limit is not None and self.value > max(self.limit, self.chance)
+        return self.limit is not None and self.value > self.most
 
 
 class ColumnDrift(ReportModel):

@@ -78,7 +78,7 @@ def referred(part: Part) -> list[tuple[str, ...]]:
             f"{found.images:,}",
             f"{found.share:.1%}",
             f"{found.expected:.1%}",
-            "never" if found.rise.limit is None else f"{found.expected + max(found.rise.limit, found.rise.chance):.1%}",
+            "never" if found.rise.limit is None else f"{found.expected + found.rise.most:.1%}",
             "alarm" if found.rise.alarm else "",
         )
         for kind, found in part.referred.items()
@@ -144,4 +144,4 @@ def _judged(found: Judged) -> str:
     if found.limit is None:
         return f"{found.value:.3f}"
     alarm = " – alarm" if found.alarm else ""
-    return f"{found.value:.3f}, at most {max(found.limit, found.chance):.3f}{alarm}"
+    return f"{found.value:.3f}, at most {found.most:.3f}{alarm}"
