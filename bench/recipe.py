@@ -10,6 +10,7 @@ written to `recipe.csv` and `RECIPE.md` beside this file.
 
 import copy
 import json
+import os
 import time
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from cxr.evaluation import bootstrap, scores
 from cxr.evaluation.predictor import Predictor
 from cxr.evaluation.robustness import CHANGES
 from cxr.evaluation.scores import Sample
+from cxr.imaging.preprocess import InputSpec
 from cxr.loading.build import open_cache
 from cxr.loading.rasters import open_rasters
 from cxr.models import build, device
@@ -55,7 +57,7 @@ def training_images(share: float, seed: int, images: int | None = None) -> Manif
     return Manifest(rows[COLUMNS].reset_index(drop=True), root, CLASS_NAMES[3])
 
 
-def run(name: str, chosen: Settings, manifest: Manifest, seed: int) -> dict[str, np.ndarray]:
+def run(name: str, chosen: Settings, manifest: Manifest, seed: int, folder: Path) -> dict[str, np.ndarray]:
     """Train a variant; returns its logits on validation under every change, (changes, n, C), and the minutes."""
     started = time.perf_counter()
     where = device.pick(chosen.device, chosen.precision)
@@ -84,19 +86,29 @@ def run(name: str, chosen: Settings, manifest: Manifest, seed: int) -> dict[str,
         result = train(training)
         print(f"  {name}, seed {seed}: {section} {result.best}", flush=True)
     minutes = (time.perf_counter() - started) / 60
-    return {"logits": answers(network, chosen, manifest), "minutes": np.array(minutes)}
+    return {"logits": answers(network, chosen, manifest, folder), "minutes": np.array(minutes)}
 
 
-def answers(network: build.Network, chosen: Settings, manifest: Manifest) -> np.ndarray:
+def answers(network: build.Network, chosen: Settings, manifest: Manifest, folder: Path) -> np.ndarray:
     """Logits on validation under every change of the robustness table, (changes, n, C)."""
     predictor = Predictor(Bundle(copy.deepcopy(network)), str(device.pick(chosen.device).device))
-    val = open_rasters(manifest.split("val"), network.spec, open_cache(chosen.cache))
-    rasters = val.rasters(np.arange(len(val)))
-    rows = []
-    for change in CHANGES.values():
-        changed = np.stack([change(raster) for raster in rasters])
-        rows.append(np.concatenate([predictor.logits(changed[i : i + BATCH]) for i in range(0, len(changed), BATCH)]))
-    return np.stack(rows)
+    changed = changed_images(chosen, manifest.split("val"), network.spec, folder)
+    rows = [[predictor.logits(np.array(images[i : i + BATCH])) for i in range(0, len(images), BATCH)] for images in changed]
+    return np.stack([np.concatenate(row) for row in rows])
+
+
+def changed_images(chosen: Settings, val: Manifest, spec: InputSpec, folder: Path) -> np.ndarray:
+    """Rasters of validation under every change, `uint8` (changes, n, S, S); kept in `folder`, since all variants of one
+    size and way to resize share them."""
+    file = folder / f"changed-{spec.size}-{spec.resize_mode}.npy"
+    if not file.is_file():
+        dataset = open_rasters(val, spec, open_cache(chosen.cache))
+        rasters = dataset.rasters(np.arange(len(dataset)))
+        own = file.with_suffix(f".{os.getpid()}.tmp")  # several processes may begin at once
+        with own.open("wb") as out:
+            np.save(out, np.stack([[change(raster) for raster in rasters] for change in CHANGES.values()]))
+        own.rename(file)
+    return np.load(file, mmap_mode="r")
 
 
 def values(sample: Sample, logits: np.ndarray) -> dict[str, np.ndarray]:
@@ -165,7 +177,7 @@ def main() -> None:
             if file.is_file():
                 continue
             chosen = settings({"device": given.device, **VARIANTS[name]}, profile="cpu")
-            np.savez(file.with_suffix(".tmp.npz"), **run(name, chosen, manifest, seed))
+            np.savez(file.with_suffix(".tmp.npz"), **run(name, chosen, manifest, seed, kept))
             file.with_suffix(".tmp.npz").rename(file)
             torch.use_deterministic_algorithms(False)
     found = table(kept, given.variants, given.seeds, Sample.of(manifest.split("val"), 0))

@@ -41,6 +41,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "two blocks": finetune(unfreeze=2),
     # Tried, and not part of it.
     "whole network": finetune(unfreeze="all"),
+    "whole network, rate by depth": finetune(unfreeze="all", layer_decay=0.8, **{"optimizer.lr": 2e-4}),
+    "twelve epochs": finetune(epochs=12, patience=12),
+    "twelve epochs, whole network": finetune(epochs=12, patience=12, unfreeze="all"),
+    "twelve epochs, mix-up": {**finetune(epochs=12, patience=12), **augment(mixup=0.2)},
     "three times the rate": finetune(**{"optimizer.lr": 3e-4}),
     "strong crops": augment(crop_scale="[0.4, 1.0]"),
     "exchanged frames": augment(frame=0.2),

