@@ -7,6 +7,7 @@ closest valid name.
 import difflib
 import re
 from collections.abc import Collection
+from functools import reduce
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_origin
@@ -18,6 +19,7 @@ from pydantic_core import ErrorDetails
 from cxr.errors import CxrError
 from cxr.settings.schema import RENAMED, REPLACED, Settings, Target
 from cxr.settings.section import Section
+from cxr.settings.serving import RULES
 
 RECIPES = Path(__file__).resolve().parents[2] / "datasets"
 
@@ -62,6 +64,24 @@ def load_settings(params: str | Path, profile: str = "", overrides: dict[str, st
 
     The recipe is the one that the last of them names. It wins over the file, which names every setting.
     """
+    values, recipe, layer = _layers(params, profile, overrides or {})
+    return resolve(_over(merge(values, recipe), layer), overrides)
+
+
+def is_given(key: str, params: str | Path, profile: str = "", overrides: dict[str, str] | None = None) -> bool:
+    """Whether an override, the profile or the recipe gives a setting; the file `params` names all of them."""
+    _, *layers = _layers(params, profile, overrides or {})
+    *sections, name = key.split(".")
+    for layer in layers:
+        for section in sections:
+            layer = layer.get(section) or {}
+        if name in layer:
+            return True
+    return key in (overrides or {})
+
+
+def _layers(params: str | Path, profile: str, overrides: dict[str, str]) -> tuple[dict, dict, dict]:
+    """The settings of the file, of the recipe and of the profile."""
     values = read_file(params)
     profiles = values.pop("profiles", None) or {}
     layer: dict = {}
@@ -70,12 +90,12 @@ def load_settings(params: str | Path, profile: str = "", overrides: dict[str, st
             raise CxrError(f"unknown profile {profile!r} of {params}; {_suggestion(profile, profiles)}")
         layer = profiles[profile] or {}
     named = merge(values, layer)
-    if "data.recipe" in (overrides or {}):
-        named = merge(named, _nested("data.recipe", (overrides or {})["data.recipe"]))
+    if "data.recipe" in overrides:
+        named = merge(named, _nested("data.recipe", overrides["data.recipe"]))
     data = named.get("data")
     if isinstance(data, dict) and data.get("recipe") is not None:
-        values = merge(values, {"data": read_recipe(str(data["recipe"]))})
-    return resolve(merge(values, layer), overrides)
+        return values, {"data": read_recipe(str(data["recipe"]))}, layer
+    return values, {}, layer
 
 
 def read_recipe(name: str) -> dict:
@@ -91,8 +111,8 @@ def read_recipe(name: str) -> dict:
 
 def resolve(values: dict, overrides: dict[str, str] | None = None) -> Settings:
     """Apply overrides to a complete set of values (see `Settings.to_dict`) and check the result."""
-    for key, text in (overrides or {}).items():
-        values = merge(values, _nested(key, text))
+    given = [_nested(key, text) for key, text in (overrides or {}).items()]
+    values = _over(values, reduce(merge, given, {}))
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -106,6 +126,15 @@ def merge(base: dict, over: dict) -> dict:
         both_mappings = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if both_mappings else value
     return merged
+
+
+def _over(base: dict, layer: dict) -> dict:
+    """Return `base` with the values of `layer`; if it gives one of `RULES` alone, the other becomes null."""
+    serving = layer.get("serving")
+    given = [rule for rule in RULES if rule in serving] if isinstance(serving, dict) else []
+    if len(given) == 1 and layer["serving"][given[0]] is not None:
+        base = merge(base, {"serving": dict.fromkeys(RULES)})
+    return merge(base, layer)
 
 
 def known_keys(section: type[BaseModel] = Settings, prefix: str = "") -> list[str]:

@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from cxr.settings.section import Positive, Section
 
+RULES = ("refer_share", "risk")  # of which one chooses the band
+
 
 class ServingSettings(Section):
     """Section `serving`: decisions, referrals and limits of a served model."""

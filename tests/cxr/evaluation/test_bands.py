@@ -26,8 +26,6 @@ SCORES = st.lists(
 @cache
 def rule(**serving: object):
     """The section `serving` with one of the two rules."""
-    if "risk" in serving:
-        serving = {"refer_share": "null", **serving}
     return settings_with({f"serving.{name}": value for name, value in serving.items()}).serving
 
 

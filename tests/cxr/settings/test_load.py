@@ -81,11 +81,6 @@ def test_saved_settings_load_unchanged():
         ("train.optimizer._target_", "torchx.Adam", "expected a class of torch.*"),
         ("train", "3", "unknown setting 'train'"),
         ("serving.abstain", "[0.4, 0.6]", "is gone: the band is chosen on validation now; set serving.refer_share or"),
-        (
-            "serving.risk",
-            "0.02",
-            "refer_share 0.03, risk 0.02: the band is chosen by one of them; give one, and null for",
-        ),
         ("serving.refer_share", "null", "refer_share None, risk None: the band is chosen by one of them"),
         ("serving.refer_share", "1.0", "less than 1"),
     ],
@@ -95,6 +90,41 @@ def test_impossible_settings_are_refused_in_one_line(key, text, words):
         loader.load_settings(PARAMS, "", {key: text})
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("profile", "given", "rule"),
+    [
+        ("", {}, ("refer_share", 0.03)),
+        ("", {"risk": "0.02"}, ("risk", 0.02)),
+        ("", {"risk": "0.02", "refer_share": "null"}, ("risk", 0.02)),
+        ("", {"risk": "null"}, ("refer_share", 0.03)),
+        ("", {"refer_share": "0.1"}, ("refer_share", 0.1)),
+        ("mine", {}, ("risk", 0.01)),
+        ("mine", {"max_images": "3"}, ("risk", 0.01)),
+        ("mine", {"refer_share": "0.1"}, ("refer_share", 0.1)),
+        ("mine", {"risk": "0.04"}, ("risk", 0.04)),
+    ],
+)
+def test_the_rule_of_referral_that_is_given_last_takes_back_the_other(tmp_path, profile, given, rule):
+    values = yaml.safe_load(PARAMS.read_text())
+    values["profiles"]["mine"] = {"serving": {"risk": 0.01}}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(values))
+    overrides = {f"serving.{name}": text for name, text in given.items()}
+    settings = loader.load_settings(tmp_path / "my.yaml", profile, overrides)
+    assert settings.serving.rule == rule
+    assert loader.resolve(yaml.safe_load(settings.to_yaml())) == settings
+
+
+@pytest.mark.parametrize("layer", ["file", "profile", "command line"])
+def test_both_rules_of_referral_in_one_place_are_refused(tmp_path, layer):
+    both, values = {"risk": 0.02, "refer_share": 0.03}, yaml.safe_load(PARAMS.read_text())
+    values["serving"] |= both if layer == "file" else {}
+    values["profiles"]["mine"] = {"serving": both if layer == "profile" else {}}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(values))
+    overrides = {f"serving.{name}": str(value) for name, value in both.items()} if layer == "command line" else {}
+    with pytest.raises(CxrError, match=r"refer_share 0\.03, risk 0\.02: the band is chosen by one of them; give one"):
+        loader.load_settings(tmp_path / "my.yaml", "mine", overrides)
 
 
 def test_an_unknown_profile_is_refused_with_the_closest_name():
