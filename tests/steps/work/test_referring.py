@@ -1,11 +1,13 @@
 """`evaluate` chooses the bands of referral on validation images of the bundle's own split, and on nothing else."""
 
 import logging
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from cxr.errors import CxrError
 from cxr.evaluation import bands
 from cxr.evaluation.scores import Sample
 from steps.work import referring
@@ -56,3 +58,19 @@ def test_nothing_is_chosen_without_validation_images_or_on_those_of_another_spli
         assert chosen(context, test=test) is None
         assert chosen(context, seen="another split", val=val, test=test) is None
     assert caplog.text.count("no band of referral is chosen") == 2 and not context.logged
+
+
+@pytest.mark.parametrize("register", ["true", "false"])
+def test_a_risk_out_of_reach_stops_what_is_to_be_registered_and_nothing_else(context, caplog, register):
+    sample, _ = images(200, 0)
+    context.settings = settings_with({"serving.risk": 0.1, "registry.register": register})
+    wrong = np.where(sample.labels[:, None] == 0, [0.0, 0.5, 0.5], [1.0, 0.0, 0.0])  # as sure as can be
+    given = {"val": (sample, wrong), "test": images(90, 1)}
+    words = r"serving\.risk=0\.1: no band around the threshold of argmax leaves so few wrong"
+    if register == "true":
+        with pytest.raises(CxrError, match=words):
+            chosen(context, **given)
+        return
+    with caplog.at_level(logging.WARNING, logger="cxr.test"):
+        assert chosen(context, **given) is None
+    assert re.search(rf"{words}.*No band of referral is chosen", caplog.text) and not context.logged
