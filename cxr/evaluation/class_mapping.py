@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from numpy import ndarray, stack
 
+from cxr.common.names import PNEUMONIA
 from cxr.errors import CxrError
 from cxr.serving.probabilities import NEGATIVE, finding_probability
-from cxr.settings.classes import CLASS_NAMES
+from cxr.settings.classes import as_setting
 
 
 @dataclass(frozen=True)
@@ -63,5 +64,5 @@ class ClassMapping:
 
 def _setting(classes: tuple[str, ...]) -> str:
     """The setting that stands for these classes."""
-    number = next((number for number, names in CLASS_NAMES.items() if names == classes), None)
-    return f"data.classes={number or '[' + ', '.join(classes) + ']'}"
+    value = as_setting(classes, PNEUMONIA)
+    return f"data.classes={value if isinstance(value, int) else '[' + ', '.join(value) + ']'}"

@@ -23,6 +23,12 @@ def class_names(classes: int | list[str]) -> tuple[str, ...]:
     return CLASS_NAMES[classes] if isinstance(classes, int) else tuple(classes)
 
 
+def as_setting(names: tuple[str, ...], finding: str) -> int | list[str]:
+    """The value of `data.classes` that stands for these names and their finding."""
+    known = (number for number, those in CLASS_NAMES.items() if those == names and finding == PNEUMONIA)
+    return next(known, list(names))
+
+
 def check_classes(classes: object) -> None:
     """Raise `ValueError` unless `classes` is 2, 3 or a list of distinct names."""
     if type(classes) is int and classes in CLASS_NAMES:

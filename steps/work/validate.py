@@ -13,9 +13,12 @@ from cxr.evaluation.scores import Sample
 from cxr.serving import batch
 from cxr.serving.columns import TIME
 from cxr.serving.service import DISTANCE, ERROR, MEASURED, OK, Service
+from cxr.settings import load
+from cxr.settings.classes import as_setting
 from steps.registry.model_files import requested_service
 from steps.runtime import runs, step_key
 from steps.runtime.context import Context
+from steps.runtime.settings import DEFAULT_PROFILE, PARAMS
 from steps.work import validation_report, validation_set
 from steps.work.validation_set import LabelledSet
 
@@ -59,6 +62,7 @@ def run(context: Context) -> None:
     """Score the registered model that the command line names on the set that it names."""
     _check_settings(context)
     uri, service = requested_service(context)
+    _take_classes(context, service)
     name, _, number = uri.removeprefix("models:/").rpartition("/")
     version = context.client.get_model_version(name, number)
     _tag(context, uri, version)
@@ -79,6 +83,25 @@ def _check_settings(context: Context) -> None:
             raise CxrError(f"setting {key} cannot be given: validate scores every usable image; try data.filters")
     if "data.path" not in context.overrides and context.settings.data.path == "sample":  # the default
         raise CxrError("data_path is not given; add -P data_path=FOLDER, a folder of labelled X-rays")
+
+
+def _take_classes(context: Context, service: Service) -> None:
+    """Label the set with the classes of the model, unless the user says which classes the set has.
+
+    A settings file of the user's own says so too, since it names every setting.
+    """
+    if "params" in context.flags or _is_given(context, "data.classes"):
+        return
+    values = context.settings.to_dict()
+    values["data"]["classes"] = as_setting(service.classes, service.finding)
+    if not _is_given(context, "data.finding"):
+        values["data"]["finding"] = service.finding
+    context.settings = load.resolve(values)
+    context.put_text(context.settings.to_yaml(), "settings.yaml")
+
+
+def _is_given(context: Context, key: str) -> bool:
+    return load.is_given(key, PARAMS, context.flags.get("profile", DEFAULT_PROFILE), context.overrides)
 
 
 def _tag(context: Context, uri: str, version: "ModelVersion") -> None:

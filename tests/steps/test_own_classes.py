@@ -5,6 +5,7 @@ import json
 import mlflow
 import numpy as np
 import pytest
+import yaml
 from fastapi.testclient import TestClient
 
 from cxr.common.hardware import cores
@@ -75,6 +76,16 @@ def test_from_folders_to_answers(workflow, in_process, xrays, tmp_path):
     assert batch.score(service, [str(file) for file in pictures], tmp_path / "out.parquet", {}, uri)
     page = TestClient(application(service, NAME), base_url="http://localhost").get("/").text
     assert '"finding": "tuberculosis"' in page and '"title": "Tuberculosis on chest X-rays"' in page
+
+    # Validated on a set of the same classes, which need not be named again.
+    given = {"data_path": xrays / "test", "registry__name": NAME, "evaluate__map_images": 0}
+    assert in_process("validate", **given, evaluate__robustness="false") == 0
+    validated = workflow.runs("validate")[0]
+    report = json.loads(workflow.artifact(validated, "validation/report.json").read_text())
+    assert report["data"]["mapping"] == {"healthy": "healthy", "tuberculosis": "tuberculosis"}
+    assert "external_auc_tuberculosis" in validated.data.metrics and report["data"]["overlap"]["own_test"] == 8
+    data_settings = yaml.safe_load(workflow.artifact(validated, "settings.yaml").read_text())["data"]
+    assert (data_settings["classes"], data_settings["finding"]) == (["healthy", "tuberculosis"], "tuberculosis")
 
 
 def test_folders_of_other_names_are_refused_with_those_expected(refused, xrays):

@@ -4,6 +4,7 @@ import pytest
 
 from cxr.errors import CxrError
 from cxr.settings import load
+from cxr.settings.classes import as_setting
 from tests.helpers import settings_with
 
 
@@ -20,6 +21,7 @@ def test_the_names_of_the_classes(classes, finding, names):
     settings = settings_with({"data.classes": classes, "data.finding": finding})
     assert settings.data.class_names == names and settings.data.finding == finding
     assert load.resolve(settings.to_dict()).data == settings.data
+    assert as_setting(names, finding) == settings.data.classes
 
 
 @pytest.mark.parametrize(

@@ -236,3 +236,23 @@ def test_brackets_begin_a_list_only_where_one_is_allowed():
     assert load(data__path="[a]").data.path == "[a]"
     assert load(data__columns__label="[a, b]").data.columns.label == ["a", "b"]
     assert load(data__columns__label="2024").data.columns.label == "2024"
+
+
+@pytest.mark.parametrize(
+    ("profile", "overrides", "given"),
+    [
+        ("", {}, False),
+        ("sample", {"data.finding": "pneumonia"}, False),
+        ("", {"data.classes": "3"}, True),
+        ("", {"data.recipe": "chexpert"}, True),
+        ("", {"data.recipe": "FILE"}, False),
+        ("mine", {}, True),
+    ],
+)
+def test_what_gives_a_setting_is_a_profile_a_recipe_or_the_command_line(tmp_path, profile, overrides, given):
+    values = yaml.safe_load(PARAMS.read_text())
+    values["profiles"]["mine"] = {"data": {"classes": 2}}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "site.yaml").write_text("labels: x.csv\ncolumns: {path: a, label: b}\n")
+    overrides = {key: text.replace("FILE", str(tmp_path / "site.yaml")) for key, text in overrides.items()}
+    assert loader.is_given("data.classes", tmp_path / "my.yaml", profile, overrides) == given
