@@ -129,6 +129,15 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_digest(file: Path, wanted: str, *, owner: str, config: str, remedy: str) -> None:
+    """Raise `CxrError` unless a file has the SHA-256 that `config`, the file beside it, names.
+
+    `owner` begins the error, and what to do, `remedy`, ends it.
+    """
+    if sha256_of(file) != wanted:
+        raise CxrError(f"{owner}: {file.name} is not the one that {config} names (truncated or replaced); {remedy}")
+
+
 def sha256_of_text(text: str) -> str:
     """Return the SHA-256 of a text, in hex."""
     return hashlib.sha256(text.encode()).hexdigest()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from cxr.common.files import sha256_of, write_atomic
+from cxr.common.files import check_digest, write_atomic
 from cxr.common.names import PNEUMONIA
 from cxr.errors import CxrError
 from cxr.imaging.preprocess import InputSpec
@@ -86,10 +86,8 @@ def load(folder: str | Path) -> Bundle:
     file = folder / WEIGHTS
     if not file.is_file():
         raise CxrError(f"bundle {folder} has no {WEIGHTS}; a bundle is {WEIGHTS} and {CONFIG} together")
-    if sha256_of(file) != values["weights_sha256"]:
-        raise CxrError(
-            f"bundle {folder}: {WEIGHTS} is not the one that {CONFIG} names (truncated or replaced); train again"
-        )
+    wanted = values["weights_sha256"]
+    check_digest(file, wanted, owner=f"bundle {folder}", config=CONFIG, remedy="train again")
     spec = InputSpec.from_dict(values["input"])
     try:
         settings = ModelSettings(

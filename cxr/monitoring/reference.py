@@ -13,7 +13,7 @@ import numpy as np
 from numpy import ndarray
 from pydantic import Field, ValidationError
 
-from cxr.common.files import sha256_of
+from cxr.common.files import check_digest
 from cxr.errors import CxrError
 from cxr.evaluation.facts import ReportModel
 from cxr.monitoring import drift
@@ -163,8 +163,8 @@ def load(folder: Path, version: str) -> Reference:
                 f"{version} has no reference to hold answers against; it was made before versions kept one. Make it "
                 "anew from its bundle: mlflow run . -e evaluate, or -e repackage"
             )
-        if sha256_of(folder / FILE) != digests[FILE]:
-            raise CxrError(f"{version}: {FILE} is not the one that {CONFIG} names (truncated or replaced)")
+        remedy = "register the bundle again"
+        check_digest(folder / FILE, digests[FILE], owner=version, config=CONFIG, remedy=remedy)
         return Reference.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise CxrError(f"{version}: {FILE} cannot be read ({error}); register the bundle again") from None

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr.common.files import sha256_of, write_atomic
+from cxr.common.files import check_digest, write_atomic
 from cxr.common.hardware import cores
 from cxr.datasets import phantom
 from cxr.errors import CxrError
@@ -71,8 +71,7 @@ def _config(served: Path) -> dict[str, Any]:
                 "are gone"
             )
         for name, wanted in config["sha256"].items():
-            if sha256_of(served / name) != wanted:
-                raise CxrError(f"its file {name} is not the one that {CONFIG} names (truncated or replaced)")
+            check_digest(served / name, wanted, owner="its served files", config=CONFIG, remedy="restore them")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CxrError(f"its served files are damaged ({error})") from None
     return config

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cxr.common.files import sha256_of
+from cxr.common.files import check_digest, sha256_of
 from cxr.common.names import PNEUMONIA
 from cxr.errors import CxrError, ImageError
 from cxr.imaging import heatmap
@@ -262,8 +262,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
             name: _band(config, name, at) for name, at in decision.operating_points(config["operating_points"]).items()
         }
         for name in (MODEL, DETECTOR):
-            if sha256_of(folder / name) != config["sha256"][name]:
-                raise CxrError(f"{folder}: {name} is not the one that {CONFIG} names (truncated or replaced)")
+            wanted = config["sha256"][name]
+            check_digest(folder / name, wanted, owner=str(folder), config=CONFIG, remedy="register it again")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CxrError(f"{folder} is not a complete folder of a served model ({error}); register it again") from None
     return config

@@ -8,7 +8,7 @@ import stat
 
 import pytest
 
-from cxr.common.files import publish, remove_folder, sha256_of, write_atomic
+from cxr.common.files import check_digest, publish, remove_folder, sha256_of, write_atomic
 from cxr.errors import CxrError
 
 
@@ -92,3 +92,16 @@ def test_a_file_system_that_cannot_sync_folders_is_no_error(tmp_path, monkeypatc
     code = errno.EIO
     with pytest.raises(CxrError, match="Input/output error"):
         write_atomic(tmp_path / "a", b"two")
+
+
+def test_a_file_that_is_not_the_one_that_was_named_is_told_with_what_to_do(tmp_path):
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"network")
+    wanted = sha256_of(file)
+    check_digest(file, wanted, owner="version 3", config="service.json", remedy="register it again")
+    file.write_bytes(b"net")
+    with pytest.raises(CxrError) as error:
+        check_digest(file, wanted, owner="version 3", config="service.json", remedy="register it again")
+    assert str(error.value) == (
+        "version 3: model.onnx is not the one that service.json names (truncated or replaced); register it again"
+    )
