@@ -1,9 +1,11 @@
-"""Names: of files as other people give them, and of what most models look for."""
+"""Names: of files as other people give them, of what most models look for, and of what runs their networks."""
 
 import re
 
 # What a split, a bundle or a served model is about if its file names no finding.
 PNEUMONIA = "pneumonia"
+
+ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"  # engines, see `cxr.serving.engines`
 
 # Control characters, line separators, characters that turn the direction of text, and bytes that are not UTF-8 (which
 # Python holds as surrogates).

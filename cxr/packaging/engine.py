@@ -13,10 +13,11 @@ import numpy as np
 from numpy import ndarray
 
 from cxr.common.hardware import cores
+from cxr.common.names import ONNXRUNTIME, OPENVINO
 from cxr.errors import CxrError
 from cxr.loading.rasters import RasterDataset, in_order, read_batches
 from cxr.serving import decision
-from cxr.serving.engines import ONNXRUNTIME, OPENVINO, AnySession, open_session
+from cxr.serving.engines import AnySession, open_session
 from cxr.serving.openvino_session import is_installed
 from cxr.serving.probabilities import finding_probability, softmax
 from cxr.serving.service import BATCH
@@ -51,25 +52,29 @@ class Proof:
         return f"{self.changed} labels or decisions changed, probabilities differ by at most {self.difference:.1e}"
 
 
-def choose_engine(
-    wanted: str,
-    network: bytes,
-    session: Session,
-    images: RasterDataset | None,
-    evaluated: ndarray | None,
-    temperature: float,
-    thresholds: dict[str, float],
-) -> str:
-    """The name of the engine to serve a network with.
+@dataclass(frozen=True)
+class Candidate:
+    """A network that is to be served, and what it answered when it was evaluated.
 
-    Args:
-        wanted: `serving.engine`.
+    Attributes:
         network: the ONNX file.
         session: the same with ONNX Runtime, for the comparison of speeds.
         images: the validation images, if there are any.
         evaluated: their probabilities (n, C).
         temperature: of the bundle.
         thresholds: of its operating points, by name.
+    """
+
+    network: bytes
+    session: Session
+    images: RasterDataset | None
+    evaluated: ndarray | None
+    temperature: float
+    thresholds: dict[str, float]
+
+
+def choose_engine(wanted: str, candidate: Candidate) -> str:
+    """The name of the engine to serve a network with, as `serving.engine` wants it.
 
     Raises:
         CxrError: `openvino` is wanted, and is not installed or fails the proof.
@@ -77,7 +82,7 @@ def choose_engine(
     if wanted == ONNXRUNTIME:
         return ONNXRUNTIME
     try:
-        return _proven(wanted, network, session, images, evaluated, temperature, thresholds)
+        return _proven(wanted, candidate)
     except CxrError as error:
         if wanted == OPENVINO:
             raise
@@ -85,15 +90,8 @@ def choose_engine(
         return ONNXRUNTIME
 
 
-def _proven(
-    wanted: str,
-    network: bytes,
-    session: Session,
-    images: RasterDataset | None,
-    evaluated: ndarray | None,
-    temperature: float,
-    thresholds: dict[str, float],
-) -> str:
+def _proven(wanted: str, candidate: Candidate) -> str:
+    images, evaluated = candidate.images, candidate.evaluated
     if not is_installed():
         raise CxrError(
             f"serving.engine={wanted}: OpenVINO is not installed; pip install -r requirements-openvino.txt, or set "
@@ -104,14 +102,14 @@ def _proven(
             f"serving.engine={wanted}: there are no validation images to prove it on; set serving.engine={ONNXRUNTIME}"
         )
     size = images.rasters(np.arange(1)).shape[-1]
-    other = open_session(OPENVINO, network, cores(), size)
-    found = prove(other, images, evaluated, temperature, thresholds)
+    other = open_session(OPENVINO, candidate.network, cores(), size)
+    found = prove(other, images, evaluated, candidate.temperature, candidate.thresholds)
     if not found.holds:
         raise CxrError(
             f"serving.engine={wanted}: OpenVINO answers otherwise on the validation images ({found}; allowed are 0 and "
             f"{TOLERANCE:g}); set serving.engine={ONNXRUNTIME}"
         )
-    one, many = speeds(session, other, images)
+    one, many = speeds(candidate.session, other, images)
     told = (
         f"OpenVINO takes {one[1]:.1f} ms for one image and {many[1]:.1f} for {_IMAGES}, ONNX Runtime {one[0]:.1f} and"
     )
@@ -128,7 +126,11 @@ def prove(
     """How the answers of a session differ from the `evaluated` probabilities (n, C) of the same images."""
     batches = in_order(len(images), BATCH)
     logits = np.concatenate([session.logits(rasters) for rasters in read_batches(images.rasters, batches)])
-    served = softmax(logits / temperature)
+    return proof(softmax(logits / temperature), evaluated, thresholds)
+
+
+def proof(served: ndarray, evaluated: ndarray, thresholds: dict[str, float]) -> Proof:
+    """How probabilities (n, C) that are served differ from the `evaluated` ones."""
     changed = served.argmax(1) != evaluated.argmax(1)
     for threshold in thresholds.values():
         ours, theirs = (finding_probability(values) for values in (served, evaluated))

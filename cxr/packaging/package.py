@@ -27,7 +27,7 @@ from cxr.evaluation.scores import Sample
 from cxr.loading.rasters import RasterDataset
 from cxr.models.bundle import Bundle
 from cxr.monitoring.reference import FILE as REFERENCE
-from cxr.packaging.engine import choose_engine
+from cxr.packaging.engine import Candidate, choose_engine
 from cxr.packaging.export_onnx import to_onnx
 from cxr.packaging.fit_ood import fit_detector
 from cxr.packaging.outputs import Outputs, run
@@ -95,9 +95,8 @@ def write(
     log.info("served and evaluated probabilities differ by at most %.1e", max(differences.values()))
     # What is evaluated of an ensemble of folds is out of fold: its engine is held against ONNX Runtime.
     reference = answers if bundle.folds else evaluated.get("val")
-    engine = choose_engine(
-        settings.engine, network, session, datasets.get("val"), reference, bundle.temperature, points
-    )
+    candidate = Candidate(network, session, datasets.get("val"), reference, bundle.temperature, points)
+    engine = choose_engine(settings.engine, candidate)
     detector = fit_detector(learnt.features, learnt.negatives, outputs["val"].features, settings.ood_share)
     files = {DETECTOR: detector.save()}
     write_atomic(folder / DETECTOR, files[DETECTOR])

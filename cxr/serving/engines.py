@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from cxr.common.names import ONNXRUNTIME, OPENVINO
 from cxr.errors import CxrError
 from cxr.serving.openvino_session import OpenVinoSession
 from cxr.serving.session import AnySession, Session
 
-ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
 _SESSIONS: dict[str, type[Session] | type[OpenVinoSession]] = {ONNXRUNTIME: Session, OPENVINO: OpenVinoSession}
 
 

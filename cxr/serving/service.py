@@ -20,7 +20,7 @@ import pandas as pd
 from PIL import Image
 
 from cxr.common.files import check_digest, sha256_of
-from cxr.common.names import PNEUMONIA
+from cxr.common.names import ONNXRUNTIME, PNEUMONIA
 from cxr.errors import CxrError, ImageError
 from cxr.imaging import heatmap
 from cxr.imaging.dicom import is_dicom
@@ -28,7 +28,7 @@ from cxr.imaging.preprocess import InputSpec, TooManyPixelsError
 from cxr.imaging.reader import ImageReader, ReadImage
 from cxr.serving import decision
 from cxr.serving.budget import Turns
-from cxr.serving.engines import ONNXRUNTIME, open_session
+from cxr.serving.engines import open_session
 from cxr.serving.ood import OODDetector
 from cxr.serving.probabilities import NEGATIVE, finding_probability, in_digits, softmax
 from cxr.serving.request import Limits, image_bytes

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cxr.common import code
 from cxr.common.files import sha256_of, sha256_of_text
+from cxr.common.names import ONNXRUNTIME, OPENVINO
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -46,7 +47,7 @@ def shipped_sources() -> list[Path]:
     return code.sources("cxr.serving.mlflow_model")
 
 
-def requirements(engine: str = "onnxruntime") -> list[str]:
+def requirements(engine: str = ONNXRUNTIME) -> list[str]:
     """What a registered model needs to be served: the pins of `requirements-serve.txt`, without the hashes.
 
     For the engine `openvino`, those of `requirements-openvino.txt` as well.
@@ -54,7 +55,7 @@ def requirements(engine: str = "onnxruntime") -> list[str]:
     MLflow 3.17 does not recognise `mlflow-skinny` on a line with hashes and adds all of `mlflow`, without one; pip then
     refuses the whole file.
     """
-    names = ("requirements-serve.txt", *(["requirements-openvino.txt"] if engine == "openvino" else []))
+    names = ("requirements-serve.txt", *(["requirements-openvino.txt"] if engine == OPENVINO else []))
     lines = [line for name in names for line in (code.PROJECT / name).read_text(encoding="utf-8").splitlines()]
     return list(dict.fromkeys(line.removesuffix("\\").strip() for line in lines if line[:1].isalnum()))
 

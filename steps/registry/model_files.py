@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.common.hardware import cores
+from cxr.common.names import ONNXRUNTIME
 from cxr.errors import CxrError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def engine(folder: Path) -> str:
     """What runs the network of the files in `folder`, which `cxr.packaging.package` has written."""
     from cxr.serving.service import CONFIG
 
-    return json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("engine", "onnxruntime")
+    return json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("engine", ONNXRUNTIME)
 
 
 def logged_model_id(version: "ModelVersion") -> str | None:

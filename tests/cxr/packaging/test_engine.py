@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from cxr.errors import CxrError
 from cxr.packaging import engine
-from cxr.packaging.engine import Proof, choose_engine, prove
+from cxr.packaging.engine import Candidate, Proof, choose_engine, prove
 from cxr.packaging.export_onnx import to_onnx
 from cxr.serving import decision, openvino_session
 from cxr.serving.engines import open_session
@@ -29,18 +30,18 @@ pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO 
 
 
 @pytest.fixture(scope="module")
-def case(served) -> dict:
+def case(served) -> Candidate:
     """What `choose_engine` is given for the served model."""
     network = (served.folder / MODEL).read_bytes()
     val = served.manifest.split("val")
-    return {
-        "network": network,
-        "session": Session(network, 2, 64),
-        "images": datasets(served.bundle, served.manifest)["val"],
-        "evaluated": probabilities(served.bundle, val),
-        "temperature": served.bundle.temperature,
-        "thresholds": decision.operating_points(served.bundle.operating_points),
-    }
+    return Candidate(
+        network=network,
+        session=Session(network, 2, 64),
+        images=datasets(served.bundle, served.manifest)["val"],
+        evaluated=probabilities(served.bundle, val),
+        temperature=served.bundle.temperature,
+        thresholds=decision.operating_points(served.bundle.operating_points),
+    )
 
 
 def test_both_engines_answer_alike(served):
@@ -73,19 +74,19 @@ def test_views_go_through_the_network_in_bounded_batches(served):
 
 
 def test_a_proof_counts_what_changes(case):
-    session, images = OpenVinoSession(case["network"], 2, 64), case["images"]
-    rest = (images, case["evaluated"], case["temperature"], case["thresholds"])
+    session, images = OpenVinoSession(case.network, 2, 64), case.images
+    rest = (images, case.evaluated, case.temperature, case.thresholds)
     found = prove(session, *rest)
     assert found.holds and found.difference < 1e-4
-    moved = case["evaluated"].copy()
+    moved = case.evaluated.copy()
     moved[0] = moved[0][::-1]
     found = prove(session, images, moved, *rest[2:])
     assert not found.holds and found.changed >= 1
     assert not Proof(2e-3, 0).holds and not Proof(0.0, 1).holds and not Proof(float("nan"), 0).holds
-    at_threshold = dict.fromkeys(case["thresholds"], float(1 - case["evaluated"][0, 0]) + 1e-9)
-    lowered = case["evaluated"].copy()
+    at_threshold = dict.fromkeys(case.thresholds, float(1 - case.evaluated[0, 0]) + 1e-9)
+    lowered = case.evaluated.copy()
     lowered[0, 0] -= 1e-6
-    assert prove(session, images, lowered, case["temperature"], at_threshold).changed >= 1
+    assert prove(session, images, lowered, case.temperature, at_threshold).changed >= 1
 
 
 def test_auto_takes_the_faster_engine_and_says_why(case, monkeypatch, caplog):
@@ -93,32 +94,32 @@ def test_auto_takes_the_faster_engine_and_says_why(case, monkeypatch, caplog):
     for times, wanted in ((((9.0, 5.0), (70.0, 60.0)), "openvino"), (((5.0, 5.0), (70.0, 60.0)), "onnxruntime"),
                           (((9.0, 5.0), (60.0, 70.0)), "onnxruntime")):  # fmt: skip
         monkeypatch.setattr(engine, "speeds", lambda *_, told=times: told)
-        assert choose_engine("auto", **case) == wanted
+        assert choose_engine("auto", case) == wanted
         assert f"OpenVINO takes {times[0][1]:.1f} ms for one image" in caplog.messages[-1]
-    assert choose_engine("openvino", **case) == "openvino"
-    assert choose_engine("onnxruntime", **case) == "onnxruntime"
+    assert choose_engine("openvino", case) == "openvino"
+    assert choose_engine("onnxruntime", case) == "onnxruntime"
 
 
 def test_what_fails_the_proof_is_not_taken(case, caplog):
     caplog.set_level(logging.INFO)
-    other = case | {"evaluated": case["evaluated"][:, ::-1]}
-    assert choose_engine("auto", **other) == "onnxruntime"
+    other = replace(case, evaluated=case.evaluated[:, ::-1])
+    assert choose_engine("auto", other) == "onnxruntime"
     assert "OpenVINO answers otherwise" in caplog.messages[-1]
     with pytest.raises(
         CxrError, match=r"serving\.engine=openvino: OpenVINO answers otherwise .*set serving\.engine=onnx"
     ):
-        choose_engine("openvino", **other)
+        choose_engine("openvino", other)
     with pytest.raises(CxrError, match="no validation images to prove it on"):
-        choose_engine("openvino", **case | {"images": None})
+        choose_engine("openvino", replace(case, images=None))
 
 
 def test_without_openvino(case, served, monkeypatch, caplog, tmp_path):
     caplog.set_level(logging.INFO)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    assert choose_engine("auto", **case) == "onnxruntime"
+    assert choose_engine("auto", case) == "onnxruntime"
     assert "OpenVINO is not installed" in caplog.messages[-1]
     with pytest.raises(CxrError, match="not installed; pip install -r requirements-openvino.txt"):
-        choose_engine("openvino", **case)
+        choose_engine("openvino", case)
     folder = with_engine(served.folder, tmp_path / "a", "openvino")
     with pytest.raises(CxrError, match="not installed; pip install -r requirements-openvino.txt"):
         Service(folder, threads=1)
