@@ -30,16 +30,19 @@ def shipped(settings: "ServingSettings", signature: "ModelSignature") -> dict[st
     """The tags of a version made now, but for those of its bundle and of its files (see `of_files`)."""
     return {
         SETTINGS: json.dumps(settings.model_dump(), sort_keys=True),
-        CODE: serving_code(signature),
+        CODE: serving_code(signature, settings.engine),
         MADE_BY: code.digest("cxr.packaging.package")[:16],
     }
 
 
-def serving_code(signature: "ModelSignature") -> str:
-    """Digest of what ships with every version: the code that answers, its requirements, and its signature."""
+def serving_code(signature: "ModelSignature", engine: str) -> str:
+    """Digest of what ships with a version: the code that answers, its requirements, and its signature.
+
+    `engine` is `serving.engine`: where it may be OpenVINO, its pins count, since another release may answer otherwise.
+    """
     sources = [f"{file.relative_to(code.PROJECT).as_posix()} {sha256_of(file)}" for file in shipped_sources()]
     columns = json.dumps(signature.to_dict(), sort_keys=True)
-    return sha256_of_text("\n".join([*sources, *requirements(), columns]))[:16]
+    return sha256_of_text("\n".join([*sources, *requirements(ONNXRUNTIME if engine == ONNXRUNTIME else OPENVINO), columns]))[:16]
 
 
 def shipped_sources() -> list[Path]:

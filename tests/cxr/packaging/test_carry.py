@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from cxr.errors import CxrError
 from cxr.models.bundle import Bundle
 from cxr.packaging import carry
 from cxr.serving.service import CONFIG, Service
+from cxr.serving.session import Session
 from tests.helpers import network, settings_with
 
 BEFORE = settings_with({}).serving.model_dump()
@@ -67,3 +69,49 @@ def test_a_network_that_answers_otherwise_as_onnx_is_refused(served, tmp_path, m
     monkeypatch.setattr(carry, "to_onnx", lambda bundle: other)
     with pytest.raises(CxrError, match="as ONNX gives other probabilities"):
         carry.write(tmp_path / "s", served.bundle, served.folder, settings(), BEFORE)
+
+
+@pytest.fixture
+def with_openvino(served, tmp_path, monkeypatch):
+    """A version that OpenVINO serves, and a function that says what OpenVINO makes of the logits of this network."""
+    folder = shutil.copytree(served.folder, tmp_path / "with-openvino")
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | {"engine": "openvino"}))
+    turned = {"by": 0.0}
+
+    def opened(engine, network, threads, size):
+        session = Session(network, threads, size)
+        by = turned["by"] if engine == "openvino" else 0.0
+        return SimpleNamespace(logits=lambda rasters: session.logits(rasters) + by * np.eye(3)[0])
+
+    monkeypatch.setattr(carry, "open_session", opened)
+    return folder, lambda by: turned.update(by=by)
+
+
+def carried(served, folder, target, now: str, before: str) -> str:
+    carry.write(target, served.bundle, folder, settings(engine=now), BEFORE | {"engine": before})
+    return json.loads((target / CONFIG).read_text())["engine"]
+
+
+@pytest.mark.parametrize("wanted", ["openvino", "auto"])
+def test_another_engine_is_kept_if_it_answers_phantoms_as_the_bundle_does(
+    served, with_openvino, tmp_path, wanted, caplog
+):
+    folder, moved_by = with_openvino
+    assert carried(served, folder, tmp_path / "a", wanted, wanted) == "openvino"
+    moved_by(0.05)  # of a logit; a probability may change by 1e-3
+    if wanted == "auto":
+        assert carried(served, folder, tmp_path / "b", wanted, wanted) == "onnxruntime"
+        assert "serving.engine=auto: onnxruntime, since openvino answers phantoms otherwise" in caplog.text
+        return
+    with pytest.raises(CxrError, match=r"serving\.engine=openvino: openvino answers .*; set serving\.engine=onnxrun"):
+        carried(served, folder, tmp_path / "b", wanted, wanted)
+
+
+def test_onnx_runtime_can_always_be_taken_and_openvino_never_without_images(served, with_openvino, tmp_path):
+    folder, moved_by = with_openvino
+    moved_by(9.0)
+    assert carried(served, folder, tmp_path / "a", "onnxruntime", "openvino") == "onnxruntime"
+    with pytest.raises(CxrError, match=r"serving\.engine takes the images"):
+        carried(served, served.folder, tmp_path / "b", "openvino", "onnxruntime")
+    assert carried(served, served.folder, tmp_path / "c", "auto", "auto") == "onnxruntime"

@@ -19,7 +19,8 @@ def project(monkeypatch, tmp_path):
     """A copy of the project that tests may change; digests are of its files."""
     for name in ("cxr", "steps"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "requirements-serve.txt", tmp_path)
+    for name in ("requirements-serve.txt", "requirements-openvino.txt"):
+        shutil.copy(ROOT / name, tmp_path)
     monkeypatch.setattr(code, "PROJECT", tmp_path)
     return tmp_path
 
@@ -68,10 +69,18 @@ def test_pinned_packages_make_another_version(project):
     assert "numpy==9." in file.read_text() and shipped()[CODE] != before[CODE]
 
 
+@pytest.mark.parametrize(("engine", "counts"), [("onnxruntime", False), ("openvino", True), ("auto", True)])
+def test_pins_of_openvino_count_where_it_may_serve(project, engine, counts):
+    before, file = shipped(engine=engine), project / "requirements-openvino.txt"
+    file.write_text(file.read_text().replace("openvino==", "openvino==9"))
+    assert "openvino==9" in file.read_text() and (shipped(engine=engine)[CODE] != before[CODE]) == counts
+
+
 def test_serving_settings_and_the_signature_make_another_version():
     assert shipped(max_images=16)[SETTINGS] != shipped()[SETTINGS] and shipped(max_images=16)[CODE] == shipped()[CODE]
     other = registry.signature(("normal", "pneumonia"), "pneumonia")
-    assert identity.serving_code(other) != identity.serving_code(SIGNATURE) == shipped()[CODE]
+    ours, theirs = (identity.serving_code(signature, "onnxruntime") for signature in (SIGNATURE, other))
+    assert theirs != ours == shipped()[CODE]
 
 
 @pytest.mark.parametrize("name", [BUNDLE, SETTINGS, CODE])

@@ -110,7 +110,7 @@ def test_the_same_weights_are_registered_again_when_the_code_that_serves_them_ha
     assert in_process("evaluate", **settings) == in_process("evaluate", **settings) == 0
     assert [v.version for v in workflow.client.search_model_versions("name='served-anew'")] == [1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(identity, "serving_code", lambda signature: "another")
+        patch.setattr(identity, "serving_code", lambda *_: "another")
         assert in_process("evaluate", **settings) == 0
     versions = workflow.client.search_model_versions("name='served-anew'")
     assert sorted(v.version for v in versions) == [1, 2]
