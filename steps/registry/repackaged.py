@@ -7,7 +7,7 @@ serve it.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import date
 from typing import TYPE_CHECKING
 
 from cxr.errors import CxrError
@@ -74,6 +74,11 @@ def tags(source: "ModelVersion", run_id: str) -> dict[str, str]:
     return runs.lineage(source.tags) | kept | {"cxr.repackage_run_id": run_id, SOURCE: str(source.version)}
 
 
+def not_compared(made: "ModelVersion", source: "ModelVersion") -> bool:
+    """Whether a version was made from `source` without being compared with it."""
+    return made.tags.get(SOURCE) == str(source.version) and made.tags.get(COMPARED) == NOT_COMPARED
+
+
 def judge(source: "ModelVersion", compared: Compared, champion: "ModelVersion | None") -> Verdict:
     """The alias of a version repackaged from `source`; no score decides."""
     number, outcome = source.version, compared.outcome
@@ -87,11 +92,11 @@ def judge(source: "ModelVersion", compared: Compared, champion: "ModelVersion | 
     return Verdict(CHALLENGER, f"{words}; `mlflow run . -e promote` decides", checks)
 
 
-def description(source: "ModelVersion", compared: Compared, verdict: Verdict) -> str:
-    """The model card of `source`, which has its scores, with what is new about the version made from it."""
-    run_id, today = source.tags["cxr.evaluate_run_id"], datetime.now(UTC).date().isoformat()
+def description(source: "ModelVersion", compared: Compared, verdict: str, day: date) -> str:
+    """The model card of `source`, which has its scores, with what is new about the version made from it on `day`."""
+    run_id = source.tags["cxr.evaluate_run_id"]
     note = (
-        f"{_NOTE} from version {source.version} on {today}: the same weights with today's serving code and packages; "
+        f"{_NOTE} from version {source.version} on {day}: the same weights with today's serving code and packages; "
         f"{compared}. The scores below are those of the evaluation of these weights, run {run_id}."
     )
     lines = (source.description or f"# {source.name}").splitlines()

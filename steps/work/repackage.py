@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +58,9 @@ def run(context: Context) -> None:
     classes, finding = loaded.network.classes, loaded.finding
     tags = repackaged.tags(version, context.run_id)
     tags |= identity.shipped(context.settings.serving, registry.signature(classes, finding))
-    if _there_already(context, version, tags):
+    if (found := _there_already(context, version, tags)) is not None:
+        if compare and repackaged.not_compared(found, version):
+            _compare_later(context, version, found, loaded, _images(context, version, folder, loaded, needed=False))
         return
     images = _images(context, version, folder, loaded, needed=compare)
     target = context.folder / ARTIFACT
@@ -67,31 +70,33 @@ def run(context: Context) -> None:
     else:
         _package(context, loaded, images, target)
     tags[identity.FILES] = identity.of_files(target)
-    if _there_already(context, version, tags):
+    if (found := _there_already(context, version, tags)) is not None:
+        if compare and repackaged.not_compared(found, version):
+            _compare_later(context, version, found, loaded, images)
         return
     logged, compared = registry.log_model(target, classes, finding), Compared(None, [])
     if images is not None and compare:
         try:
-            compared = _compare(context, version, logged, loaded, images)
+            compared = _compare(context, version, logged.model_uri, loaded, images)
         except CxrError as error:
             context.client.delete_logged_model(logged.model_id)
             raise CxrError(f"{error}; -P compare=false makes a version without comparing") from None
     _register(context, version, logged, tags, compared)
 
 
-def _there_already(context: Context, source: "ModelVersion", tags: dict[str, str]) -> bool:
-    """Whether there is such a version already, which is then told and tagged."""
+def _there_already(context: Context, source: "ModelVersion", tags: dict[str, str]) -> "ModelVersion | None":
+    """Such a version if there is one already, which is then told and tagged."""
     known = [version for version in registry.versions(context.client, source.name) if "cxr.gate" in version.tags]
     found = identity.find(known, tags)
     if found is None:
-        return False
+        return None
     context.tag("cxr.model_version", found.version)
     if int(found.version) == int(source.version):
         what = f"nothing has changed: version {source.version} has today's serving code, packages and settings"
     else:
         what = f"version {found.version} has the weights of version {source.version} and all of today's that serve it"
     context.log.info("%s; no version is made; its gate said %s", what, found.tags["cxr.gate"])
-    return True
+    return found
 
 
 def _images(context: Context, version: "ModelVersion", folder: Path, loaded: Bundle, *, needed: bool) -> Images | None:
@@ -100,7 +105,7 @@ def _images(context: Context, version: "ModelVersion", folder: Path, loaded: Bun
         return sources.images_of(context, version, folder, loaded)
     except CxrError as error:
         if needed:
-            raise
+            raise CxrError(f"{error}; {sources.without_images(context, version)}") from None
         context.log.warning("%s", error)
         return None
 
@@ -139,16 +144,14 @@ def _carry_over(context: Context, version: "ModelVersion", loaded: Bundle, targe
         raise CxrError(f"version {version.version} cannot be repackaged without its images: {error}") from None
 
 
-def _compare(
-    context: Context, version: "ModelVersion", logged: "ModelInfo", loaded: Bundle, images: Images
-) -> Compared:
-    """Compare the version with the logged model, and log the outcome and the answers that differ."""
+def _compare(context: Context, version: "ModelVersion", made: str, loaded: Bundle, images: Images) -> Compared:
+    """Compare the version with the model at the URI `made`, and log the outcome and the answers that differ."""
     import mlflow
 
     old, old_served = sources.logged_model(context, version)
     place = context.folder / "made"
     place.mkdir()
-    new = Path(mlflow.artifacts.download_artifacts(artifact_uri=logged.model_uri, dst_path=str(place)))
+    new = Path(mlflow.artifacts.download_artifacts(artifact_uri=made, dst_path=str(place)))
     configs = [json.loads((served / CONFIG).read_text(encoding="utf-8")) for served in (old_served, _served(new))]
     size = min(BATCH, *(config["limits"]["max_images"] for config in configs))
     known = {config["operating_point"] for config in configs}
@@ -219,14 +222,40 @@ def _register(
     """Register the logged model, unless another process has made the same version meanwhile, and give it its alias."""
     name, client = source.name, context.client
     with registry.alone(name):
-        if _there_already(context, source, tags):
+        if _there_already(context, source, tags) is not None:
             client.delete_logged_model(logged.model_id)
             return
         new = registry.add(client, name, logged, tags | compared.tags())
         verdict, _ = registry.settle(client, name, new, partial(repackaged.judge, source, compared))
-    text = repackaged.description(source, compared, verdict)
-    client.update_model_version(name, str(new.version), description=text)
-    context.tag("cxr.model_version", new.version)
+    _tell(context, source, new, compared, str(verdict))
+
+
+def _compare_later(
+    context: Context, source: "ModelVersion", made: "ModelVersion", loaded: Bundle, images: Images | None
+) -> None:
+    """Make up for the comparison of `source` with a version that was made without one, and settle its alias by it."""
+    if images is None:
+        context.log.warning("version %s stays without a comparison", made.version)
+        return
+    name, client = source.name, context.client
+    compared = _compare(context, source, f"models:/{name}/{made.version}", loaded, images)
+    with registry.alone(name):
+        champion = registry.champion_of(client, name)
+        if champion is not None and int(champion.version) == int(made.version):  # by hand, which stands
+            verdict = made.tags["cxr.gate"]
+        else:
+            verdict = str(registry.settle(client, name, made, partial(repackaged.judge, source, compared))[0])
+        for key, value in compared.tags().items():  # last, so that a version that is not settled is compared again
+            client.set_model_version_tag(name, made.version, key, value)
+    _tell(context, source, made, compared, verdict)
+
+
+def _tell(context: Context, source: "ModelVersion", made: "ModelVersion", compared: Compared, verdict: str) -> None:
+    """Describe a version, and tag the run with it."""
+    day = datetime.fromtimestamp(made.creation_timestamp / 1000, UTC).date()
+    text = repackaged.description(source, compared, verdict, day)
+    context.client.update_model_version(source.name, str(made.version), description=text)
+    context.tag("cxr.model_version", made.version)
     context.tag("cxr.gate", verdict)
     for key, value in compared.tags().items():
         context.tag(key, value)

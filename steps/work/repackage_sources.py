@@ -11,6 +11,7 @@ from cxr.evaluation import out_of_fold
 from cxr.evaluation.out_of_fold import OutOfFold
 from cxr.models import bundle
 from cxr.models.bundle import Bundle
+from cxr.packaging import carry
 from cxr.settings import load
 from cxr.settings.schema import Settings
 from steps.registry import identity, model_files
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 _WITH_BUNDLES = ("evaluate", "ensemble", "finetune", "train")
 # Settings that repackaging reads; all others are those that the weights were made with.
 _OWN = ("serving.", "cache.", "registry.name", "evaluate.batch_size", "seed", "device", "deterministic", "log_dir")
-_WITHOUT = "without them, -P compare=false takes over what was learnt from them and compares nothing"
 
 
 @dataclass(frozen=True)
@@ -112,18 +112,27 @@ def images_of(context: Context, version: "ModelVersion", folder: Path, loaded: B
     try:
         manifest = Manifest.load(context.fetch(_not_deleted(context, run_id, "split"), "split"))
     except CxrError as error:
-        raise CxrError(f"the split of version {version.version} cannot be read ({error}); {_WITHOUT}") from None
+        raise CxrError(f"the split of version {version.version} cannot be read ({error})") from None
     bundle.check_classes(loaded, manifest.classes, manifest.finding)
     missing = [file for file in manifest.files() if not file.is_file()]
     if missing:
         raise CxrError(
             f"{len(missing):,} of the {len(manifest):,} images of version {version.version} are gone, the first: "
-            f"{missing[0]}; bring them back; {_WITHOUT}"
+            f"{missing[0]}; bring them back"
         )
     answers = out_of_fold.load(folder, loaded, manifest)
     if answers is None:
         return Images(manifest, None)
     return Images(answers.first_fold(manifest.cross_validated()), answers)
+
+
+def without_images(context: Context, version: "ModelVersion") -> str:
+    """What can be done for a version whose images are gone, for errors."""
+    try:
+        carry.check(logged_model(context, version)[1], context.settings.serving, served_with(version))
+    except CxrError as error:
+        return f"without them, no version can be made of these weights ({error})"
+    return "without them, -P compare=false takes over what was learnt from them and compares nothing"
 
 
 def logged_model(context: Context, version: "ModelVersion") -> tuple[Path, Path]:

@@ -57,6 +57,11 @@ def numbers(workflow, name: str) -> list[int]:
     return sorted(int(v.version) for v in workflow.client.search_model_versions(f"name='{name}'"))
 
 
+def of_format_2(folder) -> None:
+    file = folder / "artifacts/service/service.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 2}))
+
+
 def test_the_same_answers_make_the_new_version_champion_and_it_leads_back(
     workflow, registered, in_process, capfd, tmp_path
 ):
@@ -177,6 +182,44 @@ def test_without_its_images_a_version_is_repackaged_if_nothing_is_to_be_compared
     assert numbers(workflow, "gone") == [1, 2]
 
 
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_version_made_without_comparing_is_compared_later(workflow, registered, in_process, capfd, by_hand):
+    name = f"later-{by_hand}"
+    registered(name)
+    assert in_process("repackage", registry__name=name, **QUICK) == 0
+    assert aliases(workflow, name) == {"champion": 1, "challenger": 2}
+    if by_hand:
+        assert in_process("promote", registry__name=name, version=2, reason="tried") == 0
+    gate = workflow.client.get_model_version(name, "2").tags["cxr.gate"]
+    assert in_process("repackage", registry__name=name, version=1) == 0
+    made, run = workflow.client.get_model_version(name, "2"), workflow.runs("repackage")[0]
+    assert numbers(workflow, name) == [1, 2] and aliases(workflow, name) == {"champion": 2}
+    assert made.tags["cxr.compared"].startswith("same answers to") and made.tags["cxr.compared"] in made.description
+    assert (made.tags["cxr.gate"] == gate) == by_hand and run.data.tags["cxr.gate"] == made.tags["cxr.gate"]
+    assert json.loads(workflow.artifact(run, "repackage/comparison.json").read_text())["same"]
+    capfd.readouterr()
+    assert in_process("repackage", registry__name=name, version=1) == 0
+    logged = capfd.readouterr().err
+    assert "no version is made" in logged and "comparing the answers" not in logged
+
+
+def test_without_images_an_uncompared_version_stays_so(workflow, registered, in_process, capfd, split_is_gone):
+    registered("stays", cxr__split_run_id=split_is_gone)
+    assert in_process("repackage", registry__name="stays", **QUICK) == 0
+    assert in_process("repackage", registry__name="stays") == 0
+    assert "version 2 stays without a comparison" in capfd.readouterr().err
+    assert workflow.client.get_model_version("stays", "2").tags["cxr.compared"] == "not compared"
+
+
+def test_nothing_is_advised_that_is_refused(registered, refused, split_is_gone):
+    """What an older format lacks was chosen on images: without them, there is nothing to take over."""
+    registered("older-format", of_format_2, cxr__split_run_id=split_is_gone)
+    line = refused("repackage", registry__name="older-format")
+    assert "no version can be made of these weights (its format is 2, and what format 3 has" in line
+    assert "compare=false" not in line
+    assert "its format is 2" in refused("repackage", registry__name="older-format", **QUICK)
+
+
 def test_a_version_that_cannot_answer_here_is_named_and_leaves_no_model(workflow, registered, refused):
     def broken(folder):
         (folder / "code/cxr/serving/decision.py").write_text("import a_package_of_another_time\n")
@@ -251,11 +294,7 @@ def test_a_version_of_another_project_is_refused(registered, refused):
 
 
 def test_a_version_of_other_code_says_how_it_can_be_used(registered, refused, tmp_path):
-    def older(folder):
-        file = folder / "artifacts/service/service.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 2}))
-
-    registered("format", older)
+    registered("format", of_format_2)
     (tmp_path / "x.png").write_bytes(b"")
     given = {"input": tmp_path / "x.png", "output": tmp_path / "p.parquet", "model_uri": "models:/format/1"}
     assert "mlflow run . -e repackage -P version=1" in refused("predict", **given)

@@ -1,6 +1,7 @@
 """A repackaged version leads back to the one it was made from, and takes its place only with the same answers."""
 
 from collections import Counter
+from datetime import date
 from types import SimpleNamespace
 
 import pytest
@@ -93,17 +94,19 @@ def test_what_differs_is_told_in_tags_that_the_registry_has_room_for():
 
 def test_the_description_says_where_the_scores_come_from():
     source, compared = version(3), Compared(SAME, [])
-    text = repackaged.description(source, compared, repackaged.judge(source, compared, version(3)))
+    day = date(2026, 11, 28)
+    text = repackaged.description(source, compared, str(repackaged.judge(source, compared, version(3))), day)
     lines = text.splitlines()
     assert lines[0] == CARD.splitlines()[0] and "run e" in lines[2]
-    assert lines[2].startswith("**Repackaged** from version 3 on ") and "same answers to 5 validation" in lines[2]
+    assert lines[2].startswith("**Repackaged** from version 3 on 2026-11-28: the same weights")
+    assert "same answers to 5 validation" in lines[2]
     assert "**Gate:** champion: same answers" in text and "it was better" not in text
     assert "## Scores on 3 test images" in lines
-    again = repackaged.description(SimpleNamespace(**vars(version(4)) | {"description": text}), compared,
-                                   repackaged.judge(version(4), compared, None))  # fmt: skip
+    second = SimpleNamespace(**vars(version(4)) | {"description": text})
+    again = repackaged.description(second, compared, str(repackaged.judge(version(4), compared, None)), day)
     assert again.count("**Repackaged**") == 1 and "from version 4" in again and len(again) <= 5000
     bare = SimpleNamespace(**vars(source) | {"description": None})
-    assert repackaged.description(bare, compared, repackaged.judge(source, compared, None)).startswith("# model\n")
+    assert repackaged.description(bare, compared, "no alias", day).startswith("# model\n")
 
 
 @pytest.mark.parametrize("missing", ["cxr.bundle_digest", "cxr.evaluate_run_id", "cxr.split_run_id"])
@@ -112,3 +115,11 @@ def test_a_version_of_another_project_is_refused(missing):
     other = SimpleNamespace(version=3, name="model", tags={k: v for k, v in TAGS.items() if k != missing})
     with pytest.raises(CxrError, match=f"version 3 of model was not registered by .* lacks the tag {missing}"):
         repackaged.check(other)
+
+
+@pytest.mark.parametrize(("made", "expected"), [({}, True), ({"cxr.compared": "same answers to 5"}, False),
+                                                ({"cxr.repackaged_from": "2"}, False)])  # fmt: skip
+def test_what_was_made_from_a_version_without_comparing_is_known(made, expected):
+    tags = {"cxr.repackaged_from": "3", "cxr.compared": "not compared"} | made
+    assert repackaged.not_compared(SimpleNamespace(tags=tags), version(3)) == expected
+    assert not repackaged.not_compared(version(4), version(3))
