@@ -65,6 +65,7 @@ class ServedModel(PythonModel):
                 point=str(given.get("operating_point") or ""),
                 with_heatmap=bool(given.get("heatmap", False)),
                 strict=bool(given.get("strict", True)),
+                measured=bool(given.get("measured", False)),
             )
         except ImageError as error:
             raise Refused(str(error)) from None

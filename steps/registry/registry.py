@@ -220,6 +220,7 @@ def signature(classes: tuple[str, ...], finding: str) -> "ModelSignature":
         ParamSpec("operating_point", "string", ""),  # empty: the one that the model was registered with
         ParamSpec("heatmap", "boolean", False),
         ParamSpec("strict", "boolean", True),
+        ParamSpec("measured", "boolean", False),  # adds what `monitor` needs; of `predict -P engine=spark`
     ]
     return ModelSignature(Schema([ColSpec("binary", COLUMN)]), Schema(outputs), ParamSchema(params))
 

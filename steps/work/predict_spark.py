@@ -1,23 +1,28 @@
 """Engine `spark` of `predict`: the registered model as a user-defined function of a Spark cluster, through MLflow.
 
 Spark is an extra: `pip install -r requirements-spark.txt`, and Java 17. A cluster must see the files under the same
-paths, and have the packages of requirements-serve.txt.
+paths, and have the packages of requirements-serve.txt. The time of each answer is that at which Spark began.
 """
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
 
 from cxr.errors import CxrError
-from cxr.serving.service import BATCH
+from cxr.serving.columns import TIME
+from cxr.serving.service import BATCH, MEASURED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import pandas as pd
 
+log = logging.getLogger("cxr.predict")
+
 _ROWS = 256  # files per partition
+_MEASURED = "measured"  # parameter of the model that adds the columns MEASURED to an answer
 
 
 def score_with_spark(
@@ -25,7 +30,8 @@ def score_with_spark(
 ) -> dict[str, int]:
     """Write one row per path to the folder `output`, in order; returns the number of rows by status.
 
-    `columns` are those of an answer with their types; `max_images` is how many images the model accepts in one request.
+    `columns` are those of an answer with their types; `MEASURED` and the time are added, unless the version was made
+    before its signature could ask for them. `max_images` is how many images the model accepts in one request.
     """
     try:
         from pyspark.errors import PySparkException
@@ -39,13 +45,19 @@ def score_with_spark(
     spark = SparkSession.builder.appName("cxr-predict").getOrCreate()
     # Spark passes one Arrow batch to the model at a time; each is one request, which has an upper limit.
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(min(BATCH, max_images)))
-    fields = ", ".join(f"`{name}`:{kind}" for name, kind in columns.items())
+    # Spark's older type of a time is read as one without a zone, which `monitor` refuses.
+    spark.conf.set("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
+    measured = MEASURED if _has_parameter(uri, _MEASURED) else {}
+    if not measured:
+        log.warning("%s answers without what monitor needs; mlflow run . -e repackage makes a version that does", uri)
+    # As doubles, since MLflow cannot convert whole numbers of which some are missing.
+    fields = ", ".join(f"`{name}`:{kind}" for name, kind in (columns | dict.fromkeys(measured, "double")).items())
     answer = mlflow.pyfunc.spark_udf(
         spark,
         uri,
         result_type=f"struct<{fields}>",
         env_manager="local",
-        params={"strict": False, "operating_point": point},
+        params={"strict": False, "operating_point": point} | ({_MEASURED: True} if measured else {}),
     )
     files = spark.createDataFrame(
         [(index, str(Path(path).resolve()), path) for index, path in enumerate(paths)],
@@ -56,10 +68,14 @@ def score_with_spark(
         _reader(), "i long, path string, image binary, unread string"
     )
     answers = images.withColumn("answer", answer(f.struct("image")))
-    cells = {name: f.col(f"answer.{name}") for name in columns}
+    cells = {name: f.col(f"answer.{name}") for name in (*columns, *measured)}
     for name in ("label", "decision", "heatmap"):  # MLflow writes the word nan into a text cell that is empty
         cells[name] = f.when(~cells[name].isin("nan", "None"), cells[name])
     cells["reasons"] = f.coalesce(f.col("unread"), cells["reasons"])
+    for name, kind in measured.items():
+        cells[name] = f.when(~f.isnan(cells[name]), cells[name]).cast(kind)
+    if measured:
+        cells[TIME] = f.current_timestamp()
     table = answers.sortWithinPartitions("i").select("path", *(cell.alias(name) for name, cell in cells.items()))
     try:
         table.write.parquet(str(output))
@@ -68,6 +84,12 @@ def score_with_spark(
         reason = [line for line in str(error).splitlines() if line.strip() and "SQLSTATE" not in line][-1]
         raise CxrError(f"Spark failed: {reason.strip()}") from None
     return {row["status"]: row["count"] for row in counts}
+
+
+def _has_parameter(uri: str, name: str) -> bool:
+    """Whether the signature of a model has a parameter of this name."""
+    signature = mlflow.models.get_model_info(uri).signature
+    return signature is not None and signature.params is not None and name in [p.name for p in signature.params]
 
 
 def _reader() -> "Callable[[Iterator[pd.DataFrame]], Iterator[pd.DataFrame]]":

@@ -1,13 +1,16 @@
 """`predict` as a user starts it, locally and with Spark."""
 
 import json
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from cxr.datasets.manifest import Manifest
+from cxr.monitoring import table as monitored
 from cxr.serving.columns import TIME
 from cxr.serving.service import MEASURED
+from tests.helpers import CLASSES
 
 BOTH = {"input": "LIST", "output": "LIST.parquet"}
 
@@ -54,12 +57,14 @@ def test_spark_gives_the_same_rows(workflow, list_file, table):
     process = workflow.project("predict", f"input={list_file}", f"output={output}", "engine=spark")
     assert process.returncode == 0, process.stderr
     from_spark = pd.read_parquet(output)
-    answers = table.drop(columns=[*MEASURED, TIME])  # a cluster asks the model, which has these alone
-    assert list(from_spark) == list(answers)
-    numbers = [name for name in answers if name.startswith("probability_")]
-    pd.testing.assert_frame_equal(from_spark[numbers], answers[numbers], atol=1e-6)
-    texts = answers.columns.difference(numbers)
-    assert from_spark[texts].fillna("").equals(answers[texts].fillna(""))
+    assert list(from_spark) == list(table)
+    numbers = [name for name in table if name.startswith("probability_") or name in MEASURED]
+    pd.testing.assert_frame_equal(from_spark[numbers], table[numbers], atol=1e-6)
+    texts = table.columns.difference([*numbers, TIME])
+    assert from_spark[texts].fillna("").equals(table[texts].fillna(""))
+    reference = SimpleNamespace(classes=list(CLASSES), finding="pneumonia")
+    read = monitored.read(output, reference, table["model_version"].iat[0])
+    assert len(read.rows) == len(table) and read.rows["path"].equals(table["path"])
 
 
 @pytest.mark.parametrize(
