@@ -128,7 +128,9 @@ class InputRows(ReportModel):
     first: datetime = Field(description="Time of the first answer, UTC.")
     last: datetime = Field(description="Time of the last answer, UTC.")
     others: dict[str, int] = Field(description="Number of answers of other versions, which are left out, by version.")
-    outside: int = Field(description="Number of answers of this version outside the time asked for.")
+    outside: int = Field(
+        description="Number of answers of this version outside the time asked for, in the files that were read."
+    )
     points: dict[str, int] = Field(description="Number of answers by operating point.")
     truths: int | None = Field(default=None, description="Number of truths; null if none were given.")
     unmatched: int = Field(default=0, description="Number of truths of images that are not among the answers.")

@@ -1,5 +1,6 @@
 """Reads the answers of a version in use: what `predict` writes, or the log of answers of a service."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -7,14 +8,19 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+from pyarrow import compute as pc
 from pyarrow import parquet
 
 from cxr.errors import CxrError
 from cxr.monitoring.reference import Reference, column_names
+from cxr.serving.answers import span
 from cxr.serving.columns import TIME
 
 KEYS = ("path", "request_id", "row")  # columns that name an image, as far as they are there
-_ANSWER = ("status", "reasons", "operating_point", "model_version", TIME)
+_VERSION = "model_version"
+_ANSWER = ("status", "reasons", "operating_point", _VERSION, TIME)
+_KINDS = {name: pa.string() for name in ("path", "request_id", *_ANSWER)} | {TIME: pa.timestamp("us", tz="UTC")}
+_MINUTE = "%Y-%m-%dT%H:%MZ"
 _LISTED = 3
 
 
@@ -27,7 +33,7 @@ class Answers:
             `time`, UTC.
         files: number of files they were read from.
         others: number of answers of other versions that are left out, by version.
-        outside: number of answers before or after the period that are left out.
+        outside: number of answers before or after the period that are left out, of the files that were read.
     """
 
     rows: pd.DataFrame
@@ -62,46 +68,73 @@ def read(
 ) -> Answers:
     """Read the answers of `version` from `since` on, before `until`, from a Parquet file or all below a folder.
 
+    Of the log of a service, only files of this time are opened. Memory goes with the answers that are kept.
+
     Raises:
         CxrError: there is no such file, a table lacks columns or has times without a zone, or there are no answers of
             this version in this time.
     """
     numbers = column_names(tuple(reference.classes), reference.finding)
-    files = _files(source)
-    rows = pd.concat([_read(file, [*numbers, *_ANSWER]) for file in files], ignore_index=True)
-    versions = rows.pop("model_version")
-    others = {str(name): int(count) for name, count in versions[versions != version].value_counts().items()}
-    rows = rows[versions == version]
-    if rows.empty:
-        told = f"answers of version {', '.join(sorted(others))}" if others else "no answers"
+    files = _files(source, since, until)
+    kept: list[pa.Table] = []
+    answered: Counter[str] = Counter()
+    outside, times = 0, []
+    for file in files:
+        table = _read(file, numbers)
+        answered.update({row["values"]: row["counts"] for row in table[_VERSION].value_counts().to_pylist()})
+        table = table.filter(pc.equal(table[_VERSION], version)).drop_columns([_VERSION])
+        if table.num_rows:
+            times += pc.min_max(table[TIME]).as_py().values()
+        inside = table
+        if since is not None:
+            inside = inside.filter(pc.greater_equal(inside[TIME], pa.scalar(since, _KINDS[TIME])))
+        if until is not None:
+            inside = inside.filter(pc.less(inside[TIME], pa.scalar(until, _KINDS[TIME])))
+        outside += table.num_rows - inside.num_rows
+        kept += [inside] if inside.num_rows else []
+    own = answered.pop(version, 0)
+    if not own:
+        told = f"answers of version {', '.join(sorted(answered))}" if answered else "no answers"
         raise CxrError(
             f"input={source} has {told}, and none of version {version}; name the version that answered: "
             "-P model_uri=models:/NAME/VERSION"
         )
-    inside = pd.Series(True, rows.index)
-    inside &= True if since is None else rows[TIME] >= since
-    inside &= True if until is None else rows[TIME] < until
-    if not inside.any():
-        first, last = rows[TIME].min(), rows[TIME].max()
+    if not kept:
         raise CxrError(
-            f"input={source}: none of its {len(rows)} answers of version {version} is in the time asked for; they are "
-            f"from {first:%Y-%m-%dT%H:%MZ} to {last:%Y-%m-%dT%H:%MZ}"
+            f"input={source}: none of its {own} answers of version {version} is in the time asked for; they are "
+            f"from {min(times):{_MINUTE}} to {max(times):{_MINUTE}}"
         )
-    kept = rows[inside].sort_values(TIME, kind="stable").reset_index(drop=True)
-    return Answers(kept, len(files), others, int((~inside).sum()))
+    rows = pa.concat_tables(kept, promote_options="permissive").to_pandas()
+    rows[TIME] = rows[TIME].astype("datetime64[us, UTC]")
+    return Answers(rows.sort_values(TIME, kind="stable", ignore_index=True), len(files), dict(answered), outside)
 
 
-def _files(source: Path) -> list[Path]:
+def _files(source: Path, since: pd.Timestamp | None, until: pd.Timestamp | None) -> list[Path]:
     if source.is_dir():
         files = sorted(_below(source))
         if not files:
             raise CxrError(f"input={source}: no .parquet files below it")
-        return files
+        inside = [file for file in files if _may_hold(span(file), since, until)]
+        if not inside:
+            spans = [found for file in files if (found := span(file)) is not None]
+            first, last = min(begin for begin, _ in spans), max(end for _, end in spans)
+            raise CxrError(
+                f"input={source}: none of its {len(files)} files is of the time asked for; they are from "
+                f"{first:{_MINUTE}} to {last:{_MINUTE}}"
+            )
+        return inside
     if not source.is_file():
         raise CxrError(
             f"input={source} does not exist; give a file that predict wrote, or the folder that CXR_ANSWERS named"
         )
     return [source]
+
+
+def _may_hold(times: tuple[datetime, datetime] | None, since: datetime | None, until: datetime | None) -> bool:
+    """Whether a file with answers between two times, None for any, may have some that are asked for."""
+    if times is None:
+        return True
+    return (since is None or times[1] >= since) and (until is None or times[0] < until)
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -112,8 +145,9 @@ def _below(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def _read(file: Path, wanted: list[str]) -> pd.DataFrame:
-    """The columns `wanted` of a file, and the `KEYS` that it has."""
+def _read(file: Path, numbers: list[str]) -> pa.Table:
+    """The columns that monitoring needs of a file, and the `KEYS` that it has, in one type for all files."""
+    wanted = [*numbers, *_ANSWER]
     try:
         schema = parquet.read_schema(file)
         missing = [name for name in wanted if name not in schema.names]
@@ -128,17 +162,18 @@ def _read(file: Path, wanted: list[str]) -> pd.DataFrame:
                 f"{file}: its column {TIME} has no time zone ({kind}); expected times in UTC, as predict writes them"
             )
         keys = [name for name in KEYS if name in schema.names]
-        rows = parquet.read_table(file, columns=[*keys, *wanted]).to_pandas()
+        table = parquet.read_table(file, columns=[*keys, *wanted])
+        kinds = {field.name: field.type for field in table.schema} | dict.fromkeys(numbers, pa.float64())
+        kinds |= {name: kind for name, kind in _KINDS.items() if name in kinds}
+        table = table.cast(pa.schema(list(kinds.items())), safe=False)  # nanoseconds become microseconds
     except (pa.ArrowException, OSError) as error:
         raise CxrError(f"{file}: not a Parquet file that can be read ({str(error).splitlines()[0]})") from None
-    if rows[TIME].isna().any():
-        without_time = int(rows[TIME].isna().sum())
-        raise CxrError(f"{file}: {without_time} of its {len(rows)} rows have no {TIME}; give them one, in UTC")
-    rows[TIME] = rows[TIME].dt.tz_convert("UTC").astype("datetime64[us, UTC]")  # one unit and zone for all files
-    return rows.assign(
-        model_version=rows["model_version"].astype(str),
-        reasons=rows["reasons"].fillna("").astype(str),
-    )
+    if table[TIME].null_count:
+        without_time = table[TIME].null_count
+        raise CxrError(f"{file}: {without_time} of its {table.num_rows} rows have no {TIME}; give them one, in UTC")
+    for name in ("reasons", _VERSION):
+        table = table.set_column(table.schema.get_field_index(name), name, table[name].fill_null(""))
+    return table
 
 
 def _some(names: list[str]) -> str:

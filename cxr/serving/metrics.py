@@ -67,6 +67,8 @@ class Metrics:
         self.network = Histogram("cxr_network_seconds", told, buckets=_SECONDS, registry=to)
         told = "Bytes of the body of a request for answers"
         self.bytes = Histogram("cxr_request_bytes", told, buckets=_BYTES, registry=to)
+        told = "Answers that are missing in the log of answers: its disk is full, or stands still"
+        self.unlogged = Counter("cxr_unlogged_answers", told, registry=to)
         summed = partial(Gauge, multiprocess_mode="livesum", registry=to)
         self.open_requests = summed("cxr_requests_in_progress", "Requests for answers that are not answered yet")
         self._open_pictures = summed("cxr_pictures_in_progress", "Pictures being worked on")

@@ -48,7 +48,7 @@ def prepare(server: ModuleType, service: Service, registered: Registered, second
     metrics = Metrics(service, registered, crew)
     invocations = Invocations(service, metrics, server.predictions_to_json, seconds)
     at_end = [crew.leave] if crew else []
-    kept = answers.opened(service)
+    kept = answers.opened(service, metrics.unlogged.inc)
     if kept is not None:
         invocations.listeners.append(kept.add)
         at_end.append(kept.close)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +19,7 @@ from pyarrow import parquet
 from cxr.serving import answers
 from cxr.serving.answers import AnswerLog
 from cxr.serving.service import MEASURED, Service, column_types, columns
+from tests.helpers import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
 CLASSES = ("normal", "bacteria", "virus")
@@ -40,7 +41,7 @@ def table(count: int = 2, failed: bool = False) -> pd.DataFrame:
 
 @pytest.fixture
 def log(tmp_path):
-    made = AnswerLog(tmp_path / "answers", COLUMNS, every_s=0.05)
+    made = AnswerLog(tmp_path / "answers", COLUMNS, every_s=0.05, seldom_s=0)
     yield made
     made.close()
 
@@ -87,6 +88,43 @@ def test_rows_are_written_without_being_asked(log, tmp_path):
     assert len(read(tmp_path)) == 2
 
 
+def test_few_answers_wait_for_more_and_many_do_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(answers, "FEW_ROWS", 6)
+    log = AnswerLog(tmp_path / "answers", COLUMNS, every_s=0.02, seldom_s=3600)
+    log.add(table(), "a")
+    log.add(table(), "b")
+    time.sleep(0.5)
+    assert files(tmp_path) == []
+    log.add(table(), "c")
+    wait_for(lambda: files(tmp_path), 20)
+    log.add(table(), "d")
+    log.close()
+    assert len(files(tmp_path)) == 2 and list(read(tmp_path)["request_id"]) == list("aabbccdd")
+
+
+def test_the_name_of_a_file_says_from_when_its_answers_are(log, tmp_path):
+    log.add(table(0), "none")
+    log.add(table(), "r")
+    log.close()
+    [file] = files(tmp_path)
+    begin, end = answers.span(file)
+    times = read(tmp_path)["time"]
+    assert begin <= times.min() <= times.max() <= end and (end - begin).total_seconds() <= 1
+    late = datetime(2026, 11, 28, 23, 59, 58, 900, tzinfo=UTC)
+    name = answers.file_name(late, late + timedelta(seconds=3.5), "3f2a91c0", 7)
+    assert name == "2026-11-28/235958-4s-3f2a91c0-000007.parquet"
+    assert answers.span(Path("log", name))[1] == datetime(2026, 11, 29, 0, 0, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["2026-11-28/081500-3f2a91c0-000001.parquet", "2026-13-28/081500-4s-3f2a91c0-000001.parquet", "preds.parquet",
+     f"2026-11-28/081500-{'9' * 20}s-3f2a91c0-000001.parquet"],
+)  # fmt: skip
+def test_other_names_say_nothing_of_the_time(name):
+    assert answers.span(Path("log", name)) is None
+
+
 def test_many_threads_lose_nothing(log, tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: log.add(table(3), f"r{number}"), range(100)))
@@ -94,17 +132,24 @@ def test_many_threads_lose_nothing(log, tmp_path):
     assert len(read(tmp_path)) == 300 and read(tmp_path).groupby("request_id").size().eq(3).all()
 
 
-def test_a_full_disk_is_told_once_and_no_request_knows(log, tmp_path, monkeypatch, caplog):
+def test_a_full_disk_is_told_now_and_then_and_no_request_knows(tmp_path, monkeypatch, caplog):
     def full(*_):
         raise OSError(28, "No space left on device")
 
+    lost: list[int] = []
+    log = AnswerLog(tmp_path / "answers", COLUMNS, lost.append, every_s=60)
     monkeypatch.setattr(parquet, "write_table", full)
     with caplog.at_level(logging.ERROR, "cxr.serving"):
         for number in range(5):
             log.add(table(), f"r{number}")
             log.write()
-    assert [record.levelname for record in caplog.records] == ["ERROR"]
+        assert len(caplog.records) == 1 and "2 answers are left out" in caplog.text
+        monkeypatch.setattr(answers, "AGAIN_S", 0.0)  # as later
+        log.add(table(), "r5")
+        log.write()
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * 2 and lost == [2] * 6
     assert "No space left on device" in caplog.text and files(tmp_path) == []
+    assert "10 answers are left out" in caplog.records[1].getMessage()  # those of four files before, and of this one
     monkeypatch.undo()
     log.add(table(), "later")  # the disk has room again
     log.close()
@@ -118,7 +163,7 @@ def test_a_folder_that_cannot_be_made_is_told_and_no_request_knows(tmp_path, cap
         log = AnswerLog(tmp_path / "file/answers", COLUMNS, every_s=60)
         log.add(table(), "r")
         log.close()
-    assert "CXR_ANSWERS: answers are left out" in caplog.text
+    assert "CXR_ANSWERS: 2 answers are left out" in caplog.text
 
 
 def test_adding_waits_for_no_disk_and_memory_is_bounded(log, monkeypatch, caplog):
@@ -144,7 +189,7 @@ def test_adding_waits_for_no_disk_and_memory_is_bounded(log, monkeypatch, caplog
 
 def test_what_is_wrong_with_a_table_is_not_the_fault_of_the_request(log, caplog):
     log.add(None, "r")
-    assert "answers are left out" in caplog.text
+    assert "CXR_ANSWERS: 1 answers are left out" in caplog.text
 
 
 KILLED = """
@@ -152,7 +197,7 @@ import sys, time
 from pathlib import Path
 from tests.cxr.serving.test_answers import COLUMNS, table
 from cxr.serving.answers import AnswerLog
-log = AnswerLog(Path(sys.argv[1]), COLUMNS, every_s=0.1)
+log = AnswerLog(Path(sys.argv[1]), COLUMNS, every_s=0.1, seldom_s=0)
 for number in range(1000):
     log.add(table(), f"r{number}")
     print(number, flush=True)
