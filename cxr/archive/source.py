@@ -1,7 +1,8 @@
 """Header of the image that results belong to: patient, study and references, without what DICOM does not allow.
 
 Headers in the wild hold dates that are none, sexes that DICOM does not know and character sets that nobody has. What
-identifies patient and study is copied as it is written; a value that no archive could take becomes empty.
+identifies patient and study is copied as it is written, but for dates of before DICOM 3.0, which are written as today;
+a value that no archive could take becomes empty.
 """
 
 import io
@@ -9,13 +10,14 @@ import logging
 import re
 import warnings
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from pydicom import Dataset, dcmread
 from pydicom.charset import python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.multival import MultiValue
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from pydicom.valuerep import PersonName
 
 from cxr.archive.identity import MAKER
@@ -56,8 +58,8 @@ _IMAGE = (
 # Leading zeros and missing roots are against the rule, but results must name a study as its archive does.
 _UID = re.compile(r"[0-9.]{1,64}")
 _FORMS = {
-    "DA": re.compile(r"(\d{8}|\d{4}\.\d\d\.\d\d)?"),
-    "TM": re.compile(r"(\d\d(\d\d(\d\d(\.\d{1,6})?)?)?)?"),
+    "DA": re.compile(r"(\d{8}|\d{4}\.\d\d\.\d\d)?"),  # with points before DICOM 3.0
+    "TM": re.compile(r"(([01]\d|2[0-3])([0-5]\d(([0-5]\d|60)(\.\d{1,6})?)?)?)?"),
     "CS": re.compile(r"[A-Z0-9 _]{0,16}"),
 }
 _VALUES = {"PatientSex": ("M", "F", "O"), "PatientIdentityRemoved": ("YES", "NO"), "BurnedInAnnotation": ("YES", "NO")}
@@ -103,10 +105,13 @@ class Source:
         """The header of a DICOM file.
 
         Raises:
-            HeaderError: results cannot refer to it: it lacks study, series or instance, or is a result of this project.
+            HeaderError: results cannot refer to it: it lacks study, series or instance, is of an unknown class, or is
+                a result of this project.
         """
         header = _header(data)
         uids = {name: _uid(header, name) for name in _UIDS}
+        if UID(uids["SOPClassUID"]).type != "SOP Class":  # of which nothing is known, not even whether it is an image
+            raise HeaderError("its SOP class is none of DICOM's")
         if str(_value(header, "Manufacturer")) == MAKER:
             raise HeaderError("a result of this project")
         identity, image = Dataset(), Dataset()
@@ -177,7 +182,19 @@ def _value(header: Dataset, name: str) -> Any:
     parts = [str(part) for part in value] if isinstance(value, MultiValue) else [str(value)]
     if form and not all(form.fullmatch(part) for part in parts):
         return ""
+    if dictionary_VR(name) == "DA":
+        return _date(parts[0]) if len(parts) == 1 else ""
     return "" if allowed and str(value) not in allowed else value
+
+
+def _date(text: str) -> str:
+    """A date as DICOM has it today; empty if there is no such day."""
+    digits = text.replace(".", "")
+    try:
+        datetime.strptime(digits, "%Y%m%d")
+    except ValueError:
+        return ""
+    return digits
 
 
 def _number(header: Dataset) -> int:

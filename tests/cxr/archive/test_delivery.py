@@ -109,7 +109,7 @@ def test_what_gets_no_results_is_counted_and_stops_nothing(tmp_path):
     assert deliver.counts == {UNREAD: 2, FOREIGN: 1, FAILED: 4, REPORTS: 1, HEATMAPS: 1}
     assert deliver.reasons == {
         "no StudyInstanceUID": 2,  # without it, and cut before it
-        "its results cannot be made (KeyError)": 1,
+        "its SOP class is none of DICOM's": 1,
         "its results cannot be made (ValueError)": 1,
     }
 

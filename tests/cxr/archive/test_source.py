@@ -73,7 +73,11 @@ def test_an_unknown_character_set_becomes_utf_8():
         ({"PatientID": None}, {"PatientID": ""}),
         ({"PatientBirthDate": ""}, {"PatientBirthDate": ""}),
         ({"PatientBirthDate": "unknown"}, {"PatientBirthDate": ""}),
-        ({"PatientBirthDate": "1970.02.28"}, {"PatientBirthDate": "1970.02.28"}),
+        ({"PatientBirthDate": "1970.02.28"}, {"PatientBirthDate": "19700228"}),
+        ({"PatientBirthDate": "19700230", "StudyDate": "20261399"}, {"PatientBirthDate": "", "StudyDate": ""}),
+        ({"PatientBirthDate": "00000000", "StudyTime": "246199"}, {"PatientBirthDate": "", "StudyTime": ""}),
+        ({"PatientBirthDate": "20240229"}, {"PatientBirthDate": "20240229"}),
+        ({"StudyTime": "235960.5"}, {"StudyTime": "235960.5"}),  # a leap second
         ({"PatientSex": "female"}, {"PatientSex": ""}),
         ({"PatientSex": None, "PatientName": None, "StudyDate": None}, {"PatientSex": "", "PatientName": ""}),
         ({"StudyTime": "10:15:00", "StudyDate": "28.11.26"}, {"StudyTime": "", "StudyDate": ""}),
@@ -96,7 +100,8 @@ def test_odd_and_missing_values(elements, expected):
 
 def test_what_an_archive_could_not_take_passes_validation(tmp_path):
     elements = {"PatientSex": "female", "PatientBirthDate": "unknown", "StudyTime": "10:15", "PatientOrientation": None}
-    for file in results(radiograph(**elements)):
+    dates = {"PatientBirthDate": "1970.02.28", "StudyDate": "20261399", "StudyTime": "256199"}
+    for file in (*results(radiograph(**elements)), *results(radiograph(**dates))):
         assert validated(file, tmp_path) == []
 
 
@@ -110,6 +115,8 @@ def test_what_an_archive_could_not_take_passes_validation(tmp_path):
         ({"StudyInstanceUID": ".."}, "StudyInstanceUID is not a UID"),
         ({"StudyInstanceUID": "1." * 40}, "StudyInstanceUID is not a UID"),
         ({"SOPClassUID": None}, "no SOPClassUID"),
+        ({"SOPClassUID": "1.2.3.4"}, "its SOP class is none of DICOM's"),
+        ({"SOPClassUID": "1.2.840.10008.1.2.1"}, "its SOP class is none of DICOM's"),  # a transfer syntax
         ({"Manufacturer": MAKER}, "a result of this project"),
     ],
 )
