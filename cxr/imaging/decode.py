@@ -37,8 +37,10 @@ _UPRIGHT = {  # EXIF orientation: what turns the image upright
 # A JPEG file is decoded at a half or a quarter of its width and height, by a smaller transform of its blocks, if that
 # leaves at least so many pixels for one of the raster along each side. The raster then differs from that of a full
 # decode by at most 0.5 grey levels in the mean on X-rays, and by 1.2 where every pixel of the file is detail. With 1.25
-# pixels or at an eighth it would be up to 2.4.
+# pixels or at an eighth it would be up to 2.4. The shorter side keeps at least so many pixels in all: what a raster of few
+# pixels shows, it shows by many of the file, and a network answers to small changes of it.
 _REDUCED_TO = 1.5
+_LEAST_SIDE = 256
 _SCALES = (4, 2)
 _COLOUR_SIDE = 64  # pixels; side of the thumbnail that colour is measured on
 
@@ -115,7 +117,8 @@ def _reduced(image: Image.Image, spec: InputSpec) -> int:
     width, height = image.size
     most = spec.pixels_per_pixel(width, height) / _REDUCED_TO
     for scale in _SCALES if spec.interpolation != "nearest" else ():
-        if scale <= most and image.draft(None, (width // scale, height // scale)):
+        fine = scale <= most and min(width, height) >= scale * _LEAST_SIDE
+        if fine and image.draft(None, (width // scale, height // scale)):
             return scale
     return 1
 

@@ -89,6 +89,8 @@ def test_small_turned_and_lossless_pictures_are_decoded_in_full(phantoms):
     assert scale(jpeg(large), nearest) == 1
     assert scale(jpeg(large[:767])) == 1
     assert scale(jpeg(large), InputSpec(size=384, resize=384)) == 1
+    tiny = InputSpec(size=64, resize=64)  # however small the raster is, the picture keeps a side of 256 pixels
+    assert [scale(jpeg(large[:side]), tiny) for side in (511, 512, 1023, 1024)] == [1, 2, 2, 4]
     assert scale(jpeg(large, exif=turned)) == 1 and difference(jpeg(large, exif=turned), CROP) == 0
     buffer = io.BytesIO()
     Image.fromarray(np.clip(large, 0, 255).astype(np.uint8)).save(buffer, "PNG")
