@@ -1,21 +1,16 @@
 """Validations of registered versions on other sets: a tag of the version keeps the last of them."""
 
-import json
-import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cxr.evaluation.results import ExternalValidation
 from cxr.evaluation.statistics import Estimate
-from steps.registry.registry import alone
+from steps.registry import entries
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
 
-log = logging.getLogger("cxr.validations")
 TAG = "cxr.validated_on"  # of a version: its validations, the newest last
-_KEPT = 10  # validations of a version; a tag has room for 5,000 characters
 _NAME_LENGTH = 80  # characters of the name of a set
 
 
@@ -55,16 +50,13 @@ class Validated:
 
 def record(client: "MlflowClient", name: str, made: Validated) -> None:
     """Add a validation to the tag of its version."""
-    with alone(name):
-        entries = [*_entries(client.get_model_version(name, made.version)), made]
-        kept = [{**asdict(entry), "on": entry.on[:_NAME_LENGTH]} for entry in entries[-_KEPT:]]
-        client.set_model_version_tag(name, made.version, TAG, json.dumps(kept, ensure_ascii=False))
+    entries.append(client, name, made.version, TAG, replace(made, on=made.on[:_NAME_LENGTH]))
 
 
 def newest(client: "MlflowClient", name: str, version: str = "") -> ExternalValidation | None:
     """The newest external validation of a version, or else of any version of the registered model; None without one."""
     versions = client.search_model_versions(f"name='{name}'")
-    made = [entry for v in versions for entry in _entries(v) if entry.own < entry.images]
+    made = [entry for v in versions for entry in entries.read(v, TAG, Validated) if entry.own < entry.images]
     if not made:
         return None
     found = max(made, key=lambda entry: (entry.version == version, entry.at))
@@ -77,11 +69,3 @@ def newest(client: "MlflowClient", name: str, version: str = "") -> ExternalVali
         auc=Estimate(value=found.auc, low=found.low, high=found.high),
         other_version=int(found.version) if found.version != version else None,
     )
-
-
-def _entries(version: "ModelVersion") -> list[Validated]:
-    try:
-        return [Validated(**entry) for entry in json.loads(version.tags.get(TAG, "[]"))]
-    except (ValueError, TypeError):
-        log.warning("tag %s of version %s was edited and cannot be read; it is ignored", TAG, version.version)
-        return []
