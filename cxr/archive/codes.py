@@ -10,8 +10,9 @@ from cxr.archive.identity import MAKER
 from cxr.common.files import sha256_of_text
 
 SCHEME = "99CXR"
-# DICOM PS3.16, context groups 240 (present, absent, undetermined), 244, 6047 and TID 4104, as pydicom has them; SNOMED CT,
-# international. Not in DICOM, and compared by hand with public tables of SNOMED CT: CHEST_XRAY and the three pneumonias.
+# DICOM PS3.16, context groups 240 (present, absent, undetermined), 244, 6047 and TID 4104, as pydicom has them; SNOMED
+# CT, international. CHEST_XRAY and the three pneumonias are not in DICOM: they were compared by hand with public tables
+# of SNOMED CT.
 PRESENT = CodedConcept("52101004", "SCT", "Present")
 ABSENT = CodedConcept("272519000", "SCT", "Absent")
 UNDETERMINED = CodedConcept("373068000", "SCT", "Undetermined")

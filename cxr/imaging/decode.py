@@ -37,8 +37,8 @@ _UPRIGHT = {  # EXIF orientation: what turns the image upright
 # A JPEG file is decoded at a half or a quarter of its width and height, by a smaller transform of its blocks, if that
 # leaves at least so many pixels for one of the raster along each side. The raster then differs from that of a full
 # decode by at most 0.5 grey levels in the mean on X-rays, and by 1.2 where every pixel of the file is detail. With 1.25
-# pixels or at an eighth it would be up to 2.4. The shorter side keeps at least so many pixels in all: what a raster of few
-# pixels shows, it shows by many of the file, and a network answers to small changes of it.
+# pixels or at an eighth it would be up to 2.4. The shorter side keeps at least so many pixels in all: a small raster
+# would be made of too few of the file, and a network answers to small changes of it.
 _REDUCED_TO = 1.5
 _LEAST_SIDE = 256
 _SCALES = (4, 2)

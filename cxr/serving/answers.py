@@ -5,8 +5,8 @@ brightness and size; no picture and nothing of a patient. Rows wait in memory an
 each file whole, into a folder for each day (UTC) that only the user of the service can read. The name of a file has the
 time of its first row and the seconds to its last: `FOLDER/2026-11-28/081500-31s-3f2a91c0-000001.parquet`. Few rows wait
 longer, so that little traffic makes few files: a process that is killed loses the rows of half a minute, `EVERY_S`, or
-less than `FEW_ROWS`. No request waits for the disk and none fails by it: rows that cannot be written are left out, which
-the log of the service says and `/metrics` counts.
+less than `FEW_ROWS`. No request waits for the disk and none fails by it: rows that cannot be written are left out,
+which the log of the service says and `/metrics` counts.
 """
 
 import atexit

@@ -42,7 +42,8 @@ def serving_code(signature: "ModelSignature", engine: str) -> str:
     """
     sources = [f"{file.relative_to(code.PROJECT).as_posix()} {sha256_of(file)}" for file in shipped_sources()]
     columns = json.dumps(signature.to_dict(), sort_keys=True)
-    return sha256_of_text("\n".join([*sources, *requirements(ONNXRUNTIME if engine == ONNXRUNTIME else OPENVINO), columns]))[:16]
+    pins = requirements(ONNXRUNTIME if engine == ONNXRUNTIME else OPENVINO)
+    return sha256_of_text("\n".join([*sources, *pins, columns]))[:16]
 
 
 def shipped_sources() -> list[Path]:
