@@ -93,7 +93,9 @@ def answers(network: build.Network, chosen: Settings, manifest: Manifest, folder
     """Logits on validation under every change of the robustness table, (changes, n, C)."""
     predictor = Predictor(Bundle(copy.deepcopy(network)), str(device.pick(chosen.device).device))
     changed = changed_images(chosen, manifest.split("val"), network.spec, folder)
-    rows = [[predictor.logits(np.array(images[i : i + BATCH])) for i in range(0, len(images), BATCH)] for images in changed]
+    rows = [
+        [predictor.logits(np.array(images[i : i + BATCH])) for i in range(0, len(images), BATCH)] for images in changed
+    ]
     return np.stack([np.concatenate(row) for row in rows])
 
 

@@ -113,7 +113,7 @@ def _answer(service: Service, data: bytes, point: str) -> Response:
         return _json_response({"message": str(error)}, 503)
     if row.image is None:
         return _json_response({"message": row.error}, 400)
-    answer = service.answer_rows([row], point, with_heatmap=True).iloc[0].to_dict()
+    answer = service.records_of([row], point, with_heatmap=True)[0]
     return _json_response({"row": answer, "picture": png(row.image.raster)})
 
 

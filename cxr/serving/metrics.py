@@ -12,8 +12,6 @@ from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from cxr.serving import reasons, workers
 from cxr.serving.service import ERROR, OK, REFER, Service
 
@@ -91,13 +89,12 @@ class Metrics:
         for kind in reasons.KINDS:
             self._referrals.labels(kind)
 
-    def answered(self, table: pd.DataFrame) -> None:
-        """Count the rows of an answer (see `cxr.serving.service.columns`)."""
-        columns = (table[name].tolist() for name in ("status", "label", "operating_point", "reasons"))
-        for status, label, point, why in zip(*columns, strict=True):
-            self._pictures.labels(status, label or NONE, point).inc()
-            if status == REFER:
-                for kind in reasons.kinds(why):
+    def answered(self, answers: list[dict[str, Any]]) -> None:
+        """Count answers (see `cxr.serving.service.Service.records`)."""
+        for answer in answers:
+            self._pictures.labels(answer["status"], answer["label"] or NONE, answer["operating_point"]).inc()
+            if answer["status"] == REFER:
+                for kind in reasons.kinds(answer["reasons"]):
                     self._referrals.labels(kind).inc()
 
     @contextmanager

@@ -46,7 +46,7 @@ def prepare(server: ModuleType, service: Service, registered: Registered, second
     access.write_json_lines()
     crew = workers.join()
     metrics = Metrics(service, registered, crew)
-    invocations = Invocations(service, metrics, server.predictions_to_json, seconds)
+    invocations = Invocations(service, metrics, seconds)
     at_end = [crew.leave] if crew else []
     kept = answers.opened(service, metrics.unlogged.inc)
     if kept is not None:
@@ -141,8 +141,7 @@ class Watched:
     def _warm_up(self) -> None:
         """Answer a drawn picture. If that fails, `/ready` has status 503 until a caller is answered."""
         try:
-            table = self._invocations.service.answer([drawn()])
-            self._invocations.has_answered = len(table) > 0
+            self._invocations.has_answered = len(self._invocations.service.records([drawn()])) > 0
         except Exception as error:
             log.error("the first answer failed; /ready has status 503 until one succeeds", exc_info=error)
 

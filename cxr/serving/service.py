@@ -94,7 +94,11 @@ class Service:
         self._cores = threading.BoundedSemaphore(self._threads)
         self._cores_for_large = Turns(self._threads // 2, "pictures of more than 16 megapixels", waiting)
 
-    def answer(
+    def answer(self, values: list[Any], **options: Any) -> pd.DataFrame:
+        """`records` as a table. Empty cells are None; probabilities are numbers if no row failed."""
+        return self.table(self.records(values, **options))
+
+    def records(
         self,
         values: list[Any],
         *,
@@ -102,8 +106,8 @@ class Service:
         with_heatmap: bool = False,
         measured: bool = False,
         strict: bool = True,
-    ) -> pd.DataFrame:
-        """One row for each cell of a request, in order; see `columns`.
+    ) -> list[dict[str, Any]]:
+        """The answer to each cell of a request, in order: values by the names of `columns`, None for an empty one.
 
         Args:
             values: images as bytes or base64.
@@ -126,7 +130,7 @@ class Service:
             for number, row in enumerate(rows):
                 if row.error:
                     raise ImageError(f"row {number}: {row.error}")
-        return self.answer_rows(rows, point, with_heatmap, measured)
+        return self.records_of(rows, point, with_heatmap, measured)
 
     def read(self, value: Any, request: object = None) -> Row:
         """One cell of a request, decoded for the network, or why it cannot be."""
@@ -148,18 +152,18 @@ class Service:
             with self._cores_for_large.taken(request), self._cores:
                 return self.reader.read(data)
 
-    def answer_rows(self, rows: list[Row], point: str, with_heatmap: bool, measured: bool = False) -> pd.DataFrame:
-        """The answers for images that `read` has read, at a known operating point."""
+    def records_of(
+        self, rows: list[Row], point: str, with_heatmap: bool = False, measured: bool = False
+    ) -> list[dict[str, Any]]:
+        """`records` for images that `read` has read, at a known operating point."""
         answers: list[dict[str, Any]] = []
         for start in range(0, len(rows), BATCH):
             answers += self._answer_batch(rows[start : start + BATCH], point, with_heatmap)
-        table = self._table(answers, any(row.error for row in rows))
-        if not measured:
-            return table
-        images = [row.image for row in rows]
-        found = {DISTANCE: [answer.get(DISTANCE) for answer in answers]}
-        found |= {name: [getattr(image, name, None) for image in images] for name in MEASURED if name not in found}
-        return table.assign(**{name: pd.Series(cells, dtype=object) for name, cells in found.items()})
+        if measured:
+            for row, answer in zip(rows, answers, strict=True):
+                answer.update({name: getattr(row.image, name, None) for name in MEASURED if name != DISTANCE})
+        names = self._columns(measured)
+        return [{name: answer.get(name) for name in names} for answer in answers]
 
     def check_operating_point(self, name: str) -> str:
         """The operating point `name`, or the one of the model for an empty name."""
@@ -167,14 +171,18 @@ class Service:
             raise ImageError(f"unknown operating_point; expected one of {', '.join(self.operating_points)}")
         return name or self.operating_point
 
-    def _table(self, answers: list[dict[str, Any]], some_failed: bool) -> pd.DataFrame:
-        """Empty cells are None, since JSON has no NaN; probabilities are numbers if no row failed."""
-        names = self.classes, self.finding
-        cells = {name: pd.Series([row.get(name) for row in answers], dtype=object) for name in columns(*names)}
-        if not some_failed:
-            numbers = [name for name, kind in column_types(*names).items() if kind == "double"]
-            cells |= {name: cells[name].astype(float) for name in numbers}
-        return pd.DataFrame(cells)
+    def table(self, records: list[dict[str, Any]]) -> pd.DataFrame:
+        """Answers as a table; without any, its columns are there all the same."""
+        failed = any(record["status"] == ERROR for record in records)
+        kinds = {} if failed else column_types(self.classes, self.finding)
+        names = list(records[0]) if records else self._columns(measured=False)
+        cells = {name: pd.Series([record[name] for record in records], dtype=object) for name in names}
+        return pd.DataFrame(
+            {name: values.astype(float) if kinds.get(name) == "double" else values for name, values in cells.items()}
+        )
+
+    def _columns(self, measured: bool) -> list[str]:
+        return [*columns(self.classes, self.finding), *(MEASURED if measured else ())]
 
     def _answer_batch(self, rows: list[Row], point: str, with_heatmap: bool) -> list[dict[str, Any]]:
         images = [row.image for row in rows if row.image is not None]

@@ -38,8 +38,8 @@ class Told:
         self.watch, self.instead, self.status, self.reasons = Watch(), None, "ok", ""
         self.seen: list[tuple[list[bytes], dict[str, Any]]] = []
 
-    def answer(self, values: list[Any], **options: Any) -> pd.DataFrame:
-        """A row for each, with the length of its picture as a probability."""
+    def records(self, values: list[Any], **options: Any) -> list[dict[str, Any]]:
+        """An answer to each, with the length of its picture as a probability."""
         pictures = [image_bytes(value, self.limits.max_bytes) for value in values]
         self.seen.append((pictures, options))
         if self.instead is not None and len(self.seen) > 1:  # not at the start of the server
@@ -49,9 +49,12 @@ class Told:
             raise ImageError("unknown operating_point; expected one of argmax, sensitive")
         values = {"label": "virus", "operating_point": point, "status": self.status, "reasons": self.reasons}
         rows = [{**values, "probability_virus": float(len(picture))} for picture in pictures]
-        table = pd.DataFrame(rows, columns=columns(CLASSES, "pneumonia")).astype(object)
-        table = table.where(table.notna(), None)
-        return table.assign(**dict.fromkeys(MEASURED, 2)) if options.get("measured") else table
+        measured = dict.fromkeys(MEASURED, 2) if options.get("measured") else {}
+        return [{name: row.get(name) for name in columns(CLASSES, "pneumonia")} | measured for row in rows]
+
+    def table(self, records: list[dict[str, Any]]) -> pd.DataFrame:
+        """The same as a table."""
+        return pd.DataFrame(records, dtype=object)
 
 
 class Application:

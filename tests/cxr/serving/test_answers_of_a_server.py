@@ -11,9 +11,9 @@ from tests.cxr.serving.application import JPEG, Told
 class Whole(Told):
     """With sides that are whole numbers, as a service has them."""
 
-    def answer(self, values, **options):
-        table = super().answer(values, **options)
-        return table.assign(width=640, height=480) if options.get("measured") else table
+    def records(self, values, **options):
+        sides = {"width": 640, "height": 480} if options.get("measured") else {}
+        return [answer | sides for answer in super().records(values, **options)]
 
 
 def test_answers_of_requests_are_kept_if_the_environment_says_so(make, monkeypatch, tmp_path):

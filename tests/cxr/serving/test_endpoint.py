@@ -1,6 +1,7 @@
 """One endpoint for all forms of a request: the same answers, one line for what goes wrong, and whose fault it was."""
 
 import base64
+import io
 import json
 import re
 import time
@@ -11,7 +12,7 @@ from mlflow.pyfunc import scoring_server
 from pyarrow import parquet
 
 from cxr.errors import BusyError, CxrError, ImageError
-from cxr.serving.service import MEASURED
+from cxr.serving.service import MEASURED, Service
 from tests.cxr.serving.application import JPEG, Told
 
 JSON = "application/json"
@@ -132,7 +133,7 @@ FAULTS = [
 def test_a_fault_of_ours_is_logged_with_its_trace_and_answered_with_500(make, monkeypatch, where, error):
     service, fail = Told(), raising(error)
     if where == "answer":
-        monkeypatch.setattr(scoring_server, "predictions_to_json", lambda *_: fail())
+        monkeypatch.setattr("cxr.serving.endpoint.Invocations._passed_on", lambda *_: fail())
     app = make(service).start()
     patch = pytest.MonkeyPatch()
     if where == "network":
@@ -157,6 +158,16 @@ def test_a_fault_of_ours_is_logged_with_its_trace_and_answered_with_500(make, mo
     assert f"{type(error).__name__}: " in fault["trace"] and "test_endpoint.py" in fault["trace"]
     assert SECRET * 50 not in json.dumps(lines) and base64.b64encode(JPEG).decode() not in json.dumps(lines)
     assert app.metric('cxr_requests_total{path="/invocations",status="500"}') == 1
+
+
+def test_answers_are_the_json_that_mlflow_writes_of_the_same_table(make, served):
+    service = Service(served.folder, threads=1, version="7")
+    files = [file.read_bytes() for file in served.manifest.split("val").files()[:2]]
+    rows = [{"image": base64.b64encode(data).decode()} for data in (*files, b"none")]
+    data = json.dumps({"dataframe_records": rows, "params": {"heatmap": True, "strict": False}}).encode()
+    wanted = io.StringIO()
+    scoring_server.predictions_to_json(service.answer([*files, b"none"], with_heatmap=True, strict=False), wanted)
+    assert make(service).start().ask(data=data, kind=JSON).text == wanted.getvalue()
 
 
 def test_every_table_of_answers_passes_those_who_listen(make):

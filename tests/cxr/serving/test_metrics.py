@@ -101,7 +101,7 @@ def test_ready_is_503_until_a_picture_has_been_answered(make):
 def test_ready_stays_503_while_the_network_is_broken(make, monkeypatch):
     service = Told()
     with monkeypatch.context() as patch:
-        patch.setattr(service, "answer", lambda *_, **__: 1 / 0)
+        patch.setattr(service, "records", lambda *_, **__: 1 / 0)
         app = make(service).start()
         assert app.ask("/ready", method="GET").status == 503
         assert app.ask(data=JPEG, kind="image/jpeg").status == 500

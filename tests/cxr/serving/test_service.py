@@ -232,7 +232,7 @@ def test_answers_are_about_the_finding_of_the_model(served, service, pictures, t
     }
     (folder / "service.json").write_text(json.dumps(facts))
     own = Service(folder, threads=2)
-    told = own.answer_rows([Row(own.read(one).image) for one in pictures], "argmax", with_heatmap=False)
+    told = own.table(own.records_of([Row(own.read(one).image) for one in pictures], "argmax"))
     told = told[told["status"] == "ok"]
     positive = told["probability_mass"] + told["probability_effusion"]
     np.testing.assert_allclose(told["probability_opacity"], positive, atol=1e-9)

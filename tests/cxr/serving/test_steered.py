@@ -37,7 +37,7 @@ def steered(served, monkeypatch):
 @pytest.mark.parametrize("point", ["argmax", "youden", "sensitive"])
 def test_the_model_refers_around_the_threshold_in_use_and_decides_everywhere_else(steered, point):
     service, rows = steered
-    table = service.answer_rows(rows, point, with_heatmap=False).sort_values("probability_pneumonia")
+    table = service.table(service.records_of(rows, point)).sort_values("probability_pneumonia")
     told = table["decision"].fillna("refer").tolist()
     below, within, above = (told.count(word) for word in ("normal", "refer", "pneumonia"))
     assert told == ["normal"] * below + ["refer"] * within + ["pneumonia"] * above
@@ -71,7 +71,7 @@ def test_label_and_heatmap_where_label_and_decision_differ(
     monkeypatch.setattr(module.heatmap, "overlay", lambda raster, one: shown.append(float(one.max())) or raster)
     logits = np.log([probabilities])
     monkeypatch.setattr(service.session, "run", lambda rasters: (logits, np.zeros((1, 1)), maps))
-    row = service.answer_rows(rows[:1], point, with_heatmap=True).iloc[0]
+    row = service.records_of(rows[:1], point, with_heatmap=True)[0]
     assert (row["label"], row["decision"], shown) == (label, told, [1.0])
 
 
@@ -80,4 +80,4 @@ def test_a_network_that_answers_with_no_numbers_is_an_error(steered, monkeypatch
     nothing = np.full((1, 3), np.nan), np.zeros((1, 1)), np.zeros((1, 0, 1, 1))
     monkeypatch.setattr(service.session, "run", lambda rasters: nothing)
     with pytest.raises(CxrError, match="the probabilities are not finite; the network is damaged"):
-        service.answer_rows(rows[:1], "argmax", with_heatmap=False)
+        service.records_of(rows[:1], "argmax")
