@@ -4,19 +4,25 @@
 
 Each variant trains a head and then fine-tunes, as `main` does, on the training images of the real set alone; its test
 images are never read. Answers on validation are kept in `--folder`, one file per variant and seed, so that an
-interrupted run goes on where it was. The table compares every variant with the first one, paired over patients, and is
-written to `recipe.csv` and `RECIPE.md` beside this file.
+interrupted run goes on where it was. On a GPU, `--jobs 14` trains that many at once. The table compares every variant
+with the first one, paired over patients, and is written to `recipe.csv` and `RECIPE.md` beside this file.
 """
 
+import argparse
 import copy
 import json
+import math
 import os
+import subprocess
+import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 
 from bench.common import ROOT, machine, parser, quiet, real_data, settings
 from bench.recipe_variants import VARIANTS
@@ -124,20 +130,20 @@ def values(sample: Sample, logits: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def table(folder: Path, names: list[str], seeds: list[int], sample: Sample) -> pd.DataFrame:
-    """One row per variant: means over its seeds, and the difference to the first variant with its interval."""
+    """One row per variant: means over its seeds, and the difference to the first variant with its interval, over the
+    seeds of both."""
     rows, first = [], None
     for name in names:
-        files = [file for seed in seeds if (file := path_of(folder, name, seed)).is_file()]
-        if not files:
+        kept = {seed: np.load(file) for seed in seeds if (file := path_of(folder, name, seed)).is_file()}
+        found = {seed: values(sample, made["logits"]) for seed, made in kept.items()}
+        first = first or found
+        if not found or not found.keys() & first.keys():
             continue
-        kept = [np.load(file) for file in files]
-        found = [values(sample, made["logits"]) for made in kept]
-        mean = {score: np.mean([one[score] for one in found], 0) for score in found[0]}
-        row = {"variant": name, "seeds": len(files), "minutes": float(np.mean([made["minutes"] for made in kept]))}
-        row |= {score: float(resampled[0]) for score, resampled in mean.items()}
-        first = first or mean
+        row = {"variant": name, "seeds": len(kept), "minutes": np.mean([made["minutes"] for made in kept.values()])}
+        for score in next(iter(found.values())):
+            row[score] = float(np.mean([one[score][0] for one in found.values()]))
         for score in ("macro_f1", "robust macro_f1"):
-            difference = mean[score] - first[score]
+            difference = np.mean([found[seed][score] - first[seed][score] for seed in found.keys() & first.keys()], 0)
             estimate = bootstrap.percentile(float(difference[0]), difference[1:])
             row[f"{score} against the first"] = f"{estimate.value:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})"
         rows.append(row)
@@ -168,25 +174,45 @@ def main() -> None:
     made.add_argument("--out", type=Path, default=ROOT / "bench", help="folder of the tables")
     made.add_argument("--images", type=int, help="images in all; default: every one")
     made.add_argument("--share", type=float, default=0.2, help="share of the images for validation")
+    made.add_argument("--jobs", type=int, default=1, help="trainings at once, each a process: for a GPU")
+    made.add_argument("--minutes", type=float, default=math.inf, help="time after which no further training begins")
     given = made.parse_args()
     quiet()
     manifest = training_images(given.share, 0, given.images)
     kept = given.folder / manifest.digest[:12]  # answers to other images are not compared with these
     kept.mkdir(parents=True, exist_ok=True)
-    for seed in given.seeds:
-        for name in given.variants:
-            file = path_of(kept, name, seed)
+    if given.jobs > 1:
+        words = [sys.executable, "-m", "bench.recipe", *sys.argv[1:], "--jobs", "1"]
+        for process in [subprocess.Popen(words) for _ in range(given.jobs)]:
+            process.wait()
+    else:
+        train_missing(given, manifest, kept)
+    found = table(kept, given.variants, given.seeds, Sample.of(manifest.split("val"), 0))
+    print(found.to_string(index=False, float_format="%.4f"))
+    write(found, given.out)
+    if given.json:
+        given.json.write_text(json.dumps(found.to_dict("records"), indent=2) + "\n")
+
+
+def train_missing(given: argparse.Namespace, manifest: Manifest, kept: Path) -> None:
+    """Train every variant and seed whose answers are not there yet, and that no other process trains."""
+    started = time.monotonic()
+    for name, seed in product(given.variants, given.seeds):
+        file = path_of(kept, name, seed)
+        lock = FileLock(file.with_suffix(".lock"))
+        if time.monotonic() - started > 60 * given.minutes or file.is_file():
+            continue
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            continue
+        with lock:
             if file.is_file():
                 continue
             chosen = settings({"device": given.device, **VARIANTS[name]}, profile="cpu")
             np.savez(file.with_suffix(".tmp.npz"), **run(name, chosen, manifest, seed, kept))
             file.with_suffix(".tmp.npz").rename(file)
             torch.use_deterministic_algorithms(False)
-    found = table(kept, given.variants, given.seeds, Sample.of(manifest.split("val"), 0))
-    print(found.to_string(index=False, float_format="%.4f"))
-    write(found, given.out)
-    if given.json:
-        given.json.write_text(json.dumps(found.to_dict("records"), indent=2) + "\n")
 
 
 if __name__ == "__main__":
