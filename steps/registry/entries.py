@@ -5,7 +5,7 @@ import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from steps.registry.registry import alone
+from steps.registry.lock import alone
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,7 +27,7 @@ def read(version: "ModelVersion", tag: str, kind: type[Entry]) -> list[Entry]:
 
 def append(client: "MlflowClient", name: str, number: str, tag: str, made: Any) -> None:
     """Add an entry, a dataclass, to a tag of a version; the oldest goes where there are too many."""
-    with alone(name):
+    with alone(client, name):
         entries = [*read(client.get_model_version(name, number), tag, type(made)), made][-_KEPT:]
         text = json.dumps([asdict(entry) for entry in entries], ensure_ascii=False)
         client.set_model_version_tag(name, number, tag, text)

@@ -2,24 +2,22 @@
 
 import json
 import logging
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
 import numpy as np
-from filelock import FileLock
 
 from cxr.errors import CxrError
 from cxr.evaluation.results import GateResult, RegisteredVersion, Registration, Scores
 from steps.registry import gate, identity, model_files
 from steps.registry.gate import CHALLENGER, CHAMPION, Verdict
+from steps.registry.lock import alone
 from steps.runtime import process
 from steps.runtime.context import Context
 
@@ -77,7 +75,7 @@ def register(
     folder = context.folder / ARTIFACT
     served = package.write(folder, bundle, datasets, settings.serving, settings.seed, evaluated, samples, bands)
     tags[identity.FILES] = identity.of_files(folder)
-    with alone(name):
+    with alone(client, name):
         # Another process may have packaged the same bundle meanwhile, or been killed before its version was judged.
         earlier = identity.find(versions(client, name), tags)
         if earlier is not None and "cxr.gate" in earlier.tags:
@@ -112,7 +110,7 @@ def settle(
 ) -> tuple[Verdict, "ModelVersion | None"]:
     """Give `version` the alias that `judge` decides on; returns the verdict and the champion it was judged against.
 
-    Call it within `alone(name)`: the second of two versions is then compared with the first. The verdict becomes a tag,
+    Call it within `alone`, so that the second of two versions is compared with the first. The verdict becomes a tag,
     last, so that a version without it is known as not judged.
     """
     champion = champion_of(client, name)
@@ -162,12 +160,6 @@ def wanted_version(client: "MlflowClient", name: str, wanted: str) -> str:
         known = ", ".join(map(str, numbers))
         raise CxrError(f"version={wanted}: {name} has the versions {known}; give one of them, `champion` or `previous`")
     return str(int(wanted))
-
-
-def alone(name: str) -> FileLock:
-    """A lock on one registered model of one store, shared by the processes of this machine."""
-    store = sha256(f"{mlflow.get_registry_uri()}\n{name}".encode()).hexdigest()[:16]
-    return FileLock(Path(tempfile.gettempdir()) / f"cxr-registry-{store}.lock", mode=0o666)
 
 
 def log_model(folder: Path, classes: tuple[str, ...], finding: str) -> "ModelInfo":

@@ -2,6 +2,7 @@
 
 from cxr.errors import CxrError
 from steps.registry import registry
+from steps.registry.lock import alone
 from steps.runtime.context import Context
 
 
@@ -11,7 +12,7 @@ def run(context: Context) -> None:
     version = context.flags.get("version")
     if version is None:
         raise CxrError("version is not given; add -P version=NUMBER, or -P version=previous")
-    with registry.alone(name):
+    with alone(client, name):
         number = registry.wanted_version(client, name, version)
         previous = registry.champion_of(client, name)
         if previous is not None and str(previous.version) == str(number):

@@ -28,6 +28,7 @@ from cxr.settings.serving import ServingSettings
 from steps.registry import alike, identity, registry, repackaged
 from steps.registry.alike import Outcome, Question
 from steps.registry.answers import answering, other_packages
+from steps.registry.lock import alone
 from steps.registry.repackaged import Compared
 from steps.runtime import runs
 from steps.runtime.context import Context
@@ -221,7 +222,7 @@ def _register(
 ) -> None:
     """Register the logged model, unless another process has made the same version meanwhile, and give it its alias."""
     name, client = source.name, context.client
-    with registry.alone(name):
+    with alone(client, name):
         if _there_already(context, source, tags) is not None:
             client.delete_logged_model(logged.model_id)
             return
@@ -239,7 +240,7 @@ def _compare_later(
         return
     name, client = source.name, context.client
     compared = _compare(context, source, f"models:/{name}/{made.version}", loaded, images)
-    with registry.alone(name):
+    with alone(client, name):
         champion = registry.champion_of(client, name)
         if champion is not None and int(champion.version) == int(made.version):  # by hand, which stands
             verdict = made.tags["cxr.gate"]

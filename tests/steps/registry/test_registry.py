@@ -13,6 +13,7 @@ from cxr.errors import CxrError
 from cxr.evaluation.results import ChampionComparison, Comparison, Estimate, NoComparison, Scores
 from steps.registry import gate, identity, registry
 from steps.registry.gate import Verdict
+from steps.registry.lock import alone
 from tests.helpers import settings_with
 
 NAME = "model"
@@ -170,7 +171,7 @@ def test_of_two_at_once_the_second_is_compared_with_the_first(version):
 
     def settle_at_once(new):
         both.wait()
-        with registry.alone(NAME):
+        with alone(mlflow.MlflowClient(), NAME):
             registry.settle(mlflow.MlflowClient(), NAME, new, judge)
 
     with ThreadPoolExecutor(2) as pool:
