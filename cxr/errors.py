@@ -18,6 +18,14 @@ class ImageError(CxrError):
     """An image that cannot be read, or cannot be read as a grey X-ray without guessing."""
 
 
+class LostError(CxrError):
+    """Another process of the same training has ended; `known` if it said why, which is then the message."""
+
+    def __init__(self, message: str, *, known: bool = False):
+        super().__init__(message)
+        self.known = known
+
+
 class BusyError(CxrError):
     """There is no capacity at the moment; the same request may succeed later.
 

@@ -15,6 +15,7 @@ STEP = Step(
     short={"epochs": "finetune.epochs", "lr": "finetune.optimizer.lr"},
     flags={"resume": "ID of an interrupted run to resume"},
     system_metrics=True,
+    parallel=True,
 )
 
 

@@ -9,7 +9,7 @@ outside the test split is a validation image once. The summary then has mean and
     mlflow run . -e main -P data_path=FOLDER -P profile=cpu
 """
 
-from steps.runtime.cli import Step
+from steps.runtime.cli import PROCESSES, Step
 from steps.runtime.runner import main
 
 STEP = Step(
@@ -25,6 +25,7 @@ STEP = Step(
         "reuse": "true | false: false runs every step from scratch; default: true",
         "seeds": "number of seeds to train and fine-tune from; the summary gives mean and spread; default: 1",
         "ensemble": "true | false: with seeds or folds, register their ensemble, not the first; default: false",
+        "processes": PROCESSES,
     },
 )
 

@@ -16,6 +16,7 @@ STEP = Step(
     short={"epochs": "train.epochs", "lr": "train.optimizer.lr"},
     flags={"resume": "ID of an interrupted run to resume"},
     system_metrics=True,
+    parallel=True,
 )
 
 

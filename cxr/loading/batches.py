@@ -2,7 +2,7 @@
 
 The order of an epoch depends on seed and epoch alone, the augmentation of an image on seed, epoch and the number of the
 image. A resumed training therefore sees what an uninterrupted one sees, with any number of workers, and the views of an
-image are the same in batches of any size.
+image are the same in batches of any size. Of several processes, each has its rows of the same batches.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cxr.common.hardware import cores
+from cxr.common.share import WHOLE, Share
 from cxr.datasets.manifest import Manifest
 from cxr.imaging.preprocess import InputSpec
 from cxr.loading.augment import Augment
@@ -34,6 +35,10 @@ class Loader(Protocol):
 
     def __len__(self) -> int: ...
 
+    def sizes(self, epoch: int) -> list[int]:
+        """Images of each whole batch of an epoch; of several processes, each yields its rows of it."""
+        ...
+
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches `(x, y)` of one epoch."""
         ...
@@ -42,11 +47,15 @@ class Loader(Protocol):
 class EpochOrder:
     """The order of `count` images in the batches of an epoch: shuffled by `seed` and epoch, or as they are (None).
 
-    With `weights` (n,), as many images are drawn with these probabilities, with replacement.
+    With `weights` (n,), as many images are drawn with these probabilities, with replacement. `batch_size` counts the
+    images of a batch over all processes, of which this one has its `share`.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int | None, weights: Tensor | None = None):
+    def __init__(
+        self, count: int, batch_size: int, seed: int | None, weights: Tensor | None = None, share: Share = WHOLE
+    ):
         self.count, self.batch_size, self.order_seed, self.weights = count, batch_size, seed, weights
+        self.share = share
 
     @property
     def images(self) -> int:
@@ -57,8 +66,16 @@ class EpochOrder:
         return len(self.batches(0))
 
     def batches(self, epoch: int) -> list[Tensor]:
-        """Indices `int64` of each batch of an epoch."""
+        """Indices `int64` of each whole batch of an epoch."""
         return batch_indices(self.count, self.batch_size, self.order_seed, epoch, self.weights)
+
+    def sizes(self, epoch: int) -> list[int]:
+        """Images of each whole batch of an epoch."""
+        return [len(indices) for indices in self.batches(epoch)]
+
+    def parts(self, epoch: int) -> list[Tensor]:
+        """Indices `int64` of the own rows of each batch of an epoch."""
+        return [indices[self.share.rows(len(indices))] for indices in self.batches(epoch)]
 
 
 class ImageLoader(EpochOrder):
@@ -69,7 +86,7 @@ class ImageLoader(EpochOrder):
     Args:
         dataset: rasters of shape (R, R) and their labels.
         spec: the input of the network; R is its size unless `augment` cuts smaller views from finer rasters.
-        batch_size: images per batch.
+        batch_size: images per batch, over all processes.
         device: where batches are put.
         seed: decides the order of the images and their augmentation.
         shuffle: draw a new order for every epoch.
@@ -77,6 +94,7 @@ class ImageLoader(EpochOrder):
         augment: applied to every batch; None leaves images as evaluation sees them.
         mixing: mixes the images of a batch with others; needs `augment`.
         workers: threads that decode; "auto" is one per core.
+        share: which rows of every batch are those of this process.
     """
 
     def __init__(
@@ -92,9 +110,10 @@ class ImageLoader(EpochOrder):
         augment: Augment | None = None,
         mixing: Mixing | None = None,
         workers: int | str = "auto",
+        share: Share = WHOLE,
     ):
         weights = balanced(dataset.labels) if sampler == "balanced" else None
-        super().__init__(len(dataset), batch_size, seed if shuffle else None, weights)
+        super().__init__(len(dataset), batch_size, seed if shuffle else None, weights, share)
         self.dataset, self.device, self.seed, self.augment, self.mixing = dataset, device, seed, augment, mixing
         self.threads = cores() if workers == "auto" else max(1, int(workers))
         self.normalise = Normalise(spec).to(device)
@@ -102,7 +121,7 @@ class ImageLoader(EpochOrder):
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch, decoded ahead of use."""
-        batches = self.batches(epoch)
+        batches = self.parts(epoch)
         augment, mixing = self.augment, self.mixing
         draws = augment.draw(self.count, seeded(self.seed, epoch, _DRAWS)) if augment is not None else None
         partners = mixing.draw(self.count, seeded(self.seed, epoch, _PARTNERS)) if mixing is not None else None

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from cxr.common.share import WHOLE, Share
 from cxr.datasets.manifest import Manifest
 from cxr.errors import CxrError
 from cxr.imaging.preprocess import InputSpec
@@ -53,10 +54,12 @@ def build_loaders(
     unfreeze: int | str,
     device: Device,
     seed: int,
+    share: Share = WHOLE,
 ) -> Loaders:
     """Loaders of the manifest's training and validation splits; `cache=None` keeps nothing on disk.
 
-    `prefix` is the frozen half of the network; with cached features nothing of it is left to run.
+    `prefix` is the frozen half of the network; with cached features nothing of it is left to run. Of several
+    processes, each reads its `share` of every batch, and one on each machine fills the cache while the others wait.
 
     Raises:
         CxrError: settings that train on images only, together with cached features.
@@ -68,6 +71,7 @@ def build_loaders(
         "batch_size": settings.batch_size,
         "seed": seed,
         "workers": settings.workers,
+        "share": share,
     }
     val_images = ImageLoader(LazyDataset(val, network.spec, decoded), network.spec, **common)
     rows = whole_patients(val, seed, settings.select_images)
@@ -91,7 +95,7 @@ def build_loaders(
     if features is None:
         return Loaders(train_images, val_images, list(changed.values()), prefix)
     size = settings.batch_size
-    ordered: dict[str, Any] = {"batch_size": size, "device": device, "seed": None}
+    ordered: dict[str, Any] = {"batch_size": size, "device": device, "seed": None, "share": share}
     return Loaders(
         FeatureLoader(
             features[0],
@@ -101,6 +105,7 @@ def build_loaders(
             seed=seed,
             views=views,
             sampler=settings.sampler,
+            share=share,
         ),
         FeatureLoader(features[1], val_images.dataset.labels, **ordered),
         [

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cxr.common import code
+from cxr.common.share import WHOLE, Share
 from cxr.datasets.manifest import Manifest
 from cxr.loading.batches import EpochOrder, ImageLoader, balanced, seeded
 from cxr.loading.disk_cache import CachedArray, DiskCache, Plan, Write
@@ -46,8 +47,9 @@ class FeatureLoader(EpochOrder):
         seed: int | None,
         views: int = 1,
         sampler: str = "shuffled",
+        share: Share = WHOLE,
     ):
-        super().__init__(len(labels), batch_size, seed, balanced(labels) if sampler == "balanced" else None)
+        super().__init__(len(labels), batch_size, seed, balanced(labels) if sampler == "balanced" else None, share)
         self.array, self.labels, self.views = array, torch.from_numpy(labels), views
         self.device, self.seed = device, seed
 
@@ -57,7 +59,7 @@ class FeatureLoader(EpochOrder):
         view = torch.zeros(count, dtype=torch.int64)
         if self.views > 1 and self.seed is not None:
             view = torch.randint(self.views, (count,), generator=seeded(self.seed, _DRAWS + epoch))
-        for indices in self.batches(epoch):
+        for indices in self.parts(epoch):
             rows = (view[indices] * count + indices).numpy()
             yield self._features(self.array.take(rows)), self.labels[indices].to(self.device.device)
 

@@ -48,9 +48,16 @@ class StagedLoader:
     def __len__(self) -> int:
         return len(self.loaders[0])
 
+    def sizes(self, epoch: int) -> list[int]:
+        """Images of each whole batch of an epoch."""
+        return self.loaders[self._stage(epoch)].sizes(epoch)
+
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch."""
-        stage = next((i for i, end in enumerate(self.ends) if epoch <= end), len(self.ends) - 1)
+        stage = self._stage(epoch)
         for layer, rate in self._dropouts:
             layer.p = self.strengths[stage] * rate
         yield from self.loaders[stage].epoch(epoch)
+
+    def _stage(self, epoch: int) -> int:
+        return next((i for i, end in enumerate(self.ends) if epoch <= end), len(self.ends) - 1)

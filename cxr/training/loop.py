@@ -27,6 +27,7 @@ from cxr.models.device import Device
 from cxr.models.freezing import run_frozen
 from cxr.settings.schema import TrainingSettings
 from cxr.training import resuming
+from cxr.training.distributed import Processes
 from cxr.training.early_stopping import EarlyStopping
 from cxr.training.optimisation import Schedule
 from cxr.training.results import Epoch, TrainingResult, Validation
@@ -62,7 +63,8 @@ class Training:
 
     `val` has the validation images as they are, `val_changed` some of them under each change that also decides which
     weights are best. `loss` may weight classes, `val_loss` must not; both take (logits, labels). `fingerprint` must
-    equal that of a checkpoint to resume from it.
+    equal that of a checkpoint to resume from it. With several `processes`, each has its rows of every batch, and all of
+    them the same weights and scores.
     """
 
     prefix: nn.Module
@@ -81,6 +83,7 @@ class Training:
     seed: int
     fingerprint: dict[str, str]
     callbacks: Callbacks = field(default_factory=Callbacks)
+    processes: Processes = field(default_factory=Processes)
 
     def logits(self, x: Tensor, suffix: nn.Module | None = None) -> Tensor:
         """Forward pass in the precision of the device; logits `float32` of shape (B, C).
@@ -89,6 +92,14 @@ class Training:
         """
         with self.device.autocast():
             return (suffix or self.suffix)(run_frozen(self.prefix, x)).float()
+
+    def batch_loss(self, x: Tensor, y: Tensor, count: int) -> Tensor:
+        """The training loss of a whole batch of `count` images, of which `x` and `y` are the rows of this process."""
+        with self.device.autocast():
+            features = run_frozen(self.prefix, x)
+            with self.processes.on_batch(count):
+                logits = self.suffix(features).float()
+        return self.loss(self.processes.whole(logits, count), self.processes.whole(y, count))
 
 
 def train(training: Training, resume: State | None = None) -> TrainingResult:
@@ -127,17 +138,18 @@ def train(training: Training, resume: State | None = None) -> TrainingResult:
             sums = torch.float32 if t.device.device.type == "mps" else torch.float64
             loss_sum = torch.zeros((), device=t.device.device, dtype=sums)
             first_bad_step = torch.zeros((), device=t.device.device, dtype=torch.int64)
-            for step, (x, y) in enumerate(_progress(t.train, epoch, settings.epochs), start=1):
-                loss = t.loss(t.logits(x), y)
+            for step, (count, x, y) in enumerate(_batches(t, epoch), start=1):
+                loss = t.batch_loss(x, y, count)
                 t.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+                t.processes.sum_gradients(t.suffix.parameters(), count)
                 if settings.clip_norm is not None:
                     nn.utils.clip_grad_norm_(t.suffix.parameters(), settings.clip_norm)
                 t.optimizer.step()
                 t.schedule.after_batch()
                 if t.averaged is not None:
                     t.averaged.update_parameters(t.suffix)
-                loss_sum += loss.detach() * len(y)
+                loss_sum += loss.detach() * count
                 is_bad = (first_bad_step == 0) & ~torch.isfinite(loss.detach())
                 first_bad_step = torch.where(is_bad, step, first_bad_step)
             if first_bad_step:
@@ -193,17 +205,18 @@ def validate(t: Training, epoch: int, suffix: nn.Module | None = None) -> Valida
     suffix.eval()
     loss, clean = _scores(t, t.val, suffix)
     if not t.val_changed:
-        return Validation(epoch, loss, clean)
+        return t.processes.from_first(Validation(epoch, loss, clean))
     changed = [_scores(t, loader, suffix)[1] for loader in t.val_changed]
-    return Validation(epoch, loss, statistics.fmean([clean, *changed]), val_metric_clean=clean)
+    mean = statistics.fmean([clean, *changed])
+    return t.processes.from_first(Validation(epoch, loss, mean, val_metric_clean=clean))
 
 
 def _scores(t: Training, images: Loader, suffix: nn.Module) -> tuple[float, float]:
     """Mean loss and metric of some images."""
     t.metric.reset()
     losses, outputs, labels = [], [], []
-    for x, y in images.epoch(0):
-        logits = t.logits(x, suffix)
+    for count, (x, y) in zip(images.sizes(0), images.epoch(0), strict=True):
+        logits, y = t.processes.whole(t.logits(x, suffix), count), t.processes.whole(y, count)
         losses.append(t.val_loss(logits, y) * len(y))
         outputs.append(logits)
         labels.append(y)
@@ -235,13 +248,15 @@ def set_train_mode(suffix: nn.Module, batch_norm: str) -> None:
                 module.eval()
 
 
-def _progress(loader: Loader, epoch: int, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of an epoch, with a progress bar on a terminal."""
-    return tqdm(
-        loader.epoch(epoch),
-        total=len(loader),
-        desc=f"epoch {epoch}/{epochs}",
+def _batches(t: Training, epoch: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """The batches of an epoch, each after the number of its images, with a progress bar on a terminal."""
+    batches = tqdm(
+        t.train.epoch(epoch),
+        total=len(t.train),
+        desc=f"epoch {epoch}/{t.settings.epochs}",
         unit="batch",
         leave=False,
-        disable=not sys.stderr.isatty(),
+        disable=not (sys.stderr.isatty() and t.processes.first),
     )
+    for count, (x, y) in zip(t.train.sizes(epoch), batches, strict=True):
+        yield count, x, y

@@ -20,6 +20,7 @@ from cxr.models.freezing import fold_batch_norms, split_network
 from cxr.settings import instantiate
 from cxr.settings.schema import CacheSettings, TrainingSettings
 from cxr.training import averaging
+from cxr.training.distributed import Processes
 from cxr.training.loop import Callbacks, Training
 from cxr.training.optimisation import Schedule, build_optimizer
 
@@ -39,15 +40,18 @@ def set_up(
     seed: int,
     callbacks: Callbacks | None = None,
     cache: CacheSettings | None = None,
+    processes: Processes | None = None,
 ) -> Training:
     """Set up a training of the head and the last `unfreeze` blocks (0: the head alone) of `network`.
 
-    `cache` says what may be kept on disk between epochs and runs; None keeps nothing.
+    `cache` says what may be kept on disk between epochs and runs; None keeps nothing. `processes` are those that train
+    together; None: this one alone.
 
     Raises:
         CxrError: the network cannot be cut there or cannot take images of a stage, or a class in the settings cannot be
             built.
     """
+    processes = processes or Processes()
     balanced = settings.class_weights == "balanced"
     weight = class_weights(manifest.split("train")).to(device.device) if balanced else None
     network.module.to(device.device).to(memory_format=torch.channels_last)
@@ -73,12 +77,22 @@ def set_up(
     )
     optimizer = build_optimizer(settings, network, suffix, device)
     loaders = build_loaders(
-        network, manifest, settings, cache, prefix=prefix, unfreeze=unfreeze, device=device, seed=seed
+        network,
+        manifest,
+        settings,
+        cache,
+        prefix=prefix,
+        unfreeze=unfreeze,
+        device=device,
+        seed=seed,
+        share=processes.share,
     )
     if isinstance(loaders.train, StagedLoader):
         loaders.train.control(suffix)
     averaged = averaging.averaged(suffix, settings.ema)
-    _compile(settings, loaders, suffix, device)
+    _compile(settings, loaders, suffix, device, processes)
+    metric = instantiate.metric(settings.metric, len(network.classes)).to(device.device)
+    metric.distributed_available_fn = _never  # it is given the images of all processes, and would add them up again
     return Training(
         prefix=loaders.prefix,
         suffix=suffix,
@@ -88,7 +102,7 @@ def set_up(
         val_changed=loaders.val_changed,
         loss=instantiate.loss(settings.loss, weight).to(device.device),
         val_loss=instantiate.loss(settings.loss, None).to(device.device),
-        metric=instantiate.metric(settings.metric, len(network.classes)).to(device.device),
+        metric=metric,
         optimizer=optimizer,
         schedule=Schedule(settings, optimizer, len(loaders.train)),
         settings=settings,
@@ -96,11 +110,18 @@ def set_up(
         seed=seed,
         fingerprint=_fingerprint(network, manifest, settings, cache, unfreeze, seed),
         callbacks=callbacks or Callbacks(),
+        processes=processes,
     )
 
 
-def _compile(settings: TrainingSettings, loaders: Loaders, suffix: nn.Module, device: Device) -> None:
-    """Compile what runs in every step, in place, so that the names of weights stay as they are."""
+def _compile(
+    settings: TrainingSettings, loaders: Loaders, suffix: nn.Module, device: Device, processes: Processes
+) -> None:
+    """Compile what runs in every step, in place, so that the names of weights stay as they are.
+
+    With several processes the suffix is left as it is: compiled, its functions could not be intercepted (see
+    `cxr.training.whole_batch`).
+    """
     if settings.compile == "auto":
         images = settings.epochs * loaders.train.images
         from_images = not isinstance(loaders.train, FeatureLoader)
@@ -109,7 +130,7 @@ def _compile(settings: TrainingSettings, loaders: Loaders, suffix: nn.Module, de
         wanted = settings.compile
     if wanted:
         log.info("compiling; the first steps of training and of validation take longer")
-        for half in (loaders.prefix, suffix):
+        for half in (loaders.prefix,) if processes.share.several else (loaders.prefix, suffix):
             if not isinstance(half, nn.Identity):
                 half.compile()
 
@@ -134,3 +155,7 @@ def _fingerprint(
         "settings": hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16],
         "views": str(0 if settings.augment.off else cached_views(settings, cache, unfreeze)),
     }
+
+
+def _never() -> bool:
+    return False

@@ -17,6 +17,7 @@ COMMON = {
     "seed": "setting seed",
     "log_dir": "setting log_dir",
 }
+PROCESSES = "number of processes that train together on this machine; default: one per card, one without cards"
 # Settings that belong to no section, and so have no dot in their names.
 PLAIN_SETTINGS = ("seed", "device", "precision", "deterministic", "log_dir")
 
@@ -32,6 +33,7 @@ class Step:
         short: parameter -> the settings it stands for, separated by blanks.
         flags: other parameters -> help text.
         system_metrics: whether MLflow samples CPU, memory and GPU during the run.
+        parallel: whether several processes can do the step together; it then has the parameter `processes`.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Step:
     short: dict[str, str] = field(default_factory=dict)
     flags: dict[str, str] = field(default_factory=dict)
     system_metrics: bool = False
+    parallel: bool = False
 
     def parameters(self) -> dict[str, str]:
         """Every declared parameter with its help text, in the order of MLproject."""
@@ -48,7 +51,8 @@ class Step:
             for name, kinds in self.parents.items()
         }
         short = {name: f"setting {keys.replace(' ', ' and ')}" for name, keys in self.short.items()}
-        return {**runs, **self.flags, **short, **COMMON}
+        parallel = {"processes": PROCESSES} if self.parallel else {}
+        return {**runs, **self.flags, **parallel, **short, **COMMON}
 
 
 @dataclass(frozen=True)

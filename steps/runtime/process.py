@@ -80,11 +80,12 @@ class _UnbrokenCalls:
         return call
 
 
-def stop_with_starter() -> None:
+def stop_with_starter(within_s: float | None = None) -> None:
     """Stop this step when the process that runs the project (the driver, or `mlflow run`) is gone.
 
     A driver killed by SIGKILL cannot stop its step, and `mlflow run` on SIGTERM leaves its command running; nothing
     would wait for such a step any more.
+    With `within_s`, a step that has not stopped in as many seconds is ended.
     """
     starter = next((parent for parent in psutil.Process().parents() if parent.name() not in _SHELLS), None)
     if starter is None or starter.pid == 1:
@@ -95,6 +96,9 @@ def stop_with_starter() -> None:
             while starter.is_running() and starter.status() != psutil.STATUS_ZOMBIE:
                 never_set.wait(POLL_S)
         os.kill(os.getpid(), signal.SIGTERM)
+        if within_s is not None:
+            never_set.wait(within_s)
+            os._exit(130)
 
     never_set = threading.Event()  # waiting on it is a sleep that ends with the process
     threading.Thread(target=watch, name="starter-watch", daemon=True).start()

@@ -12,10 +12,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr.errors import CxrError
-from steps.runtime import disks, process, scratch
+from cxr.common import share
+from cxr.errors import CxrError, LostError
+from steps.runtime import disks, process, scratch, supervisor
 from steps.runtime.cli import Arguments, Step, parse
 from steps.runtime.context import Context
+
+_STOPPED_S = 60.0  # after which one of several processes that cannot stop, since it waits for the others, is ended
 
 if TYPE_CHECKING:  # mlflow takes seconds to import, and `--help` does without it
     from mlflow import MlflowClient
@@ -23,18 +26,56 @@ if TYPE_CHECKING:  # mlflow takes seconds to import, and `--help` does without i
 
 
 def main(step: Step, argv: list[str] | None = None) -> None:
-    """Run a step and exit: 0 if it finished, 1 if it failed, 130 if it was interrupted."""
+    """Run a step and exit: 0 if it finished, 1 if it failed, 130 if it was interrupted.
+
+    Of several processes that do the step together, one that ends because another did exits with `supervisor.LOST`.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    several = False
     try:
-        arguments = parse(step, sys.argv[1:] if argv is None else argv)
+        arguments = parse(step, argv)
+        own = share.from_environment()
+        several = own.several
         process.stop_on_signals()
         if "MLFLOW_RUN_ID" in os.environ:
-            process.stop_with_starter()
-        code = _in_run(step, arguments)
+            process.stop_with_starter(_STOPPED_S if several else None)
+        code = _several(step, arguments, own) if several else _alone(step, arguments, argv)
     except CxrError as error:
         code = _failed(step, error)
     except KeyboardInterrupt:
         code = 130
+    if several and code:  # connections to others that are gone would hold it up
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
+
+
+def _alone(step: Step, arguments: Arguments, argv: list[str]) -> int:
+    """Do the step in this process, or start several that do it together; returns the exit status."""
+    if step.parallel and "RANK" not in os.environ:
+        count = import_module("steps.work.processes").wanted(arguments)
+        if count > 1:
+            return supervisor.supervise(step, argv, count)
+    return _in_run(step, arguments)
+
+
+def _several(step: Step, arguments: Arguments, own: share.Share) -> int:
+    """Do the part of this process, one of several that were started; the first has the run and the logs."""
+    if not step.parallel:
+        raise CxrError(
+            f"{step.name} works in one process, and WORLD_SIZE is {own.world}; start it once, not by torchrun"
+        )
+    if supervisor.asked(arguments.flags) is not None and share.SUPERVISED not in os.environ:
+        raise CxrError(
+            f"processes={arguments.flags['processes']} is given, and WORLD_SIZE={own.world} processes are started "
+            "already; leave it out"
+        )
+    if own.first:
+        return _in_run(step, arguments)
+    logging.getLogger().addHandler(logging.NullHandler())
+    logging.captureWarnings(True)
+    return import_module("steps.work.processes").take_part()
 
 
 def _in_run(step: Step, arguments: Arguments) -> int:
@@ -44,7 +85,7 @@ def _in_run(step: Step, arguments: Arguments) -> int:
     from steps.runtime import logs, store
 
     logs.open_console()
-    _quiet_mlflow()
+    store.quiet()
     run, status, code, context = store.open_run(step), "FAILED", 1, None
     client = process.with_unbroken_calls(mlflow.MlflowClient())
     log = logging.getLogger(f"steps.{step.name}")
@@ -88,9 +129,12 @@ def _work(context: Context, arguments: Arguments) -> tuple[str, int]:
         return "FINISHED", 0
     except KeyboardInterrupt:
         logs.no_longer_stop()
-        context.log.warning("interrupted; finished work is kept")
+        if share.SUPERVISED not in os.environ:
+            context.log.warning("interrupted; finished work is kept")
         return "KILLED", 130
     except Exception as error:
+        if isinstance(error, LostError) and not error.known and share.SUPERVISED in os.environ:
+            return "FAILED", supervisor.LOST
         _report(context.log, context.client, context.run_id, _user_error(context, error) or error)
         return "FAILED", 1
     finally:
@@ -157,7 +201,8 @@ def _log_logs(context: Context) -> None:
 
 def _failed(step: Step, error: CxrError) -> int:
     print(f"{step.name}: ERROR: {error}", file=sys.stderr)
-    _fail_project_run(str(error))
+    if os.environ.get("RANK", "0") == "0":
+        _fail_project_run(str(error))
     return 1
 
 
@@ -174,14 +219,3 @@ def _fail_project_run(reason: str) -> None:
         MlflowClient().set_terminated(run_id, "FAILED")
     except (MlflowException, OSError) as error:
         print(f"cannot mark run {run_id} as FAILED: {error}", file=sys.stderr)
-
-
-def _quiet_mlflow() -> None:
-    """Silence MLflow's progress bars and its notices about the store."""
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # It prints the trace of every error of the database, which it raises as well: the step tells it in one line.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    # It warns where pip is missing; environments made by uv have none, and models list every package they need.
-    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)

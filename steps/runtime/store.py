@@ -1,5 +1,7 @@
 """The MLflow store: made once and whole, and opened with a run of the step."""
 
+import logging
+import os
 import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from hashlib import sha256
@@ -30,6 +32,17 @@ def open_run(step: Step) -> Run:
         other = CxrError(f"the MLflow store {uri} cannot be used: {str(error).splitlines()[0]}")
         raise disks.problem(error, uri, []) or other from None
     return run
+
+
+def quiet() -> None:
+    """Silence MLflow's progress bars and its notices about the store."""
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # It prints the trace of every error of the database, which it raises as well: the step tells it in one line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    # It warns where pip is missing; environments made by uv have none, and models list every package they need.
+    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
 
 
 def _alone(uri: str) -> AbstractContextManager[object]:

@@ -12,7 +12,7 @@ from mlflow.exceptions import ExecutionException
 
 from cxr.errors import CxrError
 from cxr.settings import load
-from steps.runtime import reuse, runs, step_key
+from steps.runtime import reuse, runs, step_key, supervisor
 from steps.runtime.context import Context
 from steps.runtime.settings import COMMON, DEFAULT_PROFILE, OWNED, PARAMS, owner
 from steps.work import repeats
@@ -33,6 +33,7 @@ def run(context: Context) -> None:
     plan = repeats.plan(context.settings, context.flags.get("seeds", "1"), context.overrides)
     if ensemble and len(plan) < 2:
         raise CxrError("ensemble=true needs several trainings; add -P seeds=5, or -P folds=5")
+    supervisor.asked(context.flags)
     _check_classes(context)
     if context.settings.data.path == "sample":
         context.log.warning("SYNTHETIC DATA: the sample consists of phantoms; its scores say nothing about X-rays")
@@ -125,6 +126,8 @@ def _parameters(context: Context, name: str) -> dict[str, str]:
     """Parameters of the command line that concern a step: its own and the common settings, profile and file."""
     parameters = {key: value for key, value in context.overrides.items() if owner(key) == name or _is_common(key)}
     parameters["profile"] = context.flags.get("profile", DEFAULT_PROFILE)
+    if name in reuse.RESUMABLE and "processes" in context.flags:
+        parameters["processes"] = context.flags["processes"]
     if "params" in context.flags:
         parameters["params"] = str(Path(context.flags["params"]).resolve())
     return parameters

@@ -1,6 +1,7 @@
 """What `train` and `finetune` share: a training that is logged, checkpointed, resumed and kept as a bundle."""
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cxr.datasets.manifest import Manifest
@@ -11,10 +12,11 @@ from cxr.loading.rasters import open_rasters
 from cxr.models import bundle, device
 from cxr.models.build import Network
 from cxr.models.bundle import Bundle
-from cxr.settings.schema import TrainingSettings
-from cxr.training import checkpoint
+from cxr.settings.schema import CacheSettings, TrainingSettings
+from cxr.training import checkpoint, distributed
 from cxr.training.curves import training_curves
-from cxr.training.loop import Callbacks, train
+from cxr.training.distributed import Processes
+from cxr.training.loop import Callbacks, Training, train
 from cxr.training.results import Epoch, TrainingResult, Validation
 from cxr.training.resuming import State
 from cxr.training.setup import set_up
@@ -26,6 +28,22 @@ if TYPE_CHECKING:
 
 LAST = "checkpoint/last.pt"
 KEEP_EVERY_S = 20  # a killed process loses no more than this: its checkpoint has the best weights as well
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that a process needs for a training; the first one hands it to the others, which have no store and no run."""
+
+    network: Network
+    manifest: Manifest
+    settings: TrainingSettings
+    cache: CacheSettings
+    unfreeze: int | str
+    seed: int
+    device: str
+    precision: str
+    deterministic: bool
+    state: State | None
 
 
 def begin(context: Context, inputs: list[str]) -> State | None:
@@ -68,9 +86,23 @@ def train_and_log(
     unfreeze: int | str,
     state: State | None,
 ) -> TrainingResult:
-    """Train, logging every epoch; keep the best weights as `bundle/` and the last state as `checkpoint/`."""
-    where = device.pick(context.settings.device, context.settings.precision)
-    device.prepare(context.settings.seed, context.settings.deterministic)
+    """Train, logging every epoch; keep the best weights as `bundle/` and the last state as `checkpoint/`.
+
+    Processes that were started together with this one, the first, take part (see `take_part`).
+    """
+    common = context.settings
+    job = Job(
+        network=network,
+        manifest=manifest,
+        settings=settings,
+        cache=common.cache,
+        unfreeze=unfreeze,
+        seed=common.seed,
+        device=common.device,
+        precision=common.precision,
+        deterministic=common.deterministic,
+        state=state,
+    )
     metric = settings.metric_name
     keeper = _BundleKeeper(context, network, manifest, metric)
 
@@ -91,22 +123,16 @@ def train_and_log(
         checkpoint.save(last, file)
         context.put(file, "checkpoint")
 
-    training = set_up(
-        network,
-        manifest,
-        settings,
-        unfreeze=unfreeze,
-        device=where,
-        seed=context.settings.seed,
-        callbacks=Callbacks(on_start, on_epoch, keeper.improved, on_checkpoint),
-        cache=context.settings.cache,
-    )
-    try:
-        result = train(training, state)
-    finally:
-        keeper.keep()  # however the training ended, the network has its best weights now
+    with distributed.group() as processes:
+        context.tag("cxr.processes", processes.share.world)
+        callbacks = Callbacks(on_start, on_epoch, keeper.improved, on_checkpoint)
+        training = _set_up(processes.from_first(job), processes, callbacks)
+        try:
+            result = train(training, state)
+        finally:
+            keeper.keep()  # however the training ended, the network has its best weights now
     best = result.best
-    keeper.finish(best, str(where.device))
+    keeper.finish(best, str(training.device.device))
     scores = {"best_epoch": best.epoch, "best_val_metric": best.val_metric, "best_val_loss": best.val_loss}
     context.metrics(scores | _clean(best, "best_"))
     context.put_figure(training_curves(result, metric), "figures/training.png")
@@ -117,6 +143,35 @@ def train_and_log(
     if not best.epoch:
         context.log.warning("no epoch improved on the weights that training began with: those are kept")
     return result
+
+
+def take_part() -> None:
+    """Train as one of several processes but the first, which has the run: what it hands out, and nothing else.
+
+    Raises:
+        MeetingError: the others are not found.
+        LostError: another process has ended.
+    """
+    with distributed.group() as processes:
+        job: Job = processes.from_first(None)
+        train(_set_up(job, processes), job.state)
+
+
+def _set_up(job: Job, processes: Processes, callbacks: Callbacks | None = None) -> Training:
+    where = device.pick(job.device, job.precision)
+    processes.use(where)
+    device.prepare(job.seed, job.deterministic)
+    return set_up(
+        job.network,
+        job.manifest,
+        job.settings,
+        unfreeze=job.unfreeze,
+        device=where,
+        seed=job.seed,
+        callbacks=callbacks,
+        cache=job.cache,
+        processes=processes,
+    )
 
 
 def _clean(scores: Validation, before: str = "") -> dict[str, float]:
