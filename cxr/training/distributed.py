@@ -55,11 +55,11 @@ class Processes:
         """Whether this is the process that alone keeps the run."""
         return self.share.first
 
-    def from_first(self, value: _Value) -> _Value:
-        """The value that the first process has given, in all of them."""
+    def from_first(self, value: _Value | None) -> _Value:
+        """The value that the first process gives, in all of them; what the others give is not used."""
+        values = [value]
         if not self.share.several:
-            return value
-        values = [value if self.first else None]
+            return values[0]  # type: ignore[return-value]
         with self._heard():
             dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
         return values[0]  # type: ignore[return-value]

@@ -113,7 +113,7 @@ class _Standardised(torch.autograd.Function):
         return normal, mean, var, count
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
         """The gradient of the own rows; every value takes part in mean and variance, those of other processes too."""
         normal, scale, count = ctx.saved_tensors
         sums = torch.stack([gradient.sum(_others(normal)), (gradient * normal).sum(_others(normal))])

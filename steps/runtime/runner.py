@@ -56,7 +56,7 @@ def _alone(step: Step, arguments: Arguments, argv: list[str]) -> int:
     if step.parallel and "RANK" not in os.environ:
         count = import_module("steps.work.processes").wanted(arguments)
         if count > 1:
-            return supervisor.supervise(step, argv, count)
+            return supervisor.supervise(step, arguments, argv, count)
     return _in_run(step, arguments)
 
 

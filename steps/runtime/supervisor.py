@@ -9,12 +9,13 @@ import os
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.common.share import SUPERVISED
 from cxr.errors import CxrError
 from steps.runtime import process, scratch
-from steps.runtime.cli import Step
+from steps.runtime.cli import Arguments, Step
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,7 +34,7 @@ def asked(flags: dict[str, str]) -> int | None:
     return int(text)
 
 
-def supervise(step: Step, argv: list[str], count: int) -> int:
+def supervise(step: Step, arguments: Arguments, argv: list[str], count: int) -> int:
     """Let `count` processes do the step together, and close its run; returns the exit status."""
     import mlflow
 
@@ -50,20 +51,34 @@ def supervise(step: Step, argv: list[str], count: int) -> int:
         with scratch.folder(step.name) as folder:
             client.set_tag(run_id, "cxr.process", process.identity())
             command = ["-m", f"steps.{step.name}", *argv]
-            if import_module("steps.work.processes").start(command, count, folder):
-                status, code = "FINISHED", 0
-            elif "cxr.error" not in _tags(client, run_id):
-                raise CxrError(_UNTOLD)
+            try:
+                if import_module("steps.work.processes").start(command, count, folder):
+                    status, code = "FINISHED", 0
+                elif "cxr.error" not in _tags(client, run_id):
+                    raise CxrError(_UNTOLD)
+            except CxrError as error:
+                logs.open_logs(step.name, run_id, _log_dir(arguments), folder / "logs")
+                log.error("%s", error)
+                _tell(client, run_id, str(error))
     except KeyboardInterrupt:
         log.warning("interrupted; finished work is kept")
         status, code = "KILLED", 130
-    except CxrError as error:
+    except CxrError as error:  # no scratch folder, or no folder for the logs
         log.error("%s", error)
         _tell(client, run_id, str(error))
     finally:
         _end(client, run_id, status)
         logs.close_logs()
     return code
+
+
+def _log_dir(arguments: Arguments) -> Path:
+    """The folder of the log files that all steps share, as the first process has found it."""
+    from cxr.settings import load
+    from steps.runtime.settings import PARAMS
+
+    text = arguments.overrides.get("log_dir") or load.read_file(arguments.flags.get("params", PARAMS)).get("log_dir")
+    return Path(str(text))
 
 
 def _tags(client: "MlflowClient", run_id: str) -> dict[str, str]:

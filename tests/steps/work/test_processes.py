@@ -91,6 +91,7 @@ def test_a_killed_process_ends_the_run_with_a_line_that_names_it(workflow, victi
     assert line in printed and printed.count("ERROR: ") == 1 and "Traceback" not in printed
     run = workflow.runs("train", "FAILED")[0]
     assert line in run.data.tags["cxr.error"]
+    assert line in (workflow.folder / "logs/errors.log").read_text()
     assert not [process for process in everything if process.is_running() and process.status() != "zombie"]
     resumed = workflow.project("train", *LONG, f"resume={run.info.run_id}", "processes=1")
     assert resumed.returncode == 0, resumed.stderr
