@@ -158,7 +158,13 @@ def epochs_seen(workflow) -> list[list[int]]:
 EPOCHS = 300
 
 
-@pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGTERM), (signal.SIGKILL,)], ids=["INT then TERM", "KILL"])
+@pytest.mark.parametrize(
+    "signals",
+    [
+        pytest.param((signal.SIGINT, signal.SIGTERM), id="INT then TERM"),
+        pytest.param((signal.SIGKILL,), id="KILL", marks=pytest.mark.long),
+    ],
+)
 def test_an_interrupted_main_leaves_no_process_and_resumes(new_workflow, signals):
     workflow = new_workflow(run=False)
     # Many epochs: they take a hundredth of a second each, and the signal has to come in between.

@@ -120,6 +120,7 @@ def test_the_same_weights_are_registered_again_when_the_code_that_serves_them_ha
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_seeds_give_a_spread_and_their_ensemble_is_registered(workflow):
     known = {step: {run.info.run_id for run in workflow.runs(step)} for step in ("train", "finetune")}
     done = workflow.project("main", *SMALL, "seeds=2", "ensemble=true")
