@@ -32,11 +32,11 @@ def uneven(manifest):
     return replace(manifest, rows=rows)
 
 
-def close(one: dict, other: dict) -> None:
-    """All values together are nearly the same: the gradient of a bias before a batch norm is 0, and rounding alone."""
+def close(one: dict, other: dict, tolerance: float = 1e-4) -> None:
+    """All values together are nearly the same; some are nearly 0, and have rounding alone."""
     assert one.keys() == other.keys() and one
     ours, theirs = (torch.cat([values[name].double().flatten() for name in one]) for values in (one, other))
-    assert (ours - theirs).norm() < 1e-4 * theirs.norm()
+    assert (ours - theirs).norm() < tolerance * theirs.norm()
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_loss_and_gradients_are_those_of_one_process(uneven, overrides, unfreeze
         torch.testing.assert_close(torch.cat([part["y"] for part in parts]), whole["y"])
         for part in parts:
             assert part["loss"] == pytest.approx(whole["loss"], rel=1e-5)
-            close(part["gradients"], whole["gradients"])
+            close(part["gradients"], whole["gradients"], 1e-5)
             if whole["statistics"]:
-                close(part["statistics"], whole["statistics"])
+                close(part["statistics"], whole["statistics"], 1e-6)
 
 
 @pytest.mark.parametrize("overrides", [{}, EVERYTHING], ids=["plain", "everything"])
