@@ -40,7 +40,8 @@ def test_main_with_processes_leaves_one_run_with_the_scores_of_one_process(sever
         other = workflow.first(step)
         assert (run.info.status, run.data.tags["cxr.processes"]) == ("FINISHED", "2")
         assert other.data.tags["cxr.processes"] == "1"
-        assert run.data.tags["cxr.step_key"] == other.data.tags["cxr.step_key"]
+        for part in ("settings", "code"):
+            assert run.data.tags[f"cxr.key.{part}"] == other.data.tags[f"cxr.key.{part}"]
         for name in ("train_loss", "val_loss", "val_metric", "temperature"):
             assert run.data.metrics[name] == pytest.approx(other.data.metrics[name], rel=1e-2), name
         steps = [metric.step for metric in several.client.get_metric_history(run.info.run_id, "train_loss")]
