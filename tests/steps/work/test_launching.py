@@ -1,4 +1,4 @@
-"""How `main` tells the failure of a step."""
+"""How drivers launch a step and tell its failure."""
 
 import tempfile
 import types
@@ -8,7 +8,7 @@ import pytest
 from mlflow.exceptions import ExecutionException
 
 from cxr.errors import CxrError
-from steps.work import main as work
+from steps.work import launching
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_a_failed_step_is_told_in_one_line(experiment_id, monkeypatch, tmp_path,
     monkeypatch.setattr(mlflow.projects, "run", failed)
     context = types.SimpleNamespace(client=client, experiment_id=experiment_id, folder=tmp_path)
     with pytest.raises(CxrError) as error:
-        work._launch(context, "train", {})
+        launching.launch(context, "train", {})
     assert str(error.value).startswith(words)
 
 
@@ -40,8 +40,8 @@ def test_a_launch_leaves_no_folder_behind(experiment_id, monkeypatch, tmp_path):
     project = tmp_path / "project"
     project.mkdir()
     (project / "MLproject").write_text("name: x\nentry_points: {train: {command: 'true'}}")
-    monkeypatch.setattr(work, "PARAMS", project / "params.yaml")
+    monkeypatch.setattr(launching, "PARAMS", project / "params.yaml")
     context = types.SimpleNamespace(client=mlflow.MlflowClient(), experiment_id=experiment_id, folder=tmp_path / "own")
-    run_id = work._launch(context, "train", {})
+    run_id = launching.launch(context, "train", {})
     assert context.client.get_run(run_id).info.status == "FINISHED"
     assert not list((tmp_path / "temporary").iterdir())

@@ -1,0 +1,136 @@
+"""Steps as child runs: what the drivers `main` and `search` share."""
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import ExecutionException
+
+from cxr.errors import CxrError
+from cxr.settings import load
+from cxr.settings.schema import Settings
+from steps.runtime import reuse, runs, step_key
+from steps.runtime.context import Context
+from steps.runtime.settings import COMMON, DEFAULT_PROFILE, PARAMS, owner
+
+# For each step, the parameter that names the run it starts from, and the step that this run is of.
+STARTS_FROM = {
+    "train": ("split_run_id", "prepare_split"),
+    "finetune": ("train_run_id", "train"),
+    "evaluate": ("run_id", "finetune"),
+}
+
+
+def step(
+    context: Context,
+    name: str,
+    done: dict[str, str],
+    may_reuse: bool,
+    overrides: dict[str, Any] | None = None,
+    extra: dict[str, str] | None = None,
+) -> str:
+    """Reuse or run one step; returns the ID of the run that holds its result.
+
+    `done` has the IDs of the earlier steps' runs. `overrides` are settings on top of those of the command line, `extra`
+    other parameters, which change no result.
+    """
+    parameters = {**_parameters(context, name), **(overrides or {}), **(extra or {})}
+    if name in STARTS_FROM:
+        parameter, previous = STARTS_FROM[name]
+        parameters[parameter] = done[previous]
+    settings = load.resolve(context.settings.to_dict(), overrides)
+    decision = reuse.Decision("reuse=false")
+    if may_reuse:
+        decision = reuse.decide(context.client, context.experiment_id, name, settings, _inputs(context, name, done))
+    if decision.run is not None:
+        context.log.info("%s: reused run %s, %s", name, decision.run.info.run_id, decision.why)
+        return decision.run.info.run_id
+    if decision.resume is not None:
+        parameters["resume"] = decision.resume.info.run_id
+        context.log.info("%s: resuming, %s", name, decision.why)
+    else:
+        context.log.info("%s: running, %s", name, decision.why)
+    return launch(context, name, parameters)
+
+
+def launch(context: Context, name: str, parameters: dict[str, str]) -> str:
+    """Run a step as an MLflow project; returns the ID of its run, or of the run that it resumed."""
+    # env_manager="local" takes the python on PATH: make sure that it is the one that runs the driver.
+    own = str(Path(sys.executable).parent)
+    if os.environ["PATH"].split(os.pathsep)[0] != own:
+        os.environ["PATH"] = f"{own}{os.pathsep}{os.environ['PATH']}"
+    # MLflow makes a folder there, and never removes it; two launches at once must not both make the first.
+    projects = context.folder / "projects"
+    projects.mkdir(parents=True, exist_ok=True)
+    try:
+        submitted = mlflow.projects.run(
+            uri=str(PARAMS.parent),
+            entry_point=name,
+            parameters=parameters,
+            env_manager="local",
+            experiment_id=context.experiment_id,
+            run_name=name,
+            storage_dir=str(projects),
+        )
+    except ExecutionException as error:
+        run_id = re.search(r"[0-9a-f]{32}", str(error))
+        cause = context.client.get_run(run_id[0]).data.tags.get("cxr.error") if run_id else None
+        if cause is None and run_id is not None:  # it never came to say so
+            runs.tidy(context.client, run_id[0])
+            cause = "it ended without a message (was it killed, or out of memory?); start again to go on from there"
+        raise CxrError(f"step {name} failed: {cause or error}") from None
+    step_run = context.client.get_run(submitted.run_id)
+    return step_run.data.tags.get("cxr.resumes", step_run.info.run_id)
+
+
+def is_common(key: str) -> bool:
+    """Whether every step has the setting `key`."""
+    return owner(key) is None and key.split(".", maxsplit=1)[0] in COMMON
+
+
+def begin(context: Context, settings: Settings) -> None:
+    """Check the classes that `settings` name before any step runs, and warn of phantoms and of their profile."""
+    _check_classes(settings)
+    if context.settings.data.path == "sample":
+        context.log.warning("SYNTHETIC DATA: the sample consists of phantoms; its scores say nothing about X-rays")
+    elif context.flags.get("profile", DEFAULT_PROFILE) == DEFAULT_PROFILE:
+        context.log.warning("profile %r is meant for the phantoms; for X-rays use -P profile=cpu", DEFAULT_PROFILE)
+
+
+def _check_classes(settings: Settings) -> None:
+    """Check the network and the `_target_` classes that differ from the shipped ones."""
+    shipped = load.load_settings(PARAMS)
+    if settings.model != shipped.model:
+        from cxr.models import build  # imports torch, which a driver rarely needs
+
+        build.check(settings.model)
+    for section in ("train", "finetune", "evaluate"):
+        current, default = getattr(settings, section), getattr(shipped, section)
+        for name in ("loss", "optimizer", "scheduler", "metric"):
+            target = getattr(current, name, None)
+            if target is not None and target != getattr(default, name):
+                from cxr.settings import instantiate  # imports torch, which a driver rarely needs
+
+                instantiate.check(target)
+
+
+def _inputs(context: Context, name: str, done: dict[str, str]) -> list[str]:
+    """Digests of what a step reads: the data for the first step, results of earlier steps for the others."""
+    if name not in STARTS_FROM:
+        return [step_key.data_fingerprint(context.settings.data)]
+    read = [STARTS_FROM[name][1]] + (["prepare_split"] if name == "evaluate" else [])
+    return [context.client.get_run(done[step]).data.tags["cxr.output_digest"] for step in read]
+
+
+def _parameters(context: Context, name: str) -> dict[str, str]:
+    """Parameters of the command line that concern a step: its own and the common settings, profile and file."""
+    parameters = {key: value for key, value in context.overrides.items() if owner(key) == name or is_common(key)}
+    parameters["profile"] = context.flags.get("profile", DEFAULT_PROFILE)
+    if name in reuse.RESUMABLE and "processes" in context.flags:
+        parameters["processes"] = context.flags["processes"]
+    if "params" in context.flags:
+        parameters["params"] = str(Path(context.flags["params"]).resolve())
+    return parameters
