@@ -6,6 +6,7 @@ MLflow passes every declared parameter of MLproject (an empty text where none wa
 
 import argparse
 import difflib
+import shlex
 from dataclasses import dataclass, field
 
 from cxr.errors import CxrError
@@ -97,7 +98,19 @@ def _pairs(argv: list[str]) -> list[tuple[str, str]]:
                 raise CxrError(f"parameter {name!r} has no value; write --{name} value, or -P {name}=value")
             value = rest.pop(0)
         pairs.append((name, value))
+    # The Kubernetes backend of MLflow quotes for a shell that it then does without; an empty value shows it.
+    if any(value == "''" for _, value in pairs):
+        return [(name, _unquoted(value)) for name, value in pairs]
     return pairs
+
+
+def _unquoted(value: str) -> str:
+    """The text that `shlex.quote` has made `value` of, or `value` itself if that is not how it came about."""
+    try:
+        words = shlex.split(value)
+    except ValueError:
+        return value
+    return words[0] if len(words) == 1 and shlex.quote(words[0]) == value else value
 
 
 def _closest(name: str, declared: dict[str, str]) -> str:

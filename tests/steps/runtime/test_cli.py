@@ -1,5 +1,6 @@
 """Parse command lines as MLflow writes them."""
 
+import shlex
 import subprocess
 import sys
 
@@ -76,3 +77,20 @@ print(sorted({"torch", "mlflow"} & set(sys.modules)))
 """
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert process.stdout.strip() == "[]"
+
+
+def test_values_that_mlflow_quotes_twice_arrive_as_they_are():
+    """`mlflow.projects.kubernetes._get_run_command` quotes each word and no shell takes that off again."""
+    values = {"resume": "", "profile": "cpu", "data.path": "/my data/a'b", "data.mapping": "{Pneumonia: pneumonia}"}
+    command = " ".join(f"--{name} {shlex.quote(value)}" for name, value in values.items())
+    arguments = parse(STEP, [shlex.quote(word) for word in shlex.split(command)])
+    assert arguments.flags == {"profile": "cpu"}
+    assert arguments.overrides == {name: values[name] for name in ("data.path", "data.mapping")}
+
+
+def test_quotes_that_were_given_stay():
+    """Without an empty value in quotes, a shell has taken off those of MLflow."""
+    argv = ["--resume", "", "--data.patient_pattern", "'p1'", "--data.separator", "it's"]
+    assert parse(STEP, argv).overrides == {"data.patient_pattern": "'p1'", "data.separator": "it's"}
+    odd = ["--resume", "''", "--data.separator", "it's", "--data.patient_pattern", '"p1"']
+    assert parse(STEP, odd).overrides == {"data.patient_pattern": '"p1"', "data.separator": "it's"}
