@@ -27,6 +27,7 @@ ENTRY_POINTS = (
     "repackage",
     "predict",
     "monitor",
+    "search",
     "demo",
     "clean",
 )
@@ -35,6 +36,7 @@ CXR_ROOMS = (
     "errors",
     "common",
     "settings",
+    "search",
     "imaging",
     "serving",
     "archive",
@@ -50,7 +52,18 @@ CXR_ROOMS = (
 )
 STEPS_ROOMS = ("runtime", "registry", "work", *ENTRY_POINTS)
 SHIPPED = {"imaging", "serving"}
-WITHOUT_TORCH = ("errors", "common", "imaging", "serving", "archive", "datasets", "monitoring", "report", "demo")
+WITHOUT_TORCH = (
+    "errors",
+    "common",
+    "search",
+    "imaging",
+    "serving",
+    "archive",
+    "datasets",
+    "monitoring",
+    "report",
+    "demo",
+)
 
 
 def top_packages(file: Path) -> set[str]:

@@ -22,6 +22,8 @@ from cxr.settings.section import Section
 from cxr.settings.serving import RULES
 
 RECIPES = Path(__file__).resolve().parents[2] / "datasets"
+# Mappings that are values: given anew, they are replaced and not added to.
+_WHOLE = ("space",)
 
 
 class _Loader(yaml.SafeLoader):
@@ -120,11 +122,11 @@ def resolve(values: dict, overrides: dict[str, str] | None = None) -> Settings:
 
 
 def merge(base: dict, over: dict) -> dict:
-    """Return `base` with the values of `over`, merged recursively; neither argument is changed."""
+    """Return `base` with the values of `over`, merged recursively except for `_WHOLE`; neither argument is changed."""
     merged = dict(base)
     for key, value in over.items():
         both_mappings = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both_mappings else value
+        merged[key] = merge(merged[key], value) if both_mappings and key not in _WHOLE else value
     return merged
 
 

@@ -13,6 +13,7 @@ from cxr.settings.augment import AugmentSettings, StageSettings
 from cxr.settings.classes import check_classes, check_finding, check_name, class_names
 from cxr.settings.labels import ColumnSettings, Filter, Mapping, Pattern, Tables, Text
 from cxr.settings.monitoring import MonitorSettings
+from cxr.settings.search import SearchSettings
 from cxr.settings.section import Positive, ScoreLimits, Section, Unit
 from cxr.settings.serving import ServingSettings
 
@@ -264,6 +265,7 @@ class Settings(Section):
     registry: RegistrySettings
     serving: ServingSettings
     monitor: MonitorSettings
+    search: SearchSettings
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values under the keys of `params.yaml`."""

@@ -121,5 +121,22 @@ def alive(identity: str) -> bool:
         return False
 
 
+def stop(identity: str) -> None:
+    """Ask a process of this host to end, as SIGTERM does; one that is gone, or of another host, is left alone."""
+    host, pid, _ = identity.rsplit(":", 2)
+    if host == _host() and alive(identity):
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGTERM)
+
+
+def stop_children() -> None:
+    """Ask the steps that this process has launched to end; processes of theirs are left to them."""
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process().children():
+            for launched in child.children() if child.name() in _SHELLS else [child]:
+                with suppress(psutil.NoSuchProcess):
+                    launched.terminate()
+
+
 def _host() -> str:
     return platform.node()

@@ -26,7 +26,7 @@ OWNED = {
     "evaluate": ("evaluate", "registry", "serving"),
 }
 # Sections of entry points that are no steps of `main`.
-ALONE = {"monitor": ("monitor",)}
+ALONE = {"monitor": ("monitor",), "search": ("search",)}
 # Sections of other steps that a step which owns none reads, and that decide its result.
 READ = {"validate": ("data", "evaluate")}
 COMMON = (*PLAIN_SETTINGS, "cache", "calibration")

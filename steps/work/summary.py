@@ -29,6 +29,12 @@ def metric_names(data: DataSettings) -> dict[str, str]:
     }
 
 
+def store_prefix() -> str:
+    """What commands begin with: MLflow looks for its store in the current folder, and any other must be named."""
+    uri = mlflow.get_tracking_uri()
+    return "" if uri == f"sqlite:///{Path.cwd() / 'mlflow.db'}" else f"MLFLOW_TRACKING_URI={uri} "
+
+
 def summary(
     client: "MlflowClient",
     experiment_id: str,
@@ -61,8 +67,7 @@ def summary(
     if "cxr.model_version" in tags:
         lines.append(f"Model  {model} version {tags['cxr.model_version']}: {tags.get('cxr.gate', 'registered')}")
     lines.append("Next")
-    # MLflow looks for its store in the current folder; any other store must be named in each command.
-    store = "" if uri == f"sqlite:///{Path.cwd() / 'mlflow.db'}" else f"MLFLOW_TRACKING_URI={uri} "
+    store = store_prefix()
     if not remote:
         lines.append(f"  see the runs   mlflow ui --backend-store-uri {uri} --port {UI_PORT}")
     if settings.registry.register_model:
