@@ -179,7 +179,11 @@ def changes(space_names: list[str]) -> str:
 def all_failed(context: Context, failed: list[Trial]) -> str:
     """The error of a study whose trials have all failed."""
     reason = context.client.get_run(failed[-1].key).data.tags.get("cxr.error", "no message")
-    return f"all {len(failed)} trials of the study {context.settings.search.study!r} failed; the last one: {reason}"
+    study = context.settings.search.study
+    return (
+        f"all {len(failed)} trials of the study {study!r} failed; the last one: {reason}; once that is mended, "
+        "give the search another name: -P study=NAME"
+    )
 
 
 def short(value: object) -> str:
