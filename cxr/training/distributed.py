@@ -187,6 +187,9 @@ def _meet(own: Share) -> "dist.Store":
         hosts = [store.get(f"cxr/host/{rank}") for rank in range(own.world)]  # waits for them
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=own.rank, world_size=own.world, timeout=_PATIENCE)
+        # Whoever ends before the others are connected would seem to them never to have come.
+        store.set(f"cxr/met/{own.rank}", "")
+        store.wait([f"cxr/met/{rank}" for rank in range(own.world)], timedelta(seconds=MEETING_S))
     except RuntimeError as error:
         if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
             raise MeetingError(

@@ -77,7 +77,8 @@ def _take(client: "MlflowClient", lock: str, owner: str) -> None:
         if now - began > _SILENT_S and not is_told:
             log.info("waiting for %s, which decides on the champion", holder)
             is_told = True
-        time.sleep(_WAIT_S * random.uniform(0.5, 1.5))  # noqa: S311  # so that not all who wait ask at the same time
+        # Not all who wait ask at the same time.
+        time.sleep(_WAIT_S * random.uniform(0.5, 1.5))  # noqa: S311  # nosec B311  # no secret
 
 
 def _create(client: "MlflowClient", lock: str, owner: str) -> bool:
