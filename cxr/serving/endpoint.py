@@ -130,7 +130,7 @@ class Invocations:
         self.has_answered = self.has_answered or len(answers) > 0
         for listener in self.listeners:
             try:
-                listener(self.service.table(answers), exchange.request_id)
+                listener(self.service.table(answers, measured=True), exchange.request_id)
             except Exception as error:  # the answer is right, and its caller waits for it
                 told = {"request_id": exchange.request_id}
                 log.error("an answer was not passed on", exc_info=error, extra={"told": told})

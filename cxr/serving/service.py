@@ -96,7 +96,7 @@ class Service:
 
     def answer(self, values: list[Any], **options: Any) -> pd.DataFrame:
         """`records` as a table. Empty cells are None; probabilities are numbers if no row failed."""
-        return self.table(self.records(values, **options))
+        return self.table(self.records(values, **options), options.get("measured", False))
 
     def records(
         self,
@@ -171,12 +171,13 @@ class Service:
             raise ImageError(f"unknown operating_point; expected one of {', '.join(self.operating_points)}")
         return name or self.operating_point
 
-    def table(self, records: list[dict[str, Any]]) -> pd.DataFrame:
-        """Answers as a table; without any, its columns are there all the same."""
+    def table(self, records: list[dict[str, Any]], measured: bool = False) -> pd.DataFrame:
+        """Answers as a table, with the columns `MEASURED` if they have these; its columns do not depend on the rows."""
         failed = any(record["status"] == ERROR for record in records)
         kinds = {} if failed else column_types(self.classes, self.finding)
-        names = list(records[0]) if records else self._columns(measured=False)
-        cells = {name: pd.Series([record[name] for record in records], dtype=object) for name in names}
+        cells = {
+            name: pd.Series([record[name] for record in records], dtype=object) for name in self._columns(measured)
+        }
         return pd.DataFrame(
             {name: values.astype(float) if kinds.get(name) == "double" else values for name, values in cells.items()}
         )

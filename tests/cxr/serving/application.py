@@ -52,7 +52,7 @@ class Told:
         measured = dict.fromkeys(MEASURED, 2) if options.get("measured") else {}
         return [{name: row.get(name) for name in columns(CLASSES, "pneumonia")} | measured for row in rows]
 
-    def table(self, records: list[dict[str, Any]]) -> pd.DataFrame:
+    def table(self, records: list[dict[str, Any]], measured: bool = False) -> pd.DataFrame:
         """The same as a table."""
         return pd.DataFrame(records, dtype=object)
 
