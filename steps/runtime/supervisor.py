@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LOST = 75  # exit status of a process that ends because another one did
-_UNTOLD = "it ended without a message (was it killed, or out of memory?); start again to go on from there"
+UNTOLD = "it ended without a message (was it killed, or out of memory?); start again to go on from there"
 
 
 def asked(flags: dict[str, str]) -> int | None:
@@ -55,7 +55,7 @@ def supervise(step: Step, arguments: Arguments, argv: list[str], count: int) -> 
                 if import_module("steps.work.processes").start(command, count, folder):
                     status, code = "FINISHED", 0
                 elif "cxr.error" not in _tags(client, run_id):
-                    raise CxrError(_UNTOLD)
+                    raise CxrError(UNTOLD)
             except CxrError as error:
                 logs.open_logs(step.name, run_id, _log_dir(arguments), folder / "logs")
                 log.error("%s", error)

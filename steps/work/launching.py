@@ -12,7 +12,7 @@ from mlflow.exceptions import ExecutionException
 from cxr.errors import CxrError
 from cxr.settings import load
 from cxr.settings.schema import Settings
-from steps.runtime import reuse, runs, step_key
+from steps.runtime import reuse, runs, step_key, supervisor
 from steps.runtime.context import Context
 from steps.runtime.settings import COMMON, DEFAULT_PROFILE, PARAMS, owner
 
@@ -80,7 +80,7 @@ def launch(context: Context, name: str, parameters: dict[str, str]) -> str:
         cause = context.client.get_run(run_id[0]).data.tags.get("cxr.error") if run_id else None
         if cause is None and run_id is not None:  # it never came to say so
             runs.tidy(context.client, run_id[0])
-            cause = "it ended without a message (was it killed, or out of memory?); start again to go on from there"
+            cause = supervisor.UNTOLD
         raise CxrError(f"step {name} failed: {cause or error}") from None
     step_run = context.client.get_run(submitted.run_id)
     return step_run.data.tags.get("cxr.resumes", step_run.info.run_id)

@@ -102,9 +102,9 @@ def training(context: Context, run_id: str, step: str) -> str | None:
     return found[0].info.run_id if found else None
 
 
-def epochs(client: "MlflowClient", run_id: str, metric: str = "val_metric") -> dict[int, float]:
+def epochs(client: "MlflowClient", run_id: str) -> dict[int, float]:
     """The validation metric of a run after each epoch, from 1 on; what is not finite is left out."""
-    history = client.get_metric_history(run_id, metric)
+    history = client.get_metric_history(run_id, "val_metric")
     return {m.step: m.value for m in sorted(history, key=lambda m: m.step) if m.step and is_finite(m.value)}
 
 
