@@ -15,11 +15,11 @@ PY
 grep -vE '^(torch|torchvision|nvidia-|triton|cuda-|    #|#)' requirements.txt > "$out/others.txt"
 pip install --quiet --no-deps -r "$out/others.txt" || echo "some packages could not be installed; going on with what is there"
 
-bench() { timeout "$1" python -m "bench.$2" --device cuda --json "$out/$2$4.json" $3 || echo "bench.$2 $3: failed or out of time"; }
+bench() { timeout "$1" python -m "bench.$2" --device cuda --json "$out/$2.json" $3 || echo "bench.$2 $3: failed or out of time"; }
 large="--profile gpu --model efficientnet_v2_s --size 384 --images 1024 --batch-size 64 --rounds 3"
-bench 60 input "$large --compile false" ""
+bench 60 input "$large --compile false"
 # The recipe for a GPU from end to end; without a file in WEIGHTS, from weights drawn at random.
-bench 240 main "--once --profile gpu --set model.weights=${WEIGHTS:-none}" ""
+bench 240 main "--once --profile gpu --set model.weights=${WEIGHTS:-none}"
 # What each part of the recipe for a laptop is worth: a training every few seconds. Interrupted, it goes on.
-bench 300 recipe "--jobs $(($(nproc) - 2)) --minutes 4 --folder ${RECIPE:-bench-recipe} --out $out" ""
+bench 300 recipe "--jobs $(($(nproc) - 2)) --minutes 4 --folder ${RECIPE:-bench-recipe} --out $out"
 cp bench/RESULTS.md "$out/"
