@@ -40,6 +40,11 @@ def owner(key: str) -> str | None:
     return next((step for step, sections in (OWNED | ALONE).items() if section in sections), None)
 
 
+def early(arguments: Arguments, name: str) -> object:
+    """One of `PLAIN_SETTINGS`, by the command line or the settings file, for who cannot wait for all settings."""
+    return arguments.overrides.get(name) or load.read_file(arguments.flags.get("params", PARAMS)).get(name)
+
+
 def settings_for(context: "Context", arguments: Arguments) -> Settings:
     """Resolve and check the settings of the step that runs in `context`, and tag the run with its profile."""
     name = context.step.name

@@ -74,11 +74,9 @@ def supervise(step: Step, arguments: Arguments, argv: list[str], count: int) -> 
 
 def _log_dir(arguments: Arguments) -> Path:
     """The folder of the log files that all steps share, as the first process has found it."""
-    from cxr.settings import load
-    from steps.runtime.settings import PARAMS
+    from steps.runtime.settings import early
 
-    text = arguments.overrides.get("log_dir") or load.read_file(arguments.flags.get("params", PARAMS)).get("log_dir")
-    return Path(str(text))
+    return Path(str(early(arguments, "log_dir")))
 
 
 def _tags(client: "MlflowClient", run_id: str) -> dict[str, str]:

@@ -19,10 +19,9 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from cxr.errors import CxrError, LostError
-from cxr.settings import load
 from cxr.training import distributed
 from steps.runtime.cli import Arguments
-from steps.runtime.settings import PARAMS
+from steps.runtime.settings import early
 from steps.runtime.supervisor import LOST, asked
 
 _OURS = "CxrError: "  # how the launcher's record of an error that the user can correct begins
@@ -49,10 +48,7 @@ def wanted(arguments: Arguments) -> int:
 def _cards(arguments: Arguments) -> int:
     """Cards that a training would use here."""
     present = torch.cuda.device_count()
-    if not present:
-        return 0
-    file = load.read_file(arguments.flags.get("params", PARAMS))
-    return 0 if arguments.overrides.get("device", file.get("device")) in ("cpu", "mps") else present
+    return 0 if not present or early(arguments, "device") in ("cpu", "mps") else present
 
 
 def start(command: list[str], count: int, folder: Path) -> bool:
