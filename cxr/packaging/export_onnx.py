@@ -19,7 +19,7 @@ from cxr.evaluation.cam import ClassActivationMap
 from cxr.evaluation.predictor import Predictor
 from cxr.models.build import find_head
 from cxr.models.bundle import Bundle
-from cxr.serving.session import INPUT, OUTPUTS, VIEWS
+from cxr.serving.session import INPUT, OUTPUTS
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +71,6 @@ def to_onnx(bundle: Bundle) -> bytes:
     module = Exported(predictor, heads, cams).eval()
     example = torch.zeros((_EXAMPLES, predictor.spec.size, predictor.spec.size), dtype=torch.uint8)
     program = _exported(module, example)
-    if network.views > 1:
-        program.model.metadata_props[VIEWS] = str(network.views)
     _forget_the_export(program)
     return program.model_proto.SerializeToString()
 

@@ -47,7 +47,9 @@ class ServedModel(PythonModel):
         """Load the network and run it once, so that the first caller does not wait for it."""
         folder = Path(context.artifacts[ARTIFACT])
         name, version = _registered(folder)
-        self.service = Service(folder, threads=max(1, cores() // _workers()), version=version, waiting=WAITING)
+        # Two at least: connections are not spread evenly over the processes.
+        threads = min(cores(), max(2, cores() // _workers()))
+        self.service = Service(folder, threads=threads, version=version, waiting=WAITING)
         if _APPLICATION in sys.modules:
             from cxr.serving import metrics, server  # here, not above: others need no server
 

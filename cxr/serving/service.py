@@ -7,7 +7,6 @@ digests of both, engine, classes and finding, input spec, temperature, operating
 import base64
 import io
 import json
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -59,7 +58,7 @@ class Service:
 
     Args:
         folder: what `cxr.packaging.package.write` wrote.
-        threads: threads of the network, and images decoded at once.
+        threads: cores for decoding and the network.
         version: version of the model in the registry, for its answers.
         waiting: requests that may wait for their turn at decoding large pictures (see `cxr.serving.budget`); None for
             any number.
@@ -90,9 +89,8 @@ class Service:
         self._reader_of_small = ImageReader(self.spec, min(_LARGE, self.limits.max_pixels))
         # However many requests arrive at once, no more images are decoded at once than there are cores, and on no more
         # than half of these the large ones, so that others need not wait for them.
-        self._threads = max(1, threads)
-        self._cores = threading.BoundedSemaphore(self._threads)
-        self._cores_for_large = Turns(self._threads // 2, "pictures of more than 16 megapixels", waiting)
+        self._cores = self.session.cores
+        self._cores_for_large = Turns(self._cores.number // 2, "pictures of more than 16 megapixels", waiting)
 
     def answer(self, values: list[Any], **options: Any) -> pd.DataFrame:
         """`records` as a table. Empty cells are None; probabilities are numbers if no row failed."""
@@ -123,7 +121,7 @@ class Service:
         point = self.check_operating_point(point)
         self.limits.check(len(values))
         # Each request has threads of its own, so that none waits until a longer one has been read.
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
+        with ThreadPoolExecutor(self._cores.number, thread_name_prefix="decode") as pool:
             read = partial(self.read, request=values)
             rows = list(map(read, values) if len(values) == 1 else pool.map(read, values))
         if strict:
@@ -146,10 +144,10 @@ class Service:
         if is_dicom(data):  # waits for a process that decodes it, and must not keep other images from being decoded
             return self.reader.read(data)
         try:
-            with self._cores:
+            with self._cores.one():
                 return self._reader_of_small.read(data)
         except TooManyPixelsError:  # known from the header
-            with self._cores_for_large.taken(request), self._cores:
+            with self._cores_for_large.taken(request), self._cores.one():
                 return self.reader.read(data)
 
     def records_of(

@@ -1,8 +1,8 @@
 """The network behind ONNX Runtime: rasters in; logits, features and class activation maps out."""
 
 import os
-import threading
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy import ndarray
 
 from cxr.errors import CxrError
+from cxr.serving.budget import Cores
 
 # ONNX Runtime would leave a device ID in the user's cache folder and report to its maker; it reads this when imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -17,10 +18,6 @@ import onnxruntime
 
 INPUT = "rasters"
 OUTPUTS = ("logits", "features", "maps")
-VIEWS = "views"  # metadata of the file: views of each image that go through its network; absent if there is one
-# Of several views, no more than those of a batch of single ones: 32 images of 6 views each would take 3 GB and three
-# times as long an image (EfficientNet-Lite0 at 224 pixels, one core).
-_VIEWS_AT_ONCE = 32
 
 
 class RasterClassifier(Protocol):
@@ -35,34 +32,46 @@ class RasterClassifier(Protocol):
 
 
 class AnySession(ABC):
-    """One network behind an engine, thread-safe; a `RasterClassifier`.
+    """One network behind an engine, warmed up and thread-safe; a `RasterClassifier`.
 
-    Calls wait for each other: one call uses every thread the session has, and two at once would slow each other down.
+    Each image goes through the network by itself, so that its answer depends on no other: one alone on every core,
+    several beside each other on one core each.
 
     Args:
-        views: of each image that go through the network.
+        threads: cores it may use.
         size: side of the rasters, pixels.
+
+    Attributes:
+        cores: those it uses; what decodes images beside it takes its cores from them.
     """
 
-    def __init__(self, views: int, size: int):
-        self._at_once = None if views == 1 else max(1, _VIEWS_AT_ONCE // views)  # images; None: all of them
-        self._lock = threading.Lock()
-        self.run(np.zeros((1, size, size), np.uint8))
+    def __init__(self, threads: int, size: int):
+        self.cores = Cores(threads)
+        for number in {1, self.cores.number}:
+            self._answer(np.zeros((1, size, size), np.uint8), number)
 
     @abstractmethod
-    def _answer(self, rasters: ndarray) -> list[ndarray]:
-        """`OUTPUTS` for rasters that lie in memory without gaps; one call at a time."""
+    def _answer(self, raster: ndarray, threads: int) -> list[ndarray]:
+        """`OUTPUTS` for one raster, (1, S, S), that lies in memory without gaps, by one thread or by every one.
+
+        As many calls at once as `threads` leaves cores for.
+        """
 
     def run(self, rasters: ndarray) -> tuple[ndarray, ndarray, ndarray]:
         """`uint8` (B, S, S) to logits (B, C), features (B, F) and maps (B, C or 0, h, w), all `float32`."""
-        step = self._at_once or len(rasters)
-        with self._lock:
-            parts = [
-                self._answer(np.ascontiguousarray(rasters[start : start + step]))
-                for start in range(0, len(rasters), step)
-            ]
+        images = [np.ascontiguousarray(raster[None]) for raster in rasters]
+        if len(images) == 1:
+            with self.cores.all_or_one() as taken:
+                parts = [self._answer(images[0], taken)]
+        else:
+            with ThreadPoolExecutor(self.cores.number, thread_name_prefix="network") as pool:
+                parts = list(pool.map(self._answer_beside_others, images))
         logits, features, maps = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
         return logits, features, maps
+
+    def _answer_beside_others(self, raster: ndarray) -> list[ndarray]:
+        with self.cores.one():
+            return self._answer(raster, 1)
 
     def logits(self, rasters: ndarray) -> ndarray:
         """`uint8` (B, S, S) to logits `float64` of shape (B, C), before any temperature."""
@@ -70,28 +79,36 @@ class AnySession(ABC):
 
 
 class Session(AnySession):
-    """One network behind ONNX Runtime, warmed up.
+    """One network behind ONNX Runtime.
 
     Args:
         model: the ONNX file or its bytes.
-        threads: threads of one call.
+        threads: cores it may use.
         size: side of the rasters, pixels.
+
+    Raises:
+        CxrError: the network cannot be loaded.
     """
 
     def __init__(self, model: bytes | Path, threads: int, size: int):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = max(1, threads)
-        options.inter_op_num_threads = 1
-        # Threads that wait by spinning take the processor from those that decode images.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors
-        source = model if isinstance(model, bytes) else str(model)
-        try:
-            self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime has an exception class of its own for each kind
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise CxrError(f"the network cannot be loaded ({line}); register the model again") from None
-        super().__init__(int(self._session.get_modelmeta().custom_metadata_map.get(VIEWS, 1)), size)
+        # How many threads a call has is a matter of the session of ONNX Runtime: one for each number.
+        self._by_threads = {number: _loaded(model, number) for number in {1, max(1, threads)}}
+        super().__init__(threads, size)
 
-    def _answer(self, rasters: ndarray) -> list[ndarray]:
-        return self._session.run(list(OUTPUTS), {INPUT: rasters})
+    def _answer(self, raster: ndarray, threads: int) -> list[ndarray]:
+        return self._by_threads[threads].run(list(OUTPUTS), {INPUT: raster})
+
+
+def _loaded(model: bytes | Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads that wait by spinning take the processor from those that decode images.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has an exception class of its own for each kind
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CxrError(f"the network cannot be loaded ({line}); register the model again") from None

@@ -11,7 +11,7 @@ import pytest
 from cxr.errors import OverloadedError
 from cxr.serving import budget
 from cxr.serving import service as module
-from cxr.serving.budget import SMALL_BYTES, Room, Turns
+from cxr.serving.budget import SMALL_BYTES, Cores, Room, Turns
 from cxr.serving.service import Service
 from tests.helpers import png
 
@@ -42,6 +42,42 @@ def test_turns_are_bounded_and_few_wait_for_them():
         assert [one.result(30) for one in (first, *waiting)] == [None] * 5
     with turns.taken():
         pass
+
+
+def test_a_call_alone_has_every_core_and_calls_together_one_each():
+    cores, go_on, began = Cores(3), threading.Event(), threading.Semaphore(0)
+    with cores.all_or_one() as alone:
+        assert alone == 3
+
+    def decode():
+        with cores.one():
+            began.release()
+            assert go_on.wait(30)
+
+    with ThreadPoolExecutor(5) as pool:
+        decoding = [pool.submit(decode) for _ in range(2)]
+        assert all(began.acquire(timeout=30) for _ in decoding)
+        try:
+            with cores.all_or_one() as beside_others:
+                assert beside_others == 1
+                waiting = [pool.submit(decode) for _ in range(3)]
+                assert not began.acquire(timeout=0.1), "more at once than there are cores"
+        finally:
+            go_on.set()
+        assert [one.result(30) for one in (*decoding, *waiting)] == [None] * 5
+    with cores.all_or_one() as alone_again:
+        assert alone_again == 3
+
+
+def test_who_takes_every_core_leaves_one_to_each_that_waits():
+    cores = Cores(2)
+    kept = [cores.all_or_one() for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        with cores.all_or_one():
+            calls = [pool.submit(one.__enter__) for one in kept]
+            while cores._waiting < 2:
+                time.sleep(0.01)
+        assert [call.result(30) for call in calls] == [1, 1]
 
 
 def test_a_turn_that_does_not_come_is_told():
