@@ -16,6 +16,7 @@ import requests
 from cxr.datasets import phantom
 from cxr.datasets.manifest import Manifest
 from cxr.serving.service import columns
+from tests.helpers import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +41,9 @@ def address(workflow):
             raise AssertionError((workflow.folder / "serve.log").read_text())
         yield f"http://127.0.0.1:{port}/invocations"
     finally:
-        server.terminate()
+        server.terminate()  # SIGTERM, as a supervisor sends it to the command; what it started ends in order as well
         server.wait(30)
+        wait_for(lambda: "Finished server process" in (workflow.folder / "serve.log").read_text())
         log.close()
 
 
