@@ -4,8 +4,9 @@
 
 Each variant trains a head and then fine-tunes, as `main` does, on the training images of the real set alone; its test
 images are never read. Answers on validation are kept in `--folder`, one file per variant and seed, so that an
-interrupted run goes on where it was. On a GPU, `--jobs 14` trains that many at once. The table compares every variant
-with the first one, paired over patients, and is written to `recipe.csv` and `RECIPE.md` beside this file.
+interrupted run goes on where it was. `--jobs 14` trains that many at once, on a GPU, or two on two cores, with
+OMP_NUM_THREADS=1. The table compares every variant with the first one, paired over patients, and is written to
+`recipe.csv` and `RECIPE.md` beside this file.
 """
 
 import argparse
@@ -150,13 +151,14 @@ def table(folder: Path, names: list[str], seeds: list[int], sample: Sample) -> p
     return pd.DataFrame(rows)
 
 
-def write(found: pd.DataFrame, folder: Path) -> None:
+def write(found: pd.DataFrame, manifest: Manifest, folder: Path) -> None:
     """Write the table as `recipe.csv` and, for readers, as `RECIPE.md`."""
     found.to_csv(folder / "recipe.csv", index=False, float_format="%.4f")
     titles = [name[0].upper() + name[1:].replace("_", " ") for name in found.columns]
     rows = [[f"{value:.3f}" if isinstance(value, float) else str(value) for value in row] for row in found.to_numpy()]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [titles, ["---"] * len(titles), *rows])
-    text = f"# What each part of the recipe is worth\n\n{EXPLAINED} {machine()}.\n\n{table}\n"
+    images = f"{len(manifest.split('train')):,} training and {len(manifest.split('val')):,} validation images"
+    text = f"# What each part of the recipe is worth\n\n{EXPLAINED} {images}. {machine()}.\n\n{table}\n"
     (folder / "RECIPE.md").write_text(text, encoding="utf-8")
 
 
@@ -189,7 +191,7 @@ def main() -> None:
         train_missing(given, manifest, kept)
     found = table(kept, given.variants, given.seeds, Sample.of(manifest.split("val"), 0))
     print(found.to_string(index=False, float_format="%.4f"))
-    write(found, given.out)
+    write(found, manifest, given.out)
     if given.json:
         given.json.write_text(json.dumps(found.to_dict("records"), indent=2) + "\n")
 
