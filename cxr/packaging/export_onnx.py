@@ -1,9 +1,10 @@
 """The network of a bundle as ONNX, for serving without torch.
 
-The graph maps rasters, `uint8` of shape (B, S, S), to `logits` (B, C), `features` (B, F), the input of the head, and
-`maps` (B, C, h, w), the class activation maps if exact ones exist (else C is 0). Normalisation and the views of the
-bundle are part of the graph, so that a server handles nothing but bytes. With several views the logits are their mean,
-and features and maps those of the image itself: the detector and the heatmap are about the image that was sent.
+The graph maps the raster of one image, `uint8` of shape (1, S, S), to `logits` (1, C), `features` (1, F), the input of
+the head, and `maps` (1, C, h, w), the class activation maps if exact ones exist (else C is 0). Normalisation and the
+views of the bundle are part of the graph, so that a server handles nothing but bytes. With several views the logits are
+their mean, and features and maps those of the image itself: the detector and the heatmap are about the image that was
+sent.
 """
 
 import contextlib
@@ -24,7 +25,6 @@ from cxr.serving.session import INPUT, OUTPUTS
 log = logging.getLogger(__name__)
 
 OPSET = 18
-_EXAMPLES = 2  # a batch of one would be exported as a constant
 
 
 class Exported(nn.Module):
@@ -45,7 +45,7 @@ class Exported(nn.Module):
         module.register_forward_pre_hook(lambda _, inputs: self._seen.__setitem__(key, inputs[0]))
 
     def forward(self, rasters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`uint8` (B, S, S) to (B, C), (B, F), (B, C or 0, h, w)."""
+        """`uint8` (1, S, S) to (1, C), (1, F), (1, C or 0, h, w)."""
         self._seen.clear()
         logits = self.views.mean(self.module(self.normalise(self.views(rasters))))
         seen = {key: self.views.of_images(values) for key, values in self._seen.items()}
@@ -55,7 +55,7 @@ class Exported(nn.Module):
 
 
 def to_onnx(bundle: Bundle) -> bytes:
-    """The bytes of the ONNX file for a bundle, for any batch size. Takes 5 to 20 seconds."""
+    """The bytes of the ONNX file for a bundle. Takes seconds; for any number of images at once, twice as many."""
     predictor, network = Predictor(bundle, "cpu"), bundle.network
     if network.members:
         members = list(predictor.module.get_submodule("members").children())
@@ -69,7 +69,7 @@ def to_onnx(bundle: Bundle) -> bytes:
     if cams is None:
         log.info("%s has no exact class activation maps: it is served without heatmaps", network.name)
     module = Exported(predictor, heads, cams).eval()
-    example = torch.zeros((_EXAMPLES, predictor.spec.size, predictor.spec.size), dtype=torch.uint8)
+    example = torch.zeros((1, predictor.spec.size, predictor.spec.size), dtype=torch.uint8)
     program = _exported(module, example)
     _forget_the_export(program)
     return program.model_proto.SerializeToString()
@@ -90,7 +90,6 @@ def _exported(module: nn.Module, example: Tensor) -> torch.onnx.ONNXProgram:
                 external_data=False,
                 input_names=[INPUT],
                 output_names=list(OUTPUTS),
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
             )
     finally:
         logging.disable(before)

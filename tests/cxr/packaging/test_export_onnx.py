@@ -1,4 +1,4 @@
-"""The ONNX file answers as the network does, for any batch, with what the detector and the heatmap need."""
+"""The ONNX file answers as the network does, for any number of images, with what the detector and the heatmap need."""
 
 import numpy as np
 import pytest
