@@ -16,8 +16,8 @@ STEP = Step(
     name="predict",
     about="Score a folder, a list file, a DICOM tree or the images of an archive with a registered model.",
     flags={
-        "input": "folder of images, or a file with one path per line",
-        "output": "Parquet file to write; with engine=spark, a folder of Parquet files",
+        "input": "folder of images, or a file with one path per line; or the URL of one (s3://...)",
+        "output": "Parquet file to write, or its URL; with engine=spark, a folder of Parquet files",
         "model_uri": "models:/NAME@ALIAS or models:/NAME/VERSION; default: the champion",
         "operating_point": "argmax | youden | sensitive; default: the one the model was registered with",
         "engine": "local | spark; default: local",

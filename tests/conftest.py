@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from cxr.common.files import sha256_of
 
 if TYPE_CHECKING:
     from tests.helpers import Deployed
+    from tests.s3 import Bucket, Proxy
 
 ROOT = Path(__file__).resolve().parent.parent
 # Idle threads of OpenMP would spin and take the cores from other processes of the suite. It is read when torch is
@@ -35,13 +37,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests with a slow fixture as slow; those that share the finished workflow share a process."""
+    """Mark the tests with a slow fixture as slow; those that share the workflow or a server share a process."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if SLOW_FIXTURES & fixtures:
             item.add_marker(pytest.mark.slow)
         if "workflow" in fixtures:
             item.add_marker(pytest.mark.xdist_group("workflow"))
+        elif "bucket" in fixtures:
+            item.add_marker(pytest.mark.xdist_group("s3"))
 
 
 def checksums() -> dict[str, str]:
@@ -113,3 +117,21 @@ def served(tmp_path_factory) -> "Deployed":
     from tests.helpers import deployed
 
     return deployed(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="session")
+def s3_proxy() -> "Iterator[Proxy]":
+    """An S3 server on 127.0.0.1, behind a proxy that can fail."""
+    from tests.s3 import running_proxy
+
+    with running_proxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def bucket(s3_proxy, monkeypatch) -> "Iterator[Bucket]":
+    """An empty bucket of that server, which this process and those it starts find by their environment."""
+    from tests.s3 import emptied
+
+    with emptied(s3_proxy, monkeypatch) as made:
+        yield made

@@ -17,6 +17,7 @@ import torch
 from bench.common import settings
 from bench.faults import power_results
 from bench.faults.power_recorder import Recorder
+from cxr.common import storage
 from cxr.common.files import publish
 from cxr.common.names import PNEUMONIA
 from cxr.datasets import archive, patients, phantom, sources
@@ -267,7 +268,7 @@ def _predictions(other: bool) -> Written:
             real(*arguments)
             recorder.promise += 1  # first the plan, then each shard, then the output
 
-        with mock.patch.object(batch, "write_atomic", promised):
+        with mock.patch.object(storage, "write", promised):
             score(folder, "a")
 
     def read(folder: Path, promise: int) -> str:
@@ -284,7 +285,7 @@ def _predictions(other: bool) -> Written:
         _check(asked <= len(paths) - safe, f"{asked} scored again, {safe} had been written")
         return NEW if not asked else "some, and the rest written"
 
-    real = batch.write_atomic
+    real = storage.write
     name = "predictions that another model writes again" if other else "predictions"
     return Written(name, _nothing, write, read, finished=(AGAIN,) if other else (NEW,))
 

@@ -7,9 +7,10 @@ their results by then, and new ones may have come.
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from cxr.common.files import sha256_of_text, write_atomic
+from cxr.common import storage
+from cxr.common.files import sha256_of_text
+from cxr.common.storage import Place
 
 _FILE = "instances.json"
 
@@ -41,12 +42,12 @@ class Worklist:
         """Stands for the list in the plan of a prediction: the same for all runs of the request on the same archive."""
         return f"{self.request} {self.digest}"
 
-    def keep(self, folder: Path) -> None:
+    def keep(self, folder: Place) -> None:
         """Write the list into the folder of unfinished work."""
-        write_atomic(folder / _FILE, json.dumps(asdict(self)).encode())
+        storage.write(folder / _FILE, json.dumps(asdict(self)).encode())
 
 
-def kept(folder: Path, request: str) -> Worklist | None:
+def kept(folder: Place, request: str) -> Worklist | None:
     """The list in a folder of unfinished work; None if there is none, or one for another request."""
     try:
         values = json.loads((folder / _FILE).read_text(encoding="utf-8"))

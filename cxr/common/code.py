@@ -15,8 +15,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 PACKAGES = ("cxr", "steps")
 # Decoders that pydicom looks for by itself; no file of ours imports them.
 _PLUGINS = {"pydicom": ("gdcm", "pylibjpeg", "openjpeg", "libjpeg", "rle")}
-# Libraries that show, lock or log; no result depends on their version.
-_IDLE = {"tqdm", "filelock", "psutil", "platformdirs", "concurrent-log-handler", "python-json-logger"}
+# Libraries that show, lock, log or fetch; no result depends on their version.
+_IDLE = {"fsspec", "tqdm", "filelock", "psutil", "platformdirs", "concurrent-log-handler", "python-json-logger"}
 
 
 def sources(*modules: str) -> list[Path]:

@@ -1,13 +1,12 @@
 """Figures of a prepare_split run: example images, classes, sizes, patients and grey levels of the splits."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cxr.common import plotting
+from cxr.common.storage import Place
 from cxr.datasets.manifest import SPLITS, Manifest
 from cxr.imaging import decode
 from cxr.imaging.preprocess import InputSpec
@@ -52,9 +51,9 @@ def contact_sheet(manifest: Manifest, seed: int) -> Figure:
     return fig
 
 
-def _tile(path: Path) -> np.ndarray:
+def _tile(file: Place) -> np.ndarray:
     spec = InputSpec(size=_TILE, resize=_TILE, resize_mode="pad")
-    return np.pad(spec.to_raster(decode.read_grey(path)), 2, constant_values=255)
+    return np.pad(spec.to_raster(decode.decode_grey(file.read_bytes())), 2, constant_values=255)
 
 
 def classes(manifest: Manifest) -> Figure:

@@ -1,12 +1,12 @@
 """The files below a data folder, and which of them the paths in a table mean."""
 
-import os
 import re
 from collections import defaultdict
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
-from cxr.common.files import sha256_of
+from cxr.common import storage
+from cxr.common.storage import Place
 from cxr.datasets.tables import examples
 from cxr.errors import CxrError
 
@@ -19,18 +19,15 @@ class Files:
         paths: their paths relative to `root`, POSIX.
     """
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Place):
         self.root = root
         self.paths: set[str] = set()
         self._by_name: dict[str, list[str]] = defaultdict(list)
-        for folder, folders, names in os.walk(root):
-            folders[:] = sorted(f for f in folders if f != "__MACOSX" and not f.startswith("."))
-            above = Path(folder).relative_to(root).as_posix()
-            for name in names:
-                if not name.startswith("."):
-                    path = name if above == "." else f"{above}/{name}"
-                    self.paths.add(path)
-                    self._by_name[name].append(path)
+        for path in storage.below(root):
+            name = path.rpartition("/")[2]
+            if not name.startswith("."):
+                self.paths.add(path)
+                self._by_name[name].append(path)
 
     def find(self, given: list[str]) -> list[str | None]:
         """The file that each path means; None if there is none.
@@ -72,12 +69,14 @@ class Files:
             below.sort(key=lambda file: (file.count("/"), file))
             by_content: dict[str, str] = {}
             for file in below:
-                by_content.setdefault(sha256_of(self.root / file), file)
+                by_content.setdefault(storage.sha256_of(self.root / file), file)
             below = list(by_content.values())
         return below
 
     def _outside(self, path: str, file: str | None) -> bool:
         """Whether a symbolic link leads out of the folder, to the file or to a folder on its path."""
+        if not isinstance(self.root, Path):  # no store has links
+            return False
         place = self.root / (file or path)
         if file is not None and not place.is_symlink():
             return False

@@ -6,9 +6,11 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from threading import Semaphore
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,8 @@ from tqdm import tqdm
 
 from cxr.common import hardware
 from cxr.common.names import is_printable, printable
+from cxr.common.remote import CONNECTIONS, Remote
+from cxr.common.storage import Place
 from cxr.datasets.layouts import ListedImage
 from cxr.datasets.manifest import EXTRAS
 from cxr.datasets.patients import PSEUDONYMS, pseudonym
@@ -48,12 +52,12 @@ _LOG_EVERY_S = 15
 
 
 def survey(
-    root: Path, listing: list[ListedImage], *, workers: int | str = "auto", max_unreadable: float = 0.01
+    root: Place, listing: list[ListedImage], *, workers: int | str = "auto", max_unreadable: float = 0.01
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """Decode and fingerprint all images of a listing in parallel processes.
 
     Args:
-        root: folder that the paths are relative to.
+        root: folder, or its URL, that the paths are relative to.
         listing: images, as `layouts.scan` or `labelled.read` lists them.
         workers: number of processes; "auto" for one per core.
         max_unreadable: largest share of unreadable images that is accepted.
@@ -69,7 +73,12 @@ def survey(
     """
     processes = hardware.cores() if workers == "auto" else max(1, int(workers))
     inspect_image = partial(_inspect, root)
-    if processes == 1 or len(listing) < _POOL_FROM:
+    if isinstance(root, Remote):
+        # Most of the time goes by waiting for the store; decoding leaves the interpreter to other threads.
+        inspect_image = partial(_inspect, root, turns=Semaphore(min(processes, hardware.cores())))
+        with ThreadPoolExecutor(CONNECTIONS) as threads:
+            results = list(_with_progress(threads.map(inspect_image, listing), len(listing)))
+    elif processes == 1 or len(listing) < _POOL_FROM:
         results = list(_with_progress(map(inspect_image, listing), len(listing)))
     else:
         # Spawned, since forking a process with threads (MLflow, system metrics) can deadlock.
@@ -107,16 +116,17 @@ def thumbnail(grey: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(grey).resize(side, Image.Resampling.LANCZOS))
 
 
-def _inspect(root: Path, item: ListedImage) -> dict | tuple[str, str]:
-    """A row of the table, or (path, reason) of an unreadable image."""
+def _inspect(root: Place, item: ListedImage, turns: AbstractContextManager | None = None) -> dict | tuple[str, str]:
+    """A row of the table, or (path, reason) of an unreadable image; `turns` bounds how many are decoded at once."""
     if not is_printable(item.path):  # no table, store or terminal keeps such a name as it is
         return printable(item.path), "its name has control characters or is not UTF-8; rename it"
     file = root / item.path
     try:
-        if file.exists() and not file.is_file():  # reading a pipe would never end
+        if isinstance(file, Path) and file.exists() and not file.is_file():  # reading a pipe would never end
             return item.path, "not a regular file"
         data = file.read_bytes()
-        image = decode.decode_image(data)
+        with turns or nullcontext():
+            image = decode.decode_image(data)
     except OSError as error:
         return item.path, error.strerror or str(error)
     except ImageError as error:

@@ -3,12 +3,13 @@
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from cxr.common import storage
 from cxr.common.names import printable
+from cxr.common.storage import Place
 from cxr.datasets import columns, layouts, tables
 from cxr.datasets.files import Files
 from cxr.datasets.layouts import ListedImage
@@ -35,7 +36,7 @@ class Listing:
     description: dict[str, Any] = field(default_factory=dict)
 
 
-def listing(root: Path, data: DataSettings, *, every_class: bool = True) -> Listing:
+def listing(root: Place, data: DataSettings, *, every_class: bool = True) -> Listing:
     """List the images below `root`, from the table `data.labels` or from the names of folders and files.
 
     Args:
@@ -51,7 +52,7 @@ def listing(root: Path, data: DataSettings, *, every_class: bool = True) -> List
     return read(root, data, data.class_names, every_class=every_class)
 
 
-def read(root: Path, data: DataSettings, classes: tuple[str, ...], *, every_class: bool = True) -> Listing:
+def read(root: Place, data: DataSettings, classes: tuple[str, ...], *, every_class: bool = True) -> Listing:
     """List the images that the table `data.labels` names, sorted by path.
 
     Args:
@@ -113,10 +114,10 @@ def _check_targets(data: DataSettings, classes: tuple[str, ...]) -> None:
         )
 
 
-def _rows(root: Path, data: DataSettings) -> tuple[pd.DataFrame, str]:
+def _rows(root: Place, data: DataSettings) -> tuple[pd.DataFrame, str]:
     """All rows, and the names of the files that they come from."""
     files = data.labels if isinstance(data.labels, dict) else {"": str(data.labels)}
-    paths = {split: root / Path(name).expanduser() for split, name in files.items()}
+    paths = {split: storage.under(root, name, "data.labels") for split, name in files.items()}
     parts = []
     for split, path in paths.items():
         part = tables.read(path)
@@ -163,7 +164,7 @@ def _with_study(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(patient=patient, study_of=study_of)
 
 
-def _check(rows: pd.DataFrame, data: DataSettings, root: Path, file: str) -> None:
+def _check(rows: pd.DataFrame, data: DataSettings, root: Place, file: str) -> None:
     missing = rows.loc[rows["found"].isna(), "path"]
     if len(missing) > data.max_unreadable * len(rows):
         raise CxrError(

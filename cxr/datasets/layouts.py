@@ -11,16 +11,16 @@ Classes of the user's own are folders of their names in the same places, such as
 """
 
 import logging
-import os
 import re
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
-from cxr.common.files import sha256_of
+from cxr.common import storage
 from cxr.common.names import printable
+from cxr.common.storage import Place
 from cxr.errors import CxrError
 from cxr.imaging.decode import SUFFIXES
 from cxr.settings.classes import class_names
@@ -56,7 +56,7 @@ class ListedImage:
     extras: dict[str, Any] = field(default_factory=dict)
 
 
-def scan(root: Path, classes: int | list[str] = 3, *, every_class: bool = True) -> list[ListedImage]:
+def scan(root: Place, classes: int | list[str] = 3, *, every_class: bool = True) -> list[ListedImage]:
     """List all images below `root`, sorted by path.
 
     Args:
@@ -93,17 +93,14 @@ def scan(root: Path, classes: int | list[str] = 3, *, every_class: bool = True) 
     return sorted(images, key=lambda image: image.path)
 
 
-def _image_paths(root: Path) -> list[PurePosixPath]:
+def _image_paths(root: Place) -> list[PurePosixPath]:
     paths = []
     skipped: Counter[str] = Counter()  # by suffix, or by name if there is none
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(f for f in folders if f != "__MACOSX" and not f.startswith("."))
-        for name in names:
-            path = Path(folder, name)
-            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
-                skipped[path.suffix.lower() or name] += 1
-            else:
-                paths.append(PurePosixPath(path.relative_to(root).as_posix()))
+    for path in map(PurePosixPath, storage.below(root)):
+        if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+            skipped[path.suffix.lower() or path.name] += 1
+        else:
+            paths.append(path)
     if skipped:
         kinds = printable(", ".join(sorted(skipped)[:_LISTED]))
         log.info("skipped %d files that are not images (%s)", skipped.total(), kinds)
@@ -123,7 +120,7 @@ def _folders(path: PurePosixPath) -> list[str]:
     return [name.lower() for name in path.parts[:-1]]
 
 
-def _without_copies(root: Path, paths: list[PurePosixPath], folders: tuple[str, ...]) -> list[PurePosixPath]:
+def _without_copies(root: Place, paths: list[PurePosixPath], folders: tuple[str, ...]) -> list[PurePosixPath]:
     """Drop nested second copies: of files with equal content and equal paths from the split or class folder on.
 
     The shortest path is kept. Files of the same name with other content are other images, as those of several sites.
@@ -150,20 +147,20 @@ def _below_sites(path: PurePosixPath, folders: tuple[str, ...]) -> tuple[str, ..
     return tuple(names[min(known, default=0) :])
 
 
-def _copies(root: Path, paths: list[PurePosixPath]) -> set[PurePosixPath]:
+def _copies(root: Place, paths: list[PurePosixPath]) -> set[PurePosixPath]:
     """Those of `paths` with the content of an earlier one; content is read only where sizes are equal."""
     if len(paths) == 1:
         return set()
     by_size: dict[int, list[PurePosixPath]] = {}
     for path in paths:
         with suppress(OSError):  # here and below: the survey reports such a file as unreadable
-            if (root / path).is_file():
-                by_size.setdefault((root / path).stat().st_size, []).append(path)
+            if (size := storage.size(root / path)) is not None:
+                by_size.setdefault(size, []).append(path)
     seen: set[str] = set()
     copies: set[PurePosixPath] = set()
     for path in [path for same_size in by_size.values() if len(same_size) > 1 for path in same_size]:
         with suppress(OSError):
-            digest = sha256_of(root / path)
+            digest = storage.sha256_of(root / path)
             if digest in seen:
                 copies.add(path)
             seen.add(digest)

@@ -17,6 +17,7 @@ import pandas as pd
 
 from cxr.common.files import write_atomic
 from cxr.common.names import PNEUMONIA
+from cxr.common.storage import Place, place
 from cxr.errors import CxrError
 
 COLUMNS = ["path", "sha256", "label", "patient", "split", "width", "height", "mode"]
@@ -36,14 +37,14 @@ class Manifest:
         rows: table of `COLUMNS`, and after them those of `EXTRAS` that the source has. `path` is POSIX and relative to
             `root`, `label` is one of `classes`, `patient` is unique across official splits (`train/person12`), `split`
             is one of `SPLITS`, sizes are in pixels, `mode` is the colour mode of the file, `age` is NaN if unknown.
-        root: folder of the images.
+        root: folder of the images, or its URL.
         classes: class names, in the order of logits and probabilities.
         source: origin of the data, as described by `cxr.datasets.sources`.
         finding: what all classes but the first have in common.
     """
 
     rows: pd.DataFrame
-    root: Path
+    root: Place
     classes: tuple[str, ...]
     source: dict[str, Any] = field(default_factory=dict)
     finding: str = PNEUMONIA
@@ -91,7 +92,7 @@ class Manifest:
         """Return widths and heights in pixels, `int64` of shape (n, 2)."""
         return self.rows[["width", "height"]].to_numpy(np.int64)
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[Place]:
         """Return the full paths of the images."""
         return [self.root / path for path in self.rows["path"]]
 
@@ -139,7 +140,7 @@ class Manifest:
             columns = ", ".join(rows.columns)
             raise CxrError(f"{folder / TABLE}: expected the columns {', '.join(COLUMNS)}, got {columns}")
         manifest = cls(
-            rows, Path(facts["root"]), tuple(facts["classes"]), facts["source"], facts.get("finding", PNEUMONIA)
+            rows, place(facts["root"]), tuple(facts["classes"]), facts["source"], facts.get("finding", PNEUMONIA)
         )
         if manifest.digest != facts["digest"]:
             raise CxrError(f"{folder / TABLE} was changed after prepare_split wrote it; run prepare_split again")

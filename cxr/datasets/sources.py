@@ -1,6 +1,7 @@
-"""Sources of X-rays: a folder, a zip archive, a URL, the Mendeley dataset, or drawn phantoms.
+"""Sources of X-rays: a folder, a zip archive, remote storage, a URL, the Mendeley dataset, or drawn phantoms.
 
-`fetch` turns any source into a folder of images. Downloads and unpacked archives are kept in the cache folder.
+`fetch` turns any source into a folder of images. Downloads and unpacked archives are kept in the cache folder; a folder
+in remote storage stays where it is.
 """
 
 import logging
@@ -10,6 +11,7 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,9 +19,12 @@ import pooch
 import requests
 from tqdm import tqdm
 
-from cxr.common.files import publish, remove_folder, sha256_of_text
+from cxr.common import storage
+from cxr.common.files import make_folder, publish, remove_folder, sha256_of_text, write_atomic
 from cxr.common.locks import alone
 from cxr.common.names import is_printable, printable
+from cxr.common.remote import Remote
+from cxr.common.storage import Place
 from cxr.datasets import archive, phantom
 from cxr.errors import CxrError
 from cxr.settings.schema import DataSettings
@@ -46,11 +51,11 @@ class Source:
     """A folder of images and its origin.
 
     Attributes:
-        root: folder of the images.
+        root: folder of the images, or its URL.
         description: `kind`, `address`, `sha256` of the archive, `synthetic` and `citation`.
     """
 
-    root: Path
+    root: Place
     description: dict[str, str | bool | None]
 
 
@@ -71,11 +76,12 @@ def fetch(data: DataSettings, seed: int) -> Source:
         file = _download(MENDELEY, cache, data.sha256 or MENDELEY_SHA256, MENDELEY_NAME)
         root, digest = _unpack_download(file, cache)
         return Source(root, _description("mendeley", MENDELEY, digest, citation=CITATION))
-    if re.match(r"https?://", data.path):
+    if storage.is_download(data.path):
         file = _download(data.path, cache, data.sha256, None)
         root, digest = _unpack_download(file, cache)
         return Source(root, _description("http", _without_credentials(data.path), digest))
-    path = Path(data.path).expanduser().resolve()
+    path = storage.given(data.path, "data_path")
+    path = path.resolve() if isinstance(path, Path) else path
     if not is_printable(path):
         raise CxrError(
             f"data path {printable(path)} has control characters or is not UTF-8; rename the folder or file, or give "
@@ -84,12 +90,13 @@ def fetch(data: DataSettings, seed: int) -> Source:
     if path.is_dir():
         return Source(path, _description("folder", str(path)))
     if path.is_file() and path.suffix.lower() == ".zip":
-        actual = archive.sha256_of(path) if data.sha256 else None
+        file = _copied(path, cache) if isinstance(path, Remote) else path
+        actual = archive.sha256_of(file) if data.sha256 else None
         if actual != data.sha256:
             raise CxrError(f"{path} has SHA-256 {actual}, expected data.sha256={data.sha256}; correct one of them")
-        root, digest = archive.unpack(path, cache)
+        root, digest = _unpack_download(file, cache) if isinstance(path, Remote) else archive.unpack(file, cache)
         return Source(root, _description("zip", str(path), digest))
-    problem = "is neither a folder nor a .zip" if path.exists() else "does not exist"
+    problem = "is neither a folder nor a .zip" if path.exists() else storage.why_missing(path)
     raise CxrError(f"data path {path} {problem}; expected a folder, a .zip, a URL, `mendeley` or `sample`")
 
 
@@ -141,6 +148,22 @@ def _phantoms(cache: Path, count: int, seed: int) -> Path:
     except OSError as error:
         if not target.is_dir():  # otherwise another process was faster
             raise CxrError(f"cache folder {cache}: {error.strerror or error}; set data.cache_dir") from None
+    return target
+
+
+def _copied(archive_: Remote, cache: Path) -> Path:
+    """A remote archive as a file in the cache, copied once for each content that it has."""
+    folder = cache / "downloads"
+    target = folder / f"{sha256_of_text(f'{archive_} {archive_.identity()}')[:12]}-{archive_.name}"
+    try:
+        make_folder(folder)
+        with alone(folder / f".{target.name}.lock"):
+            if not target.is_file():
+                log.info("copying %s", archive_)
+                with archive_.open() as opened:
+                    write_atomic(target, partial(shutil.copyfileobj, opened))
+    except OSError as error:
+        raise CxrError(f"cache folder {cache}: {error.strerror or error}; make room or set data.cache_dir") from None
     return target
 
 

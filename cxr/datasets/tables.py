@@ -4,15 +4,16 @@ Every cell stays what the file says: patient `00000001` keeps its zeros. Only wh
 their column owes to missing values (`1.0` is `1`).
 """
 
+import io
 import re
 import warnings
 from collections.abc import Iterable
-from pathlib import Path
 
 import pandas as pd
 from pandas.errors import ParserWarning
 
 from cxr.common.names import printable
+from cxr.common.storage import Place, why_missing
 from cxr.errors import CxrError, in_short
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".xlsx")
@@ -23,7 +24,7 @@ _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([ymwd])[a-z]*)?", re.IGNORECASE)
 _SEXES = {"m": "male", "male": "male", "f": "female", "female": "female", "u": "", "unknown": ""}
 
 
-def read(file: Path) -> pd.DataFrame:
+def read(file: Place) -> pd.DataFrame:
     """Read a table; its suffix decides how.
 
     Returns:
@@ -37,10 +38,13 @@ def read(file: Path) -> pd.DataFrame:
         raise CxrError(f"table of labels {file}: expected a file that ends in {', '.join(SUFFIXES)}")
     if not file.is_file():
         raise CxrError(
-            f"table of labels {file} does not exist; give data.labels as an absolute path, or one below the data folder"
+            f"table of labels {file} {why_missing(file)}; give data.labels as an absolute path or a URL, or as a path "
+            "below the data folder"
         )
     try:
-        table = _parse(file, suffix)
+        table = _parse(io.BytesIO(file.read_bytes()), suffix)
+    except CxrError:  # of a store that cannot be reached
+        raise
     except Exception as error:  # the parsers of four formats raise many types
         raise CxrError(f"table of labels {file} cannot be read ({in_short(error)}); save it again as UTF-8") from None
     if table.empty:
@@ -49,7 +53,7 @@ def read(file: Path) -> pd.DataFrame:
     return table.apply(_as_text)
 
 
-def column(table: pd.DataFrame, name: str, key: str, file: Path | str) -> pd.Series:
+def column(table: pd.DataFrame, name: str, key: str, file: Place | str) -> pd.Series:
     """The column `name`, which the setting `key` asks for; raises `CxrError` with those that there are."""
     if name not in table:
         raise CxrError(f"{file} has no column {name!r}, which {key} names; its columns are {', '.join(table.columns)}")
@@ -77,13 +81,12 @@ def examples(items: Iterable[object]) -> str:
     return ", ".join(shown[:_LISTED]) + more
 
 
-def _parse(file: Path, suffix: str) -> pd.DataFrame:
+def _parse(file: io.BytesIO, suffix: str) -> pd.DataFrame:
     if suffix == ".parquet":
         return pd.read_parquet(file)
     if suffix == ".xlsx":
         return pd.read_excel(file, dtype=object)
-    with file.open(encoding="utf-8-sig") as opened:
-        header = opened.readline()
+    header = io.TextIOWrapper(io.BytesIO(file.getvalue()), encoding="utf-8-sig").readline()
     # Where a comma is the decimal sign, CSV files are written with semicolons.
     separator = "\t" if suffix == ".tsv" else max(",;", key=header.count)
     with warnings.catch_warnings():

@@ -1,10 +1,9 @@
 """Gallery of the mistakes of a served model, with its own class activation maps."""
 
-from pathlib import Path
-
 import numpy as np
 from numpy import ndarray
 
+from cxr.common.storage import Place
 from cxr.evaluation import gallery
 from cxr.evaluation.class_mapping import ClassMapping
 from cxr.evaluation.gallery import Tile
@@ -15,7 +14,7 @@ from cxr.serving.service import Service
 def mistakes(
     service: Service,
     mapping: ClassMapping,
-    files: list[Path],
+    files: list[Place],
     paths: list[str],
     labels: ndarray,
     probabilities: ndarray,

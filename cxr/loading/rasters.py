@@ -5,18 +5,21 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
-from threading import Lock
-from typing import Protocol
+from threading import Lock, Semaphore
+from typing import Protocol, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from cxr.common import code
 from cxr.common.hardware import cores
+from cxr.common.remote import CONNECTIONS, Remote
 from cxr.datasets.manifest import Manifest, read_verified
 from cxr.imaging.preprocess import InputSpec
 from cxr.imaging.reader import ImageReader
 from cxr.loading.disk_cache import CachedArray, DiskCache, Plan, Write
+
+T = TypeVar("T")
 
 PREFETCH = 3  # batches that are read ahead of the one in use
 _CHUNK = 64  # images that are decoded and written to the cache at once
@@ -53,21 +56,27 @@ class ImageDataset:
     def __init__(self, split: Manifest, spec: InputSpec):
         self.split, self.spec, self.labels, self.sizes = split, spec, split.labels(), split.sizes()
         self._reader = ImageReader(spec)
+        self._turns = Semaphore(cores())  # to decode: more threads than cores wait for a store at once
 
     def __len__(self) -> int:
         return len(self.split)
 
     def rasters(self, index: np.ndarray) -> np.ndarray:
         """Rasters, `uint8` of shape (B, R, R)."""
-        return np.stack([self._reader.raster(read_verified(self.split, int(i))) for i in index])
+        return np.stack([self._decoded(self._reader.raster, i) for i in index])
 
     def records(self, index: np.ndarray) -> np.ndarray:
         """Records of `record_dtype`, of shape (B,)."""
         records = np.empty(len(index), record_dtype(self.spec.size))
         for row, i in enumerate(index):
-            image = self._reader.read(read_verified(self.split, int(i)))
+            image = self._decoded(self._reader.read, i)
             records[row] = (image.raster, bool(image.implausible))
         return records
+
+    def _decoded(self, decode: Callable[[bytes], T], i: int) -> T:
+        data = read_verified(self.split, int(i))
+        with self._turns:
+            return decode(data)
 
 
 class CachedDataset:
@@ -167,7 +176,8 @@ def in_order(count: int, batch_size: int) -> list[np.ndarray]:
 
 def _decode(images: ImageDataset, write: Write) -> None:
     chunks = in_order(len(images), _CHUNK)
+    threads = max(cores(), CONNECTIONS) if isinstance(images.split.root, Remote) else cores()
     with tqdm(total=len(images), desc="decoding", unit="image", leave=False, disable=not sys.stderr.isatty()) as bar:
-        for chunk, records in zip(chunks, read_batches(images.records, chunks), strict=True):
+        for chunk, records in zip(chunks, read_batches(images.records, chunks, threads), strict=True):
             write(int(chunk[0]), records)
             bar.update(len(chunk))

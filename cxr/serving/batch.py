@@ -10,17 +10,15 @@ resumes after its last shard; at the end the shards are joined into one Parquet 
 import hashlib
 import json
 import logging
-import os
 import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -28,74 +26,22 @@ import pyarrow as pa
 from pyarrow import parquet
 from tqdm import tqdm
 
-from cxr.common.files import sync_folder, write_atomic
+from cxr.common import storage
+from cxr.common.files import sync_folder
+from cxr.common.remote import Remote
+from cxr.common.storage import Place
 from cxr.errors import CxrError
-from cxr.imaging import dicom
-from cxr.imaging.decode import SUFFIXES
 from cxr.serving.columns import TIME, arrow_schema
+from cxr.serving.inputs import read_file
 from cxr.serving.service import BATCH, Service, column_types
 
 log = logging.getLogger(__name__)
 
 SHARD_ROWS = 512
+SHARD = "shard-"  # beginning of their names
 _PLAN = "plan.json"
 _AHEAD = 2  # batches in flight: one is decoded while another goes through the network
 _LOG_EVERY_S = 15
-
-
-def list_files(source: Path) -> list[str]:
-    """Paths of the files to score: all images below a folder, sorted by name, or the lines of a list file, in order.
-
-    DICOM files without a suffix, as archives leave them, are recognised by their content. Paths in a list file are
-    relative to its folder.
-    """
-    if source.is_dir():
-        paths = sorted(str(path) for path in _images_below(source))
-        if not paths:
-            raise CxrError(f"input={source}: no images below it ({', '.join(SUFFIXES)}, or DICOM without a suffix)")
-        return paths
-    if not source.is_file():
-        raise CxrError(f"input={source} does not exist; give a folder, or a file with one path per line")
-    if source.suffix.lower() in SUFFIXES:
-        return [str(source)]
-    try:
-        lines = source.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CxrError(f"input={source}: not a list of paths ({error}); write one path per line, in UTF-8") from None
-    paths = [str(source.parent / line.strip()) for line in lines if line.strip()]
-    if not paths:
-        raise CxrError(f"input={source}: the list is empty; write one path per line")
-    return paths
-
-
-def _images_below(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name != "__MACOSX" and not name.startswith("."))
-        for name in names:
-            path = Path(place, name)
-            if name.startswith("."):
-                continue
-            suffix = path.suffix.lower()
-            if suffix in SUFFIXES or ((not suffix or suffix[1:].isdigit()) and is_dicom_file(path)):
-                yield path
-
-
-def is_dicom_file(path: Path) -> bool:
-    """Whether a file can be read and begins like a DICOM file."""
-    try:
-        with path.open("rb") as file:
-            return dicom.is_dicom(file.read(132))
-    except OSError:
-        return False
-
-
-def read_file(path: str, max_bytes: int) -> tuple[bytes | None, str]:
-    """The bytes of a file, one more than `max_bytes` at most, or why it cannot be read."""
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(max_bytes + 1), ""
-    except (OSError, ValueError) as error:
-        return None, getattr(error, "strerror", None) or str(error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +68,7 @@ FILES = Transfer()
 def score(
     service: Service,
     paths: list[str],
-    output: Path,
+    output: Place,
     options: dict[str, Any],
     identity: str,
     transfer: Transfer = FILES,
@@ -144,8 +90,9 @@ def score(
             _remove_shards(folder)  # the machine stopped before they were all gone
         return _statuses(output)
     _claim(folder, plan)
-    names = [f"shard-{number:06d}.parquet" for number in range(-(-len(paths) // SHARD_ROWS))]
-    missing = [number for number, name in enumerate(names) if not (folder / name).is_file()]
+    names = [f"{SHARD}{number:06d}.parquet" for number in range(-(-len(paths) // SHARD_ROWS))]
+    there = storage.names(folder)
+    missing = [number for number, name in enumerate(names) if name not in there]
     if len(missing) < len(names):
         log.info("resuming: %d of %d shards are already there", len(names) - len(missing), len(names))
     left = sum(len(paths[n * SHARD_ROWS : (n + 1) * SHARD_ROWS]) for n in missing)
@@ -154,19 +101,19 @@ def score(
             part = paths[number * SHARD_ROWS : (number + 1) * SHARD_ROWS]
             rows = _shard(service, part, options, transfer, progress)
             table = pa.Table.from_pandas(rows, schema, preserve_index=False)
-            write_atomic(folder / names[number], partial(parquet.write_table, table))
+            storage.write(folder / names[number], partial(parquet.write_table, table))
     _join([folder / name for name in names], output, schema.with_metadata({"cxr.plan": plan}))
     _remove_shards(folder)
     return _statuses(output)
 
 
-def check_output(output: Path) -> None:
+def check_output(output: Place) -> None:
     """Raise `CxrError` for the name of a file that `score` does not write."""
     if output.suffix != ".parquet":
         raise CxrError(f"output={output}: expected a name that ends in .parquet")
 
 
-def shard_folder(output: Path) -> Path:
+def shard_folder(output: Place) -> Place:
     """The folder of unfinished work on `output`."""
     return output.with_name(output.name + ".shards")
 
@@ -206,45 +153,55 @@ def _answers(service: Service, paths: list[str], options: dict[str, Any], transf
     return table.assign(**{TIME: datetime.now(UTC)})
 
 
-def _claim(folder: Path, plan: str) -> None:
+def _claim(folder: Place, plan: str) -> None:
     """Make the folder of shards, or make sure that those in it are ours."""
     file = folder / _PLAN
     if file.is_file():
         if file.read_text(encoding="utf-8") != plan:
             raise CxrError(f"{folder} holds shards of another prediction; remove it, or give another output")
         return
-    write_atomic(file, plan.encode())
+    storage.write(file, plan.encode())
 
 
-def _remove_shards(folder: Path) -> None:
+def _remove_shards(folder: Place) -> None:
     """Remove the folder of shards, the plan last: shards without a plan would pass for those of the next prediction."""
-    for shard in folder.glob("shard-*.parquet"):
-        shard.unlink()
+    shards = {name for name in storage.names(folder) if name.startswith(SHARD)}
+    if isinstance(folder, Remote):
+        folder.remove(shards)
+        folder.remove(folder.names())
+        return
+    for name in shards:
+        (folder / name).unlink()
     sync_folder(folder)
     shutil.rmtree(folder)
 
 
-def _join(shards: list[Path], output: Path, schema: pa.Schema) -> None:
+def _join(shards: list[Place], output: Place, schema: pa.Schema) -> None:
     def copy(file: Any) -> None:
         with parquet.ParquetWriter(file, schema) as writer:
             for shard in shards:
-                writer.write_table(parquet.read_table(shard).replace_schema_metadata(schema.metadata))
+                with shard.open("rb") as opened:
+                    table = parquet.read_table(opened)
+                writer.write_table(table.replace_schema_metadata(schema.metadata))
 
-    write_atomic(output, copy)
+    storage.write(output, copy)
 
 
-def _plan_of(output: Path) -> str:
+def _plan_of(output: Place) -> str:
     try:
-        return (parquet.read_schema(output).metadata or {}).get(b"cxr.plan", b"").decode()
+        with output.open("rb") as opened:
+            metadata = parquet.read_schema(opened).metadata
+        return (metadata or {}).get(b"cxr.plan", b"").decode()
     except (pa.ArrowException, OSError):
         return ""
 
 
-def _statuses(output: Path) -> dict[str, int]:
+def _statuses(output: Place) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for batch in parquet.ParquetFile(output).iter_batches(columns=["status"]):
-        for value in batch.column(0).to_pylist():
-            counts[value] = counts.get(value, 0) + 1
+    with output.open("rb") as opened:
+        for batch in parquet.ParquetFile(opened).iter_batches(columns=["status"]):
+            for value in batch.column(0).to_pylist():
+                counts[value] = counts.get(value, 0) + 1
     return counts
 
 

@@ -2,10 +2,12 @@
 
 import math
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator
 
+from cxr.common import storage
 from cxr.settings.section import Section
 
 SPLITS = ("train", "val", "test")
@@ -18,6 +20,8 @@ def _tables(value: Any) -> str | dict[str, str]:
     )
     if not by_split and not _is_text(value):
         raise ValueError("expected the name of a file, or one for each official split: {train: FILE, test: FILE}")
+    for name in value.values() if isinstance(value, dict) else [value]:
+        storage.under(Path(), name, "data.labels")
     return value
 
 

@@ -13,6 +13,7 @@ from cxr.settings.augment import AugmentSettings, StageSettings
 from cxr.settings.classes import check_classes, check_finding, check_name, class_names
 from cxr.settings.labels import ColumnSettings, Filter, Mapping, Pattern, Tables, Text
 from cxr.settings.monitoring import MonitorSettings
+from cxr.settings.places import DataPath, local
 from cxr.settings.search import SearchSettings
 from cxr.settings.section import Positive, ScoreLimits, Section, Unit
 from cxr.settings.serving import ServingSettings
@@ -55,9 +56,9 @@ class Target(BaseModel):
 class DataSettings(Section):
     """Section `data`: the dataset, its splits and its checks."""
 
-    path: str = Field(min_length=1)
+    path: DataPath
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
-    cache_dir: str | None
+    cache_dir: Annotated[str, local("data.cache_dir")] | None
     classes: int | list[str]
     finding: str
     val_size: Annotated[float, Field(ge=0, lt=1)]
@@ -240,7 +241,7 @@ class RegistrySettings(Section):
 class CacheSettings(Section):
     """Section `cache`: the disk cache of rasters and features."""
 
-    dir: str | None
+    dir: Annotated[str, local("cache.dir")] | None  # arrays in it are mapped into memory
     max_gb: float = Field(ge=0)
     decoded: bool
     features: bool
@@ -254,7 +255,7 @@ class Settings(Section):
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "float32", "bfloat16"]
     deterministic: bool
-    log_dir: str = Field(min_length=1)
+    log_dir: Annotated[str, Field(min_length=1), local("log_dir")]
     data: DataSettings
     model: ModelSettings
     train: TrainingSettings

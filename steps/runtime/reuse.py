@@ -1,9 +1,9 @@
 """Decide whether a step runs: a finished run with the same key is reused, an interrupted training is resumed."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxr.common.storage import place
 from cxr.settings.schema import Settings
 from steps.runtime import runs, step_key
 
@@ -61,6 +61,6 @@ def decide(client: "MlflowClient", experiment_id: str, step: str, settings: Sett
 def _missing(client: "MlflowClient", run: "Run", step: str) -> str | None:
     """What is missing of the result of a finished run, if anything."""
     root = run.data.tags.get("cxr.data_root")
-    if root and not Path(root).is_dir():
+    if root and not place(root).is_dir():
         return root
     return None if runs.has_artifact(client, run.info.run_id, RESULT[step]) else RESULT[step]

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr.common import share
+from cxr.common import remote, share
 from cxr.errors import CxrError, LostError
 from steps.runtime import disks, process, scratch, supervisor
 from steps.runtime.cli import Arguments, Step, parse
@@ -138,6 +138,11 @@ def _work(context: Context, arguments: Arguments) -> tuple[str, int]:
         _report(context.log, context.client, context.run_id, _user_error(context, error) or error)
         return "FAILED", 1
     finally:
+        if retries := remote.take_retries():
+            context.log.warning(
+                "requests to remote storage were tried again %d times; the network is unsteady, or the store is busy",
+                retries,
+            )
         _log_logs(context)
 
 

@@ -9,8 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cxr.common import code
-from cxr.common.files import sha256_of
+from cxr.common import code, storage
+from cxr.common.remote import Remote
+from cxr.common.storage import Place
 from cxr.settings.schema import DataSettings, Settings
 from steps.runtime.cli import PLAIN_SETTINGS
 from steps.runtime.context import Context
@@ -64,18 +65,21 @@ def used_settings(step: str, settings: Settings) -> dict[str, Any]:
 def data_fingerprint(data: DataSettings) -> str:
     """Digest of what `data.path` shows without being read, and of the content of the tables of labels.
 
-    Of a folder, these are names, sizes and modification times of its files.
+    Of a folder, these are names, sizes and modification times of its files; in remote storage, what it keeps of them
+    instead of times (see `Remote.identity`).
     """
     images, tables = _images(data), data.labels
     if tables is None:
         return images
-    files = [Path(data.path).expanduser() / Path(name).expanduser() for name in _flat({"": tables}).values()]
+    files = [storage.under(_root(data), name, "data.labels") for name in _flat({"": tables}).values()]
     # A table that is not there yet is part of an archive or a download, which `images` stands for.
-    return _digest([images, *(sha256_of(file) for file in files if file.is_file())])
+    return _digest([images, *(storage.sha256_of(file) for file in files if file.is_file())])
 
 
 def _images(data: DataSettings) -> str:
-    root = Path(data.path).expanduser()
+    root = _root(data)
+    if isinstance(root, Remote):
+        return _digest([str(root), root.identity() if root.is_file() else root.listed() if root.is_dir() else ""])
     if root.is_file():
         return _digest([str(root.resolve()), root.stat().st_size, root.stat().st_mtime_ns])
     if root.is_dir():
@@ -83,6 +87,11 @@ def _images(data: DataSettings) -> str:
         stats = [(file.relative_to(root).as_posix(), file.stat()) for file in files]
         return _digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
     return _digest([data.path, data.sha256])
+
+
+def _root(data: DataSettings) -> Place:
+    """Where the images are; a path that does not exist for those that are downloaded or drawn first."""
+    return Path(data.path) if storage.is_download(data.path) else storage.given(data.path, "data_path")
 
 
 def entries(step: str) -> tuple[str, ...]:

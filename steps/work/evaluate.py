@@ -8,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy import ndarray
 
+from cxr.common import storage
 from cxr.datasets.manifest import Manifest
 from cxr.errors import CxrError
 from cxr.evaluation import (
@@ -270,7 +271,7 @@ def _copy(context: Context) -> None:
     """Copy `evaluation/` to the folder `out`, if given."""
     if "out" not in context.flags:
         return
-    out = Path(context.flags["out"]).expanduser()
+    out = storage.local(context.flags["out"], "out")
     try:
         shutil.copytree(context.fetch(context.run_id, "evaluation"), out, dirs_exist_ok=True)
     except OSError as error:

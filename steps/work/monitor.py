@@ -2,12 +2,12 @@
 
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from mlflow.entities import Metric
 
+from cxr.common import storage
 from cxr.errors import CxrError
 from cxr.monitoring import label_shift, plots, table, truths
 from cxr.monitoring import reference as references
@@ -91,13 +91,13 @@ def _answers(context: Context, version: "ModelVersion", reference: Reference) ->
     until = table.moment(flags["until"], "until", end=True) if "until" in flags else None
     if since is not None and until is not None and since >= until:
         raise CxrError(f"since={flags['since']}, until={flags['until']}: expected a since before until")
-    source = Path(flags["input"]).expanduser()
+    source = storage.local(flags["input"], "input")
     answers = table.read(source, reference, str(version.version), since, until)
     for other, count in answers.others.items():
         context.log.warning("%d answers of version %s are left out", count, other)
     if "truth" not in flags:
         return answers, None
-    rows, truth = truths.attach(answers.rows, Path(flags["truth"]).expanduser(), reference, context.settings.seed)
+    rows, truth = truths.attach(answers.rows, storage.local(flags["truth"], "truth"), reference, context.settings.seed)
     if truth.unmatched:
         context.log.warning("%d truths are of images that are not among the answers", truth.unmatched)
     return Answers(rows, answers.files, answers.others, answers.outside), truth

@@ -4,8 +4,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from cxr.common import storage
+from cxr.common.remote import Remote
+from cxr.common.storage import Place
 from cxr.errors import CxrError
-from cxr.serving import batch
+from cxr.serving import batch, inputs
 from cxr.serving.batch import FILES, Transfer
 from cxr.serving.service import Service, column_types
 from steps.registry.model_files import requested_service
@@ -21,6 +24,8 @@ def run(context: Context) -> None:
     for name in ("output",) if "dicomweb" in flags else ("input", "output"):
         if name not in flags:
             raise CxrError(f"{name} is not given; add -P {name}=...")
+    for name in ("input", "output"):
+        storage.given(flags.get(name, ""), name)
     engine = flags.get("engine", "local")
     if engine not in ENGINES:
         raise CxrError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
@@ -30,14 +35,14 @@ def run(context: Context) -> None:
 
         predict_archive.run(context)
         return
-    paths = batch.list_files(Path(flags["input"]).expanduser())
+    paths = inputs.list_files(storage.given(flags["input"], "input"))
     uri, service = requested_service(context)
     point = service.check_operating_point(flags.get("operating_point", ""))
     if engine == "local":
         score(context, uri, service, paths, {"point": point}, uri)
         return
     context.log.info("scoring %d files with %s, engine %s", len(paths), uri, engine)
-    started, output = time.monotonic(), Path(flags["output"]).expanduser()
+    started, output = time.monotonic(), _for_spark(paths, flags["output"])
     columns = column_types(service.classes, service.finding)
     counts = score_with_spark(uri, columns, paths, output, point, service.limits.max_images)
     _report(context, output, counts, len(paths), started)
@@ -54,7 +59,7 @@ def score(
 ) -> None:
     """Score images in this process (see `batch.score`), and count the rows by status."""
     context.log.info("scoring %d files with %s, engine local", len(paths), uri)
-    started, output = time.monotonic(), Path(context.flags["output"]).expanduser()
+    started, output = time.monotonic(), storage.given(context.flags["output"], "output")
     counts = batch.score(service, paths, output, options, identity, transfer)
     _report(context, output, counts, len(paths), started)
 
@@ -72,7 +77,16 @@ def _check_archive(flags: Mapping[str, str], engine: str) -> None:
         raise CxrError("query searches a DICOMweb server; add -P dicomweb=http://...")
 
 
-def _report(context: Context, output: Path, counts: dict[str, int], rows: int, started: float) -> None:
+def _for_spark(paths: list[str], output: str) -> Path:
+    """The output of Spark, whose machines read and write files at paths that all of them see."""
+    folder = storage.given(output, "output")
+    remote = next((path for path in paths if isinstance(storage.place(path), Remote)), None)
+    if remote is not None or isinstance(folder, Remote):
+        raise CxrError(f"engine=spark reads and writes no URLs, got {remote or folder}; leave engine out")
+    return folder
+
+
+def _report(context: Context, output: Place, counts: dict[str, int], rows: int, started: float) -> None:
     context.metrics({f"rows_{status}": count for status, count in counts.items()} | {"rows": rows})
     by_status = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "no rows"
     context.log.info("%s: %s, in %.0f s", output, by_status, time.monotonic() - started)

@@ -8,9 +8,12 @@ from cxr.archive.dicomweb import Server, parts_of
 from cxr.archive.identity import Model, ResultUIDs
 from cxr.archive.query import read_query
 from cxr.archive.worklist import Worklist, kept
+from cxr.common import storage
 from cxr.common.files import sha256_of_text
+from cxr.common.storage import Place
 from cxr.errors import CxrError
-from cxr.serving.batch import Transfer, check_output, is_dicom_file, list_files, shard_folder
+from cxr.serving.batch import SHARD, Transfer, check_output, shard_folder
+from cxr.serving.inputs import is_dicom_file, list_files
 from cxr.serving.service import Service
 from steps.registry.model_files import requested_service
 from steps.runtime.context import Context
@@ -29,12 +32,12 @@ def run(context: Context) -> None:
 
 
 def _in_folder(context: Context) -> None:
-    source = Path(context.flags["input"]).expanduser()
-    folder = Path(context.flags["dicom_out"]).expanduser()
-    if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+    source = storage.given(context.flags["input"], "input")
+    folder = storage.local(context.flags["dicom_out"], "dicom_out")
+    if isinstance(source, Path) and source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
         raise CxrError(f"dicom_out={folder} is within input={source}, so that results would become input; move it out")
     paths = list_files(source)
-    if not any(is_dicom_file(Path(path)) for path in paths):
+    if not any(is_dicom_file(storage.place(path)) for path in paths):
         raise CxrError(
             f"input={source}: none of its {len(paths)} files is DICOM, and only these have a study for results; leave "
             "dicom_out out"
@@ -48,7 +51,7 @@ def _in_folder(context: Context) -> None:
 
 
 def _on_server(context: Context) -> None:
-    output = Path(context.flags["output"]).expanduser()
+    output = storage.given(context.flags["output"], "output")
     check_output(output)
     server = Server(context.flags["dicomweb"])
     query = read_query(context.flags.get("query", ""))
@@ -80,7 +83,7 @@ def _worklist(
     query: dict[str, list[str]],
     model: Model,
     point: str,
-    output: Path,
+    output: Place,
     uri: str,
 ) -> Worklist:
     """The instances to answer: those of an interrupted run on `output`, or those that match and have no results."""
@@ -100,7 +103,7 @@ def _worklist(
     worklist = Worklist.of(request, paths, has_results)
     done = worklist.found - len(worklist.todo)
     log.info("%s: %d images match, %d of them have results of this model", server.url, worklist.found, done)
-    if not output.exists() and not any(folder.glob("shard-*")):
+    if not output.exists() and not any(name.startswith(SHARD) for name in storage.names(folder)):
         worklist.keep(folder)
     return worklist
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxr.common.remote import Remote
 from cxr.datasets.manifest import Manifest
 from cxr.errors import CxrError
 from cxr.evaluation import out_of_fold
@@ -114,6 +115,10 @@ def images_of(context: Context, version: "ModelVersion", folder: Path, loaded: B
     except CxrError as error:
         raise CxrError(f"the split of version {version.version} cannot be read ({error})") from None
     bundle.check_classes(loaded, manifest.classes, manifest.finding)
+    if isinstance(manifest.root, Remote):
+        raise CxrError(
+            f"the images of version {version.version} are at {manifest.root}, and repackage compares only local files"
+        )
     missing = [file for file in manifest.files() if not file.is_file()]
     if missing:
         raise CxrError(

@@ -81,6 +81,10 @@ def test_spark_gives_the_same_rows(workflow, list_file, table):
         ),
         (BOTH | {"operating_point": "best"}, "unknown operating_point; expected one of argmax"),
         (BOTH | {"engine": "dask"}, "engine: expected one of local, spark, got 'dask'"),
+        (BOTH | {"input": "ftp://host/in"}, "input: unknown scheme ftp://; expected a path, or a URL with s3://"),
+        (BOTH | {"output": "s3://k:S3CR3T@b/o.parquet"}, "output: the URL holds a user, a password or a signature"),
+        (BOTH | {"engine": "spark", "output": "s3://b/o"}, "engine=spark reads and writes no URLs, got s3://b/o"),
+        (BOTH | {"dicom_out": "s3://b/o"}, "dicom_out=s3://b/o: expected a path on this machine"),
     ],
 )
 def test_invalid_parameters_are_refused(refused, list_file, given, words):

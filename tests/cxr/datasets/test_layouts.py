@@ -101,7 +101,7 @@ def test_a_file_that_cannot_be_read_is_no_copy(tmp_path, monkeypatch):
     def refused(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("cxr.datasets.layouts.sha256_of", refused)  # file modes do not stop root
+    monkeypatch.setattr("cxr.common.storage.sha256_of", refused)  # file modes do not stop root
     assert list(by_path(scan(tmp_path, 2))) == sorted(SITES)
 
 

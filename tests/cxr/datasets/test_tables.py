@@ -27,7 +27,11 @@ def test_all_kinds_of_tables_give_the_same_text(tmp_path, name):
 @pytest.mark.parametrize(
     "name, content, words",
     [
-        ("none.csv", None, r"none\.csv does not exist; give data\.labels as an absolute path, or one below the data"),
+        (
+            "none.csv",
+            None,
+            r"none\.csv does not exist; give data\.labels as an absolute path or a URL, or as a path below the",
+        ),
         ("t.sav", b"x", r"t\.sav: expected a file that ends in \.csv, \.tsv, \.parquet, \.xlsx"),
         ("t.csv", b"", r"t\.csv cannot be read \("),
         ("t.csv", b"a,b\n1,2,3\n4,5,6\n", r"t\.csv cannot be read \("),

@@ -10,9 +10,8 @@ import psutil
 import pytest
 
 from cxr.errors import CxrError
-from cxr.serving import batch
+from cxr.serving import batch, inputs
 from cxr.serving.service import MEASURED, Service, columns
-from tests.cxr.imaging.test_dicom import NOISE, file_of
 from tests.helpers import CLASSES, png
 
 
@@ -47,7 +46,7 @@ def folder(served, tmp_path):
 
 
 def test_a_row_for_every_file_in_order(service, folder, tmp_path):
-    paths = batch.list_files(folder)
+    paths = inputs.list_files(folder)
     counts = batch.score(service, paths, tmp_path / "preds.parquet", {"point": "youden"}, "m")
     table = pd.read_parquet(tmp_path / "preds.parquet")
     assert list(table) == ["path", *columns(CLASSES, "pneumonia"), *MEASURED, "time"]
@@ -62,7 +61,7 @@ def test_a_row_for_every_file_in_order(service, folder, tmp_path):
 
 def test_a_row_has_what_is_needed_to_watch_the_model(service, folder, tmp_path):
     """Distance, brightness and size are those of the image as it was answered; an unreadable file has none."""
-    paths, output = batch.list_files(folder), tmp_path / "preds.parquet"
+    paths, output = inputs.list_files(folder), tmp_path / "preds.parquet"
     before = datetime.now(UTC)
     batch.score(service, paths, output, {}, "m")
     table = pd.read_parquet(output)
@@ -77,7 +76,7 @@ def test_a_row_has_what_is_needed_to_watch_the_model(service, folder, tmp_path):
 
 
 def test_shards_left_beside_a_complete_output_are_removed(service, folder, tmp_path, monkeypatch):
-    paths, output = batch.list_files(folder), tmp_path / "preds.parquet"
+    paths, output = inputs.list_files(folder), tmp_path / "preds.parquet"
 
     def kill(*_):
         raise KeyboardInterrupt
@@ -95,7 +94,7 @@ def test_shards_left_beside_a_complete_output_are_removed(service, folder, tmp_p
 
 def test_what_was_scored_before_a_kill_is_not_scored_again(service, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "SHARD_ROWS", 10)
-    paths, output = batch.list_files(folder), tmp_path / "preds.parquet"
+    paths, output = inputs.list_files(folder), tmp_path / "preds.parquet"
     monkeypatch.setattr(Counting, "fail_after", 35)
     with pytest.raises(KeyboardInterrupt):
         batch.score(service, paths, output, {}, "m")
@@ -114,7 +113,7 @@ def test_what_was_scored_before_a_kill_is_not_scored_again(service, folder, tmp_
 
 
 def test_other_predictions_are_not_mixed(service, folder, tmp_path):
-    paths, output = batch.list_files(folder)[:5], tmp_path / "preds.parquet"
+    paths, output = inputs.list_files(folder)[:5], tmp_path / "preds.parquet"
     batch.score(service, paths, output, {}, "models:/m/1")
     for other in (
         (paths[1:], {}, "models:/m/1"),
@@ -130,39 +129,6 @@ def test_other_predictions_are_not_mixed(service, folder, tmp_path):
         batch.score(service, paths, tmp_path / "new.parquet", {}, "models:/m/1")
     with pytest.raises(CxrError, match="ends in .parquet"):
         batch.score(service, paths, tmp_path / "new.csv", {}, "models:/m/1")
-
-
-def test_lists_and_trees(tmp_path, service):
-    for name in ("b/2", "a/1.dcm", "a/IM000001"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(file_of(np.tile(NOISE, (2, 2))))
-    (tmp_path / "a/README").write_text("no DICOM")
-    assert batch.list_files(tmp_path) == [str(tmp_path / n) for n in ("a/1.dcm", "a/IM000001", "b/2")]
-    (tmp_path / "list.txt").write_text(f"b/2\n\na/none.dcm\n{tmp_path / 'a/1.dcm'}\n")
-    paths = batch.list_files(tmp_path / "list.txt")
-    assert paths == [str(tmp_path / "b/2"), str(tmp_path / "a/none.dcm"), str(tmp_path / "a/1.dcm")]
-    batch.score(service, paths, tmp_path / "preds.parquet", {}, "m")
-    table = pd.read_parquet(tmp_path / "preds.parquet")
-    assert list(table["status"] == "error") == [False, True, False]
-    assert table.loc[1, "reasons"] == "No such file or directory"
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("none", None, "does not exist"),
-        ("empty.txt", b"\n\n", "the list is empty"),
-        ("x.txt", b"\xff\xfe", "not a list of paths"),
-    ],
-)
-def test_inputs_that_cannot_be(tmp_path, name, content, words):
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(CxrError, match=words):
-        batch.list_files(tmp_path / name)
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(CxrError, match="no images below it"):
-        batch.list_files(tmp_path / "folder")
 
 
 @pytest.mark.slow

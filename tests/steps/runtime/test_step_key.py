@@ -125,3 +125,21 @@ def test_tables_of_splits_below_the_data_change_the_key(tmp_path):
     (tmp_path / "b.csv").write_text("2")
     os.utime(tmp_path / "b.csv", ns=(times.st_atime_ns, times.st_mtime_ns))
     assert fingerprint() != first
+
+
+def test_the_fingerprint_of_a_bucket_covers_names_and_contents_without_reading_them(bucket):
+    def fingerprint(**more):
+        given = {"data.path": "s3://xrays/set"} | {f"data.{name.replace('__', '.')}": v for name, v in more.items()}
+        return step_key.data_fingerprint(load.load_settings(PARAMS, "", given).data)
+
+    bucket.put("set/a.jpeg", b"1")
+    first = fingerprint()
+    assert fingerprint() == first
+    bucket.put("set/a.jpeg", b"2")
+    second = fingerprint()
+    bucket.put("set/b.jpeg", b"1")
+    assert len({first, second, fingerprint()}) == 3 and bucket.reads() == []
+    columns = {"labels": "labels.csv", "columns__path": "p", "columns__label": "l"}
+    bucket.put("set/labels.csv", b"p,l\n")
+    with_labels = fingerprint(**columns)
+    assert with_labels != fingerprint() and bucket.reads() == ["set/labels.csv"]
