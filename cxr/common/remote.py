@@ -18,6 +18,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cxr.common import remote_faults as faults
+from cxr.common.ranges import Ranges
 from cxr.errors import CxrError
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Remote:
         """The content as a file; what is read of it is requested then, in large parts."""
         if mode != "rb":
             raise ValueError(f"mode {mode!r}: expected 'rb'")
-        return io.BufferedReader(_Ranges(self, int(self._info()["size"])), _PART)
+        return io.BufferedReader(Ranges(self.read_bytes, int(self._info()["size"])), _PART)
 
     def listed(self) -> dict[str, tuple[int, str]]:
         """Size and identity (see `identity`) of all files below a folder, by their path relative to it, POSIX."""
@@ -248,38 +249,6 @@ class _Retries:
 
 
 _RETRIES = _Retries()
-
-
-class _Ranges(io.RawIOBase):
-    """A remote file of `size` bytes, of which each read is a request."""
-
-    def __init__(self, file: Remote, size: int):
-        self._file, self._size, self._at = file, size, 0
-
-    def readable(self) -> bool:
-        """True: it is there to be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """True: any part can be requested."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place; returns it."""
-        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence])
-        return self._at
-
-    def tell(self) -> int:
-        """The place."""
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        """Request what fits into `buffer`; returns the number of bytes."""
-        end = min(self._at + len(buffer), self._size)
-        data = self._file.read_bytes(self._at, end) if end > self._at else b""
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
 
 
 def _identity(info: dict[str, Any]) -> str:

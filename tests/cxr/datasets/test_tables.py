@@ -30,7 +30,7 @@ def test_all_kinds_of_tables_give_the_same_text(tmp_path, name):
         (
             "none.csv",
             None,
-            r"none\.csv does not exist; give data\.labels as an absolute path or a URL, or as a path below the",
+            r"none\.csv does not exist; give data\.labels as an absolute path or a URL, or as a path",
         ),
         ("t.sav", b"x", r"t\.sav: expected a file that ends in \.csv, \.tsv, \.parquet, \.xlsx"),
         ("t.csv", b"", r"t\.csv cannot be read \("),
