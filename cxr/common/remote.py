@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cxr.common import remote_faults as faults
@@ -191,10 +191,11 @@ class Remote:
         if isinstance(content, bytes):
             self._send("pipe_file", self._key, content)
             return
-        with tempfile.NamedTemporaryFile() as file:  # so that it can be sent again
-            content(file)
-            file.flush()
-            self._send("put_file", file.name, self._key)
+        with tempfile.TemporaryDirectory(prefix="cxr-") as folder:  # as a file, it can be sent again
+            file = Path(folder, "content")
+            with file.open("wb") as opened:
+                content(opened)
+            self._send("put_file", str(file), self._key)
 
     def _send(self, method: str, *args: Any) -> None:
         try:
