@@ -29,6 +29,7 @@ _OF_NETWORKS = {"aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs"
 _OF_NETWORKS |= {"requests", "urllib3"}
 _NO_HADOOP = re.compile("libhdfs|libjvm|CLASSPATH|HADOOP_HOME")
 _EMPTY_RANGE = re.compile("InvalidRange|range is not satisfiable")
+_NO_ACCOUNT = re.compile("unable to connect to account")  # adlfs
 
 
 class EmptyRangeError(Exception):
@@ -43,9 +44,9 @@ def told(error: BaseException, url: str, scheme: str) -> Exception | None:
         return EmptyRangeError()
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) or names & _NOT_THERE:
         return FileNotFoundError(ENOENT, strerror(ENOENT), url)
-    if names & _MISSING:
+    if names & _MISSING or _NO_ACCOUNT.search(str(error)):
         return CxrError(f"{url}: no credentials ({reason(error)}); set {CREDENTIALS[scheme]}")
-    if isinstance(error, PermissionError) or status in ("401", "403"):
+    if isinstance(error, PermissionError) or status in ("401", "403") or str(error).startswith("Forbidden"):
         return CxrError(f"{url}: access is denied ({reason(error)}); see {CREDENTIALS[scheme]}, and who may read it")
     if isinstance(error, ImportError) or (scheme == "hdfs" and _NO_HADOOP.search(str(error))):
         remedy = EXTRA if scheme != "hdfs" else f"install them, and set CLASSPATH and JAVA_HOME ({reason(error)})"
