@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cxr.common import plotting
-from cxr.search.study import Trial
+from cxr.search.study import Trial, counted
 
 _SHOWN = 10  # settings
 
@@ -32,7 +32,7 @@ def search(trials: list[Trial], importance: dict[str, float], metric: str, *, ma
     history.step(
         [place for place, _ in complete], best, color=plotting.ORANGE, where="post", label="best so far", zorder=0
     )
-    history.set(title=f"{len(trials)} trials", xlabel="trial", ylabel=f"validation {metric}")
+    history.set(title=counted(len(trials)), xlabel="trial", ylabel=f"validation {metric}")
     history.xaxis.set_major_locator(MaxNLocator(integer=True))
     history.legend()
     shown = list(importance.items())[:_SHOWN][::-1]

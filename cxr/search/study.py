@@ -131,6 +131,11 @@ class Proposal:
         return dict(self.trial.params)
 
 
+def counted(number: int) -> str:
+    """`1 trial`, `3 trials`."""
+    return f"{number} trial" if number == 1 else f"{number} trials"
+
+
 def library() -> ModuleType:
     """Optuna, with its messages sent to the logs of this process."""
     try:

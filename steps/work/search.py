@@ -10,7 +10,7 @@ from mlflow.entities import ViewType
 from cxr.common.files import sha256_of_text
 from cxr.errors import CxrError
 from cxr.search import plots, space
-from cxr.search.study import Study, Trial, library
+from cxr.search.study import Study, Trial, counted, library
 from cxr.settings import instantiate, load
 from steps.runtime import runs, step_key
 from steps.runtime.context import Context
@@ -70,14 +70,14 @@ def _check_study(context: Context, shared: dict[str, str]) -> None:
         changed.remove("code")
     if changed:
         raise CxrError(
-            f"the study {study!r} has {number} trials with another {' and '.join(changed)}, which do not compare; give "
-            "this search a name of its own, -P study=NAME, or go on with what that study had"
+            f"the study {study!r} has {counted(number)} with another {' and '.join(changed)}, so that scores do not "
+            "compare; give this search a name of its own, -P study=NAME, or go on with what that study had"
         )
     lost = trials.end_lost(context, study)
     if lost:
-        context.log.warning("%d trials were left unfinished; they count as failed, and others take their place", lost)
+        context.log.warning("left unfinished: %s; counted as failed, and replaced by others", counted(lost))
     if number:
-        context.log.info("going on with the study %r, which has %d trials", study, number)
+        context.log.info("going on with the study %r, which has %s", study, counted(number))
 
 
 def _place(context: Context) -> int:
@@ -121,8 +121,8 @@ def _settings_file(context: Context, best: Trial, number: int, metric: str) -> s
     profile = context.flags.get("profile", DEFAULT_PROFILE)
     values["profiles"] = {name: {} for name in dict.fromkeys((DEFAULT_PROFILE, profile))}
     head = (
-        f"# Trial {best.number}, the best of {number} of the study {context.settings.search.study!r}: {metric} "
-        f"{best.score:.4f} on validation.\n"
+        f"# Trial {best.number}, the best of {counted(number)} of the study {context.settings.search.study!r}: "
+        f"{metric} {best.score:.4f} on validation.\n"
         f"# The values of the profile {profile!r}, and of all parameters that were given, are among these.\n"
         f"# Note: {OPTIMISTIC}.\n"
     )

@@ -180,8 +180,10 @@ def all_failed(context: Context, failed: list[Trial]) -> str:
     """The error of a study whose trials have all failed."""
     reason = context.client.get_run(failed[-1].key).data.tags.get("cxr.error", "no message")
     study = context.settings.search.study
+    what = "the only trial" if len(failed) == 1 else f"all {len(failed)} trials"
+    last = "" if len(failed) == 1 else "; the last one"
     return (
-        f"all {len(failed)} trials of the study {study!r} failed; the last one: {reason}; once that is mended, "
+        f"{what} of the study {study!r} failed{last}: {reason}; once that is mended, "
         "give the search another name: -P study=NAME"
     )
 

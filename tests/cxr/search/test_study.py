@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from cxr.errors import CxrError
-from cxr.search.study import Study, Trial
+from cxr.search.study import Study, Trial, counted
 from tests.helpers import settings_with
 
 LR = "finetune.optimizer.lr"
@@ -117,3 +117,7 @@ def test_without_optuna_one_line_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(CxrError, match="search needs Optuna: pip install -r requirements-search.txt"):
         study()
+
+
+def test_trials_are_counted_in_words():
+    assert [counted(number) for number in (0, 1, 2)] == ["0 trials", "1 trial", "2 trials"]
