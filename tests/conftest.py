@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 LEFT_BY_RUNS = ("mlflow.db*", "mlruns", "mlartifacts", "logs", ".hypothesis")
 BEFORE = pytest.StashKey[dict[str, str]]()
 # Tests that use one of these run whole steps or export a network to ONNX; `refused` builds on `workflow`.
-SLOW_FIXTURES = {"new_workflow", "workflow", "run_step", "served"}
+SLOW_FIXTURES = {"new_workflow", "workflow", "run_step", "served", "tracking_server"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests with a slow fixture as slow; those that share the workflow or a server share a process."""
+    """Mark the tests with a slow fixture as slow; those that share a workflow or a server share a process."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if SLOW_FIXTURES & fixtures:
@@ -46,6 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("workflow"))
         elif "bucket" in fixtures:
             item.add_marker(pytest.mark.xdist_group("s3"))
+        elif "tracking_server" in fixtures:
+            item.add_marker(pytest.mark.xdist_group("tracking_server"))
 
 
 def checksums() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What several tests need: settings by way of params.yaml, and a small set of pictures with its manifest."""
 
 import io
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,13 @@ def png(grey: np.ndarray, kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(grey).save(buffer, kind)
     return buffer.getvalue()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def wait_for(condition, seconds: float = 90):

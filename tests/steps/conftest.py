@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
 
 from cxr.datasets.manifest import Manifest
 from steps.runtime.runner import main
+from tests.steps import tracking
+from tests.steps.tracking import Tracking
 
 ROOT = Path(__file__).resolve().parents[2]
 # A workflow of seconds: few phantoms, small images; at these learning rates every step improves on the one before.
@@ -44,6 +47,14 @@ class Workflow:
     def client(self) -> mlflow.MlflowClient:
         return mlflow.MlflowClient(self.uri)
 
+    def enter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Make its store that of this process for the rest of the test."""
+        for name, value in {"MLFLOW_TRACKING_URI": self.uri, "MLFLOW_EXPERIMENT_ID": self.experiment_id}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_experiment(experiment_id=self.experiment_id)
+
     def project(self, entry_point: str, *settings: str, timeout: float = 300) -> subprocess.CompletedProcess:
         """Run `mlflow run . -e ENTRY_POINT -P ...`, as a user types it."""
         return subprocess.run(
@@ -54,6 +65,16 @@ class Workflow:
             text=True,
             timeout=timeout,
             check=False,
+        )
+
+    def start(self, entry_point: str, *settings: str, **options: Any) -> subprocess.Popen:
+        """Start it in a session of its own. What it prints is dropped, unless `options` of Popen say otherwise."""
+        return subprocess.Popen(
+            self.command(entry_point, *settings),
+            cwd=self.folder,
+            env=self.environment,
+            start_new_session=True,
+            **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options},
         )
 
     def command(self, entry_point: str, *settings: str) -> list[str]:
@@ -82,6 +103,13 @@ class Workflow:
         )
 
 
+def workspace(folder: Path, uri: str, experiment_id: str, **variables: object) -> Workflow:
+    """A folder from which someone uses a store; `variables` are added to the environment of what runs there."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    environment |= {"MLFLOW_TRACKING_URI": uri, **{name: str(value) for name, value in variables.items()}}
+    return Workflow(uri, experiment_id, folder, environment, "")
+
+
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory) -> bytes:
     """An empty store as a file; creating the schema takes seconds, so it is done once and copied."""
@@ -98,10 +126,8 @@ def new_workflow(tmp_path_factory, empty_database) -> Callable[..., Workflow]:
         folder = tmp_path_factory.mktemp("workflow")
         (folder / "mlflow.db").write_bytes(empty_database)
         uri = f"sqlite:///{folder / 'mlflow.db'}"
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-        environment["MLFLOW_TRACKING_URI"] = uri
         experiment = mlflow.MlflowClient(uri).create_experiment("cxr", (folder / "artifacts").as_uri())
-        workflow = Workflow(uri, experiment, folder, environment, "")
+        workflow = workspace(folder, uri, experiment)
         if not run:
             return workflow
         finished = workflow.project("main", *SMALL, *settings)
@@ -115,6 +141,13 @@ def new_workflow(tmp_path_factory, empty_database) -> Callable[..., Workflow]:
 def workflow(new_workflow) -> Workflow:
     """A finished `main`; tests may add runs to it, but must not remove any."""
     return new_workflow()
+
+
+@pytest.fixture(scope="session")
+def tracking_server(tmp_path_factory) -> Iterator[Tracking]:
+    """A tracking server with PostgreSQL behind it."""
+    with tracking.running(tmp_path_factory.mktemp("tracking")) as running:
+        yield running
 
 
 @pytest.fixture
@@ -176,11 +209,7 @@ def exit_of():
 @pytest.fixture
 def in_process(workflow, monkeypatch, exit_of):
     """Function that runs a step in this process against the finished workflow, and returns its exit status."""
-    for name, value in {"MLFLOW_TRACKING_URI": workflow.uri, "MLFLOW_EXPERIMENT_ID": workflow.experiment_id}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    mlflow.set_tracking_uri(workflow.uri)
-    mlflow.set_experiment(experiment_id=workflow.experiment_id)
+    workflow.enter(monkeypatch)
     return lambda step, **parameters: exit_of(step, **{"log_dir": workflow.folder / "logs", **parameters})
 
 

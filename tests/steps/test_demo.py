@@ -4,7 +4,6 @@ import base64
 import re
 import shutil
 import signal
-import subprocess
 
 import pytest
 import requests
@@ -20,14 +19,8 @@ def page(workflow):
     """Address of a running demo, which Ctrl-C ends."""
     log = workflow.folder / "demo.log"
     with log.open("w") as out:
-        process = subprocess.Popen(
-            workflow.command("demo", "port=0", "open=false", "model_uri=models:/cxr-pneumonia/1"),
-            cwd=workflow.folder,
-            env=workflow.environment,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
+        settings = ("port=0", "open=false", "model_uri=models:/cxr-pneumonia/1")
+        process = workflow.start("demo", *settings, stdout=out, stderr=out)
         try:
             yield wait_for(lambda: re.search(r"answers at (http://127\.0\.0\.1:\d+)", log.read_text()), 60)[1]
         finally:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 
 import mlflow
@@ -38,8 +37,11 @@ def test_trials_are_nested_runs_on_one_split(searched):
     assert [run.info.run_name for run in trials] == ["trial 1", "trial 2"]
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {search.info.run_id}
     finetuned = workflow.runs("finetune")[-2:]
-    assert {run.data.tags["mlflow.parentRunId"] for run in finetuned} == {run.info.run_id for run in trials}
+    parents = [run.data.tags["mlflow.parentRunId"] for run in finetuned]
+    assert set(parents) == {run.info.run_id for run in trials}
     assert {run.data.tags["cxr.split_run_id"] for run in finetuned} == {workflow.first("prepare_split").info.run_id}
+    assert [run.data.tags["cxr.trial"] for run in finetuned] == parents
+    assert "cxr.trial" not in workflow.first("train").data.tags  # of the search itself
     assert len(workflow.runs("train")) == 1
     scores = {run.data.tags["mlflow.parentRunId"]: run.data.metrics["best_val_metric"] for run in finetuned}
     for trial in trials:
@@ -63,7 +65,9 @@ def test_the_best_settings_go_on_to_main_which_trains_nothing_again(searched):
         f"finetune: reused run {workflow.runs('finetune')[1].info.run_id}" in done.stderr
     )
     evaluated = workflow.runs("evaluate")[0].data.tags["cxr.finetune_run_id"]
-    assert workflow.client.get_run(evaluated).data.tags["mlflow.parentRunId"] == best.info.run_id
+    tags = workflow.client.get_run(evaluated).data.tags
+    assert tags["mlflow.parentRunId"] == best.info.run_id
+    assert "cxr.trial" not in tags  # what main has taken over is its own
 
 
 def test_a_table_and_a_picture_show_the_trials(searched):
@@ -91,21 +95,14 @@ def test_a_search_goes_on_and_another_space_is_refused(searched):
     for settings, what in (((other,), "space"), ((SPACE, "finetune.ema=0.5"), "settings")):
         refused = workflow.project("search", *SMALL, *settings, "trials=9")
         assert refused.returncode == 1
-        assert f"the study 'search' has {before + 1} trials with another {what}, which do not compare" in refused.stderr
+        assert f"has {before + 1} trials with another {what}, so that scores do not compare" in refused.stderr
     assert len(all_trials(workflow)) == before + 1
 
 
 def test_a_killed_search_goes_on_with_its_trials(new_workflow):
     workflow = new_workflow(run=False)
     settings = (*SMALL, SPACE, "trials=2", "finetune.epochs=300", "finetune.patience=300")
-    driver = subprocess.Popen(
-        workflow.command("search", *settings),
-        cwd=workflow.folder,
-        env=workflow.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    driver = workflow.start("search", *settings)
     try:
         wait_for(lambda: any("val_metric" in run.data.metrics for run in workflow.runs("finetune", "RUNNING")), 240)
         steps = [process for process in processes_of(workflow.folder) if process.pid != driver.pid]
@@ -119,7 +116,7 @@ def test_a_killed_search_goes_on_with_its_trials(new_workflow):
     wait_for(lambda: not processes_of(workflow.folder), 60)
     done = workflow.project("search", *settings, "trials=1", "search.prune_after=null", timeout=600)
     assert done.returncode == 0, done.stderr
-    assert "1 trials were left unfinished; they count as failed" in done.stderr
+    assert "left unfinished: 1 trial; counted as failed" in done.stderr
     states = [run.data.tags["cxr.trial.state"] for run in all_trials(workflow)]
     assert states == ["interrupted", "complete"]
     every = workflow.client.search_runs([workflow.experiment_id])
@@ -132,7 +129,7 @@ def test_a_search_whose_trials_all_fail_fails_in_one_line(searched):
     done = workflow.project("search", *SMALL, space, "trials=1", "study=far")
     assert done.returncode == 1
     [line] = [line for line in done.stderr.splitlines() if "ERROR" in line and "search:" in line]
-    assert "all 1 trials of the study 'far' failed; the last one: step finetune failed: the " in line
+    assert "the only trial of the study 'far' failed: step finetune failed: the " in line
     assert "not finite" in line or "loss is" in line
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -126,14 +125,7 @@ def test_evaluate_takes_a_bundle_from_a_folder_and_writes_to_a_folder(workflow, 
 
 def interrupt(workflow, settings: tuple[str, ...], signal_: signal.Signals) -> str:
     """Start `main` and send it a signal during its training; returns the ID of that training's run."""
-    driver = subprocess.Popen(
-        workflow.command("main", *settings),
-        cwd=workflow.folder,
-        env=workflow.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    driver = workflow.start("main", *settings)
     known = sum(map(len, epochs_seen(workflow)))
     try:
         wait_for(lambda: workflow.runs("train", "RUNNING") and sum(map(len, epochs_seen(workflow))) > known)

@@ -3,7 +3,6 @@
 import copy
 import multiprocessing
 import os
-import socket
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
@@ -17,16 +16,9 @@ from cxr.models import device
 from cxr.settings.schema import CacheSettings
 from cxr.training import distributed, setup
 from cxr.training.loop import Callbacks, Training, set_train_mode, train, validate
-from tests.helpers import network, settings_with
+from tests.helpers import free_port, network, settings_with
 
 CPU = device.Device(torch.device("cpu"), torch.float32)
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def start(ranks: list[int], world: int, work: Callable, *args: Any, **kwargs: Any) -> list[Future]:

@@ -16,8 +16,7 @@ from cxr.errors import CxrError
 from steps.runtime import supervisor
 from steps.runtime.cli import Arguments
 from steps.work import processes
-from tests.cxr.training.several import free_port
-from tests.helpers import wait_for
+from tests.helpers import free_port, wait_for
 from tests.steps.conftest import ROOT, SMALL
 
 WITHIN_S = 60  # for a training to end after one of its processes has
@@ -56,15 +55,7 @@ def test_main_with_processes_leaves_one_run_with_the_scores_of_one_process(sever
 def started(workflow) -> tuple[subprocess.Popen, dict[int, psutil.Process]]:
     """A training in two processes, and these by their rank, after some epochs."""
     known = {run.info.run_id for run in workflow.runs("train", "RUNNING")}
-    command = workflow.command("train", *LONG, "processes=2")
-    top = subprocess.Popen(
-        command,
-        cwd=workflow.folder,
-        env=workflow.environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    top = workflow.start("train", *LONG, "processes=2", stderr=subprocess.PIPE, text=True)
 
     def trains():
         assert top.poll() is None, top.stderr.read()
