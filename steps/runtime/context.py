@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class Context:
         overrides: settings that were given, by full name.
         run_id: ID of the MLflow run that everything is logged to.
         experiment_id: ID of its experiment.
-        client: MLflow client whose calls signals do not interrupt.
+        client: MLflow client whose calls signals do not interrupt, and which waits for a store that is away.
         folder: scratch folder, removed at the end of the step.
         log: logger of the step.
         settings: resolved settings; the runner sets them once the run is open.
@@ -78,13 +79,16 @@ class Context:
         import mlflow
         from mlflow.exceptions import MlflowException
 
+        from steps.runtime import outage
+
         try:
             # Not by `run_id=`: MLflow then takes every error for a missing artifact.
             uri = f"{self.client.get_run(run_id).info.artifact_uri}/{artifact_path}"
             path = mlflow.artifacts.download_artifacts(uri, dst_path=str(self.folder / "fetched" / run_id))
         except (MlflowException, OSError) as error:
-            if (full := disks.problem(error, mlflow.get_tracking_uri(), self.places())) is not None:
-                raise full from None
+            away = outage.given_up(error)
+            if (other := away or disks.problem(error, mlflow.get_tracking_uri(), self.places())) is not None:
+                raise other from None
             reason = str(error).splitlines()[0]
             raise CxrError(f"run {run_id} has no artifact {artifact_path} ({reason}); run that step again") from None
         return Path(path)
@@ -130,11 +134,11 @@ class Context:
         self.client.set_tag(self.run_id, key, str(value))
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log several metrics at once."""
-        import mlflow
+        """Log several metrics at once, under one time, so that a call that is tried again stores nothing twice."""
+        from mlflow.entities import Metric
 
-        with process.unbroken():
-            mlflow.log_metrics({name: float(value) for name, value in values.items()}, step=step, run_id=self.run_id)
+        now = int(time.time() * 1000)
+        self.client.log_batch(self.run_id, [Metric(name, float(value), now, step) for name, value in values.items()])
 
     def continue_run(self, run: "Run") -> None:
         """Continue an earlier run: from now on, everything is logged there."""
@@ -150,7 +154,7 @@ class Context:
         from mlflow.exceptions import MlflowException
 
         places = [disks.temporary()]
-        with suppress(MlflowException):  # the store may be what failed
+        with suppress(CxrError, MlflowException):  # the store may be what failed
             if (root := self._local_root()) is not None:
                 places.append(disks.Place("the artifact folder", root.parents[1], "make room there"))
         if hasattr(self, "settings"):

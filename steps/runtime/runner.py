@@ -80,14 +80,12 @@ def _several(step: Step, arguments: Arguments, own: share.Share) -> int:
 
 def _in_run(step: Step, arguments: Arguments) -> int:
     """Open a run, do the step's work in it, and close it; returns the exit status."""
-    import mlflow
-
-    from steps.runtime import logs, store
+    from steps.runtime import logs, outage, store
 
     logs.open_console()
     store.quiet()
     run, status, code, context = store.open_run(step), "FAILED", 1, None
-    client = process.with_unbroken_calls(mlflow.MlflowClient())
+    client = outage.patient_client()
     log = logging.getLogger(f"steps.{step.name}")
     try:
         scratch.remove_abandoned()
@@ -150,7 +148,11 @@ def _user_error(context: Context, error: Exception) -> CxrError | None:
     """The error as one that the user can correct; None for a bug."""
     from mlflow import get_tracking_uri
 
-    return error if isinstance(error, CxrError) else disks.problem(error, get_tracking_uri(), context.places())
+    from steps.runtime import outage
+
+    if isinstance(error, CxrError):
+        return error
+    return outage.given_up(error) or disks.problem(error, get_tracking_uri(), context.places())
 
 
 def _report(log: logging.Logger, client: "MlflowClient", run_id: str, error: Exception) -> None:
@@ -166,7 +168,7 @@ def _report(log: logging.Logger, client: "MlflowClient", run_id: str, error: Exc
     else:
         reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
         log.error("%s (a bug in this program; the traceback is in errors.log)", reason, exc_info=error)
-    with suppress(MlflowException, OSError):  # the store may be what failed
+    with suppress(CxrError, MlflowException, OSError):  # the store may be what failed
         client.set_tag(run_id, "cxr.error", reason[:4000])
 
 
@@ -175,15 +177,18 @@ def _end(log: logging.Logger, client: "MlflowClient", run: "Run", context: Conte
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    from steps.runtime import outage
+
     try:
         if context is not None and context.run_id != run.info.run_id:
             client.set_terminated(context.run_id, status)
         mlflow.end_run(status)
         return 0
-    except (MlflowException, OSError) as error:
+    except (CxrError, MlflowException, OSError) as error:
         if status == "FINISHED":  # otherwise the step has said what failed; the next start marks the run
             store = mlflow.get_tracking_uri()
-            log.error("%s", disks.problem(error, store, []) or f"the MLflow store {store} cannot be written: {error}")
+            told = outage.given_up(error) or disks.problem(error, store, [])
+            log.error("%s", told or f"the MLflow store {outage.shown(store)} cannot be written: {error}")
         return 1
 
 

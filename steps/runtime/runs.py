@@ -2,7 +2,7 @@
 
 Tags that this project sets: `cxr.step` (entry point), `cxr.process` (process that works on the run),
 `cxr.output_digest` (digest of its result), `cxr.step_key` and `cxr.key.*` (what decides its result, see
-`steps.runtime.step_key`), `cxr.*_run_id` (runs that it came from).
+`steps.runtime.step_key`), `cxr.*_run_id` (runs that it came from), `cxr.trial` (trial of a search that it belongs to).
 """
 
 import logging
@@ -23,14 +23,17 @@ log = logging.getLogger(__name__)
 
 # Stands for a run without the tag `cxr.process`: `process.alive` leaves processes of other hosts alone.
 _UNKNOWN = "?:0:0"
+TRIAL = "cxr.trial"
 
 
 def newest(client: MlflowClient, experiment_id: str, kinds: tuple[str, ...]) -> Run | None:
-    """The finished run of one of these steps that was started last."""
+    """The finished run of one of these steps that was started last; trials of a search are left out."""
     candidates = [
         run
         for kind in kinds
-        for run in search(client, experiment_id, f"tags.`cxr.step` = '{kind}'", "FINISHED", limit=1)
+        for run in search(
+            client, experiment_id, f"tags.`cxr.step` = '{kind}' and tags.`{TRIAL}` IS NULL", "FINISHED", limit=1
+        )
     ]
     return max(candidates, key=lambda run: run.info.start_time, default=None)
 

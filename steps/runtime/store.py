@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cxr.common.files import publish
 from cxr.errors import CxrError
-from steps.runtime import disks, process
+from steps.runtime import disks, outage, process, runs
 from steps.runtime.cli import Step
 
 
@@ -27,15 +27,24 @@ def open_run(step: Step) -> Run:
         with process.unbroken(), _alone(uri):
             _make(uri)
             run = mlflow.start_run(log_system_metrics=step.system_metrics)
-            mlflow.set_tags({"cxr.step": step.name, "mlflow.runName": step.name})
+            mlflow.set_tags({"cxr.step": step.name, "mlflow.runName": step.name} | _of_trial(run))
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        other = CxrError(f"the MLflow store {uri} cannot be used: {str(error).splitlines()[0]}")
-        raise disks.problem(error, uri, []) or other from None
+        other = CxrError(f"the MLflow store {outage.shown(uri)} cannot be used: {str(error).splitlines()[0]}")
+        raise outage.given_up(error) or disks.problem(error, uri, []) or other from None
     return run
 
 
+def _of_trial(run: Run) -> dict[str, str]:
+    """The tag of a run that belongs to a trial of a search."""
+    parent = run.data.tags.get("mlflow.parentRunId")
+    if parent is None or mlflow.get_run(parent).data.tags.get("cxr.step") != "trial":
+        return {}
+    return {runs.TRIAL: parent}
+
+
 def quiet() -> None:
-    """Silence MLflow's progress bars and its notices about the store."""
+    """Silence MLflow's progress bars and its notices about the store; new tries of its requests are told in a line."""
+    outage.watch()
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -38,12 +38,12 @@ def supervise(step: Step, arguments: Arguments, argv: list[str], count: int) -> 
     """Let `count` processes do the step together, and close its run; returns the exit status."""
     import mlflow
 
-    from steps.runtime import logs, store
+    from steps.runtime import logs, outage, store
 
     logs.open_console()
     store.quiet()
     run_id = store.open_run(replace(step, system_metrics=False)).info.run_id
-    client = process.with_unbroken_calls(mlflow.MlflowClient())
+    client = outage.patient_client()
     log = logging.getLogger(f"steps.{step.name}")
     os.environ |= {"MLFLOW_RUN_ID": run_id, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), SUPERVISED: "1"}
     status, code = "FAILED", 1
@@ -92,7 +92,7 @@ def _tell(client: "MlflowClient", run_id: str, reason: str) -> None:
 
     from steps.runtime import runs
 
-    with suppress(MlflowException, OSError):  # the store may be what failed
+    with suppress(CxrError, MlflowException, OSError):  # the store may be what failed
         for each in {run_id, _tags(client, run_id).get("cxr.resumes", run_id)}:
             client.set_tag(each, "cxr.error", reason[:4000])
             runs.tidy(client, each)
@@ -103,7 +103,7 @@ def _end(client: "MlflowClient", run_id: str, status: str) -> None:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    with suppress(MlflowException, OSError):
+    with suppress(CxrError, MlflowException, OSError):
         earlier = _tags(client, run_id).get("cxr.resumes")
         if earlier is not None and status != "FINISHED":
             client.set_terminated(earlier, status)

@@ -7,7 +7,7 @@ from mlflow.data.pandas_dataset import PandasDataset, from_pandas
 from mlflow.exceptions import MlflowException
 
 from cxr.datasets.manifest import Manifest
-from steps.runtime import process
+from steps.runtime import outage, process
 
 _ATTEMPTS = 3  # on sqlite, one of two processes that log the same new dataset at the same moment fails
 
@@ -23,7 +23,7 @@ def log(manifest: Manifest, purpose: str, name: str = "manifest") -> PandasDatas
                 with process.unbroken():
                     mlflow.log_input(dataset, context=purpose)
                 break
-            except MlflowException:
-                if attempt + 1 == _ATTEMPTS:
+            except MlflowException as error:
+                if attempt + 1 == _ATTEMPTS or outage.given_up(error):
                     raise
     return dataset

@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow.exceptions import ExecutionException
@@ -15,6 +15,9 @@ from cxr.settings.schema import Settings
 from steps.runtime import reuse, runs, step_key, supervisor
 from steps.runtime.context import Context
 from steps.runtime.settings import COMMON, DEFAULT_PROFILE, PARAMS, owner
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 # For each step, the parameter that names the run it starts from, and the step that this run is of.
 STARTS_FROM = {
@@ -45,6 +48,7 @@ def step(
     decision = reuse.Decision("reuse=false")
     if may_reuse:
         decision = reuse.decide(context.client, context.experiment_id, name, settings, _inputs(context, name, done))
+    _take_over(context, decision.run or decision.resume)
     if decision.run is not None:
         context.log.info("%s: reused run %s, %s", name, decision.run.info.run_id, decision.why)
         return decision.run.info.run_id
@@ -84,6 +88,12 @@ def launch(context: Context, name: str, parameters: dict[str, str]) -> str:
         raise CxrError(f"step {name} failed: {cause or error}") from None
     step_run = context.client.get_run(submitted.run_id)
     return step_run.data.tags.get("cxr.resumes", step_run.info.run_id)
+
+
+def _take_over(context: Context, run: "Run | None") -> None:
+    """What `main` goes on with is a result of its own from now on, even if a trial of a search has left it."""
+    if run is not None and context.step.name == "main" and runs.TRIAL in run.data.tags:
+        context.client.delete_tag(run.info.run_id, runs.TRIAL)
 
 
 def is_common(key: str) -> bool:

@@ -39,6 +39,13 @@ def test_the_newest_of_several_kinds_is_found(client, experiment_id):
     assert runs.find(client, experiment_id, ("finetune", "train"), "", "run_id").info.run_id == newest
 
 
+def test_trials_of_a_search_are_not_the_newest_run(client, experiment_id):
+    newest = make(client, experiment_id, "finetune")
+    trial = make(client, experiment_id, "finetune", trial="0123")
+    assert runs.find(client, experiment_id, ("finetune",), "", "run_id").info.run_id == newest
+    assert runs.find(client, experiment_id, ("finetune",), trial, "run_id").info.run_id == trial
+
+
 def test_nothing_to_start_from_names_the_command(client, experiment_id):
     with pytest.raises(CxrError, match=r"run `mlflow run \. -e train` first"):
         runs.find(client, experiment_id, ("train",), "", "train_run_id")
