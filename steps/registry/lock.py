@@ -63,13 +63,18 @@ def alone(client: "MlflowClient", name: str) -> Iterator[None]:
 
 def _take(client: "MlflowClient", lock: str, owner: str) -> None:
     """Wait until the lock is ours."""
-    began, seen, since, is_told = time.monotonic(), None, 0.0, False
+    began = asked = time.monotonic()
+    seen, since, is_told = None, 0.0, False
     while not _create(client, lock, owner):
         tags = _tags(client, lock)
         if tags is None:  # given back meanwhile
+            asked = time.monotonic()
             continue
         holder, now = tags.get(OWNER, ""), time.monotonic()
-        if tags != seen:
+        if holder == owner:  # by a try whose answer was lost
+            return
+        # While the store is away, no holder can show anything.
+        if tags != seen or now - asked > SIGN_S:
             seen, since = tags, now
         if now - since > GONE_S or not _may_run(holder):
             _bury(client, lock, holder)
@@ -79,6 +84,7 @@ def _take(client: "MlflowClient", lock: str, owner: str) -> None:
             is_told = True
         # Not all who wait ask at the same time.
         time.sleep(_WAIT_S * random.uniform(0.5, 1.5))  # noqa: S311  # nosec B311  # no secret
+        asked = time.monotonic()
 
 
 def _create(client: "MlflowClient", lock: str, owner: str) -> bool:
@@ -88,7 +94,8 @@ def _create(client: "MlflowClient", lock: str, owner: str) -> bool:
         with process.unbroken():
             client.create_registered_model(lock, tags={OWNER: owner}, description=what)
     except MlflowException as error:
-        if error.error_code != _EXISTS:
+        # On PostgreSQL the holder may give it back between the refusal and MLflow's look at what there is.
+        if error.error_code not in (_EXISTS, _ABSENT):
             raise CxrError(f"the registry refused the lock {lock!r}: {str(error).splitlines()[0]}") from None
         return False
     return True
@@ -148,6 +155,6 @@ def _give_back(client: "MlflowClient", lock: str, owner: str) -> None:
                 if left.name.startswith(f"{lock}."):  # an underscore in the pattern stands for any character
                     client.delete_registered_model(left.name)
             client.delete_registered_model(lock)
-        except MlflowException as error:
+        except (CxrError, MlflowException) as error:
             line = str(error).splitlines()[0]
             log.warning("the lock %r could not be given back (%s); it goes away after %d seconds", lock, line, GONE_S)

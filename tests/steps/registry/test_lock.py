@@ -17,6 +17,7 @@ from steps.registry.lock import OWNER, SIGN, alone
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "a_model"
 LOCK = f"{NAME}.lock"
+SHARED = [pytest.mark.slow, pytest.mark.xdist_group("tracking_server")]
 FAR = "another-machine:1:0.00:abcd"  # the owner of a lock
 # A machine of its own, as far as files go: it has another folder for temporary ones.
 COUNT = """
@@ -38,12 +39,19 @@ with alone(mlflow.MlflowClient(), "a_model"):
 """
 
 
-@pytest.fixture
-def client(store, monkeypatch):
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=SHARED)])
+def client(request, monkeypatch):
     monkeypatch.setattr(lock, "_WAIT_S", 0.05)
+    if request.param == "sqlite":
+        request.getfixturevalue("store")
+    else:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("tracking_server").uri)
+        mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     made = mlflow.MlflowClient()
     made.create_registered_model(NAME, tags={"count": "0"})
-    return made
+    yield made
+    for name in models(made):
+        made.delete_registered_model(name)
 
 
 def start(code: str, folder: Path, *words: str) -> subprocess.Popen:
@@ -54,7 +62,7 @@ def start(code: str, folder: Path, *words: str) -> subprocess.Popen:
 
 
 def models(client) -> list[str]:
-    return sorted(model.name for model in client.search_registered_models())
+    return sorted(model.name for model in client.search_registered_models() if model.name.startswith(NAME))
 
 
 def test_processes_that_share_only_the_store_take_turns(client, tmp_path):
