@@ -10,6 +10,8 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from steps.registry import lock
 from steps.registry.lock import OWNER, SIGN, alone
@@ -133,3 +135,50 @@ def test_an_error_gives_it_back(client):
     with pytest.raises(ZeroDivisionError), alone(client, NAME):
         raise ZeroDivisionError
     assert models(client) == [NAME]
+
+
+class Changed:
+    """A client some of whose calls are others."""
+
+    def __init__(self, client, **calls):
+        self.client, self.calls = client, calls
+
+    def __getattr__(self, name):
+        return self.calls.get(name) or getattr(self.client, name)
+
+
+def test_it_may_be_given_back_between_the_refusal_and_the_look_at_what_there_is(client):
+    refusals = [MlflowException("not found", RESOURCE_DOES_NOT_EXIST)]
+
+    def create(*args, **kwargs):
+        if refusals:
+            raise refusals.pop()
+        return client.create_registered_model(*args, **kwargs)
+
+    with alone(Changed(client, create_registered_model=create), NAME):
+        assert not refusals and models(client) == [NAME, LOCK]
+
+
+def test_one_whose_answer_was_lost_is_ours(client):
+    client.create_registered_model(LOCK, tags={OWNER: FAR})
+    began = time.monotonic()
+    lock._take(client, LOCK, FAR)
+    assert time.monotonic() - began < 30 < lock.GONE_S
+    assert client.get_registered_model(LOCK).tags == {OWNER: FAR}
+
+
+def test_it_is_not_taken_from_its_holder_because_the_store_was_away(client, monkeypatch):
+    monkeypatch.setattr(lock, "GONE_S", 0.4)
+    monkeypatch.setattr(lock, "SIGN_S", 0.1)
+    client.create_registered_model(LOCK, tags={OWNER: FAR})
+    answers = []
+
+    def late(name):
+        time.sleep(0.15)
+        answers.append(name)
+        if len(answers) == 8:  # after more than twice the time without a sign of life
+            client.delete_registered_model(LOCK)
+        return client.get_registered_model(name)
+
+    lock._take(Changed(client, get_registered_model=late), LOCK, "me:1:0.00:ab")
+    assert len(answers) == 8 and models(client) == [NAME, LOCK]  # and nothing was renamed
