@@ -35,7 +35,7 @@ class Loader(Protocol):
 
     def __len__(self) -> int: ...
 
-    def sizes(self, epoch: int) -> list[int]:
+    def sizes(self) -> list[int]:
         """Images of each whole batch of an epoch; of several processes, each yields its rows of it."""
         ...
 
@@ -60,18 +60,18 @@ class EpochOrder:
     @property
     def images(self) -> int:
         """Images of an epoch."""
-        return sum(len(indices) for indices in self.batches(0))
+        return sum(self.sizes())
 
     def __len__(self) -> int:
-        return len(self.batches(0))
+        return len(self.sizes())
 
     def batches(self, epoch: int) -> list[Tensor]:
         """Indices `int64` of each whole batch of an epoch."""
         return batch_indices(self.count, self.batch_size, self.order_seed, epoch, self.weights)
 
-    def sizes(self, epoch: int) -> list[int]:
-        """Images of each whole batch of an epoch."""
-        return [len(indices) for indices in self.batches(epoch)]
+    def sizes(self) -> list[int]:
+        """Images of each whole batch, the same in every epoch: nothing is drawn."""
+        return batch_sizes(self.count, self.batch_size, shuffled=self.order_seed is not None)
 
     def parts(self, epoch: int) -> list[Tensor]:
         """Indices `int64` of the own rows of each batch of an epoch."""
@@ -155,9 +155,15 @@ def batch_indices(
         order = torch.randperm(count, generator=seeded(seed, epoch))
     else:
         order = torch.multinomial(weights, count, replacement=True, generator=seeded(seed, epoch))
-    batches = list(order.split(batch_size))
+    sizes = batch_sizes(count, batch_size, shuffled=seed is not None)
+    return list(order[: sum(sizes)].split(sizes))
+
+
+def batch_sizes(count: int, batch_size: int, *, shuffled: bool) -> list[int]:
+    """Images of each batch of an epoch of `count` images."""
+    sizes = [min(batch_size, count - start) for start in range(0, count, batch_size)]
     # Batch norm cannot learn from a single image; the order of another epoch puts it into a fuller batch.
-    return batches[:-1] if seed is not None and len(batches) > 1 and len(batches[-1]) == 1 else batches
+    return sizes[:-1] if shuffled and len(sizes) > 1 and sizes[-1] == 1 else sizes
 
 
 def class_weights(split: Manifest) -> Tensor:

@@ -113,4 +113,4 @@ def whole_patients(split: Manifest, seed: int, most: int | None) -> ndarray:
     order = np.random.default_rng(seed).permutation(np.unique(patients))
     sizes = split.rows.groupby("patient").size().loc[order].cumsum().to_numpy()
     kept = order[: max(1, int((sizes <= most).sum()))]
-    return np.flatnonzero(np.isin(patients, kept))
+    return np.flatnonzero(split.rows["patient"].isin(kept))

@@ -48,9 +48,9 @@ class StagedLoader:
     def __len__(self) -> int:
         return len(self.loaders[0])
 
-    def sizes(self, epoch: int) -> list[int]:
+    def sizes(self) -> list[int]:
         """Images of each whole batch of an epoch."""
-        return self.loaders[self._stage(epoch)].sizes(epoch)
+        return self.loaders[0].sizes()
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch."""

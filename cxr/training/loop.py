@@ -215,7 +215,7 @@ def _scores(t: Training, images: Loader, suffix: nn.Module) -> tuple[float, floa
     """Mean loss and metric of some images."""
     t.metric.reset()
     losses, outputs, labels = [], [], []
-    for count, (x, y) in zip(images.sizes(0), images.epoch(0), strict=True):
+    for count, (x, y) in zip(images.sizes(), images.epoch(0), strict=True):
         logits, y = t.processes.whole(t.logits(x, suffix), count), t.processes.whole(y, count)
         losses.append(t.val_loss(logits, y) * len(y))
         outputs.append(logits)
@@ -258,5 +258,5 @@ def _batches(t: Training, epoch: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         leave=False,
         disable=not (sys.stderr.isatty() and t.processes.first),
     )
-    for count, (x, y) in zip(t.train.sizes(epoch), batches, strict=True):
+    for count, (x, y) in zip(t.train.sizes(), batches, strict=True):
         yield count, x, y

@@ -67,6 +67,16 @@ def test_a_last_batch_of_one_is_left_for_another_epoch(manifest):
     assert image_batches(manifest, batch_size=35).images == 36
 
 
+@pytest.mark.parametrize("more", [{}, {"shuffle": True}, {"shuffle": True, "sampler": "balanced"}])
+@pytest.mark.parametrize("size", [1, 7, 35, 36, 50])
+def test_the_sizes_of_batches_are_known_before_an_order_is_drawn(manifest, monkeypatch, size, more):
+    loader = image_batches(manifest, batch_size=size, **more)
+    drawn = [len(indices) for indices in loader.batches(3)]
+    monkeypatch.setattr(batches, "seeded", None)
+    assert loader.sizes() == drawn
+    assert (loader.images, len(loader)) == (sum(drawn), len(drawn))
+
+
 def test_a_file_that_changed_stops_the_epoch(manifest):
     manifest.files()[5].write_bytes(b"other")
     with pytest.raises(CxrError, match="has changed since the split was made"):

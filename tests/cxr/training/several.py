@@ -83,7 +83,7 @@ def first_step(manifest, overrides, **more) -> dict[str, Any]:
         torch.manual_seed(5)
         set_train_mode(t.suffix, t.settings.batch_norm)
         x, y = next(iter(t.train.epoch(1)))
-        count = t.train.sizes(1)[0]
+        count = t.train.sizes()[0]
         loss = t.batch_loss(x.double(), y, count)
         loss.backward()
         t.processes.sum_gradients(t.suffix.parameters(), count)
