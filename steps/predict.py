@@ -15,12 +15,12 @@ from steps.runtime.runner import main
 STEP = Step(
     name="predict",
     about="Score a folder, a list file, a DICOM tree or the images of an archive with a registered model.",
+    short={"engine": "data.engine"},
     flags={
         "input": "folder of images, or a file with one path per line; or the URL of one (s3://...)",
         "output": "Parquet file to write, or its URL; with engine=spark, a folder of Parquet files",
         "model_uri": "models:/NAME@ALIAS or models:/NAME/VERSION; default: the champion",
         "operating_point": "argmax | youden | sensitive; default: the one the model was registered with",
-        "engine": "local | spark; default: local",
         "dicom_out": "folder for a DICOM report and a heatmap of each DICOM image",
         "dicomweb": "address of a DICOMweb server that images come from and results go to, instead of input",
         "query": "what to search there, as {Modality: [DX, CR], StudyDate: 20261101-20261128}; default: CR and DX",

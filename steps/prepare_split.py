@@ -15,7 +15,7 @@ from steps.runtime.runner import main
 STEP = Step(
     name="prepare_split",
     about="Read X-rays, split them by patient, and check the splits for leaks.",
-    short={"data_path": "data.path"},
+    short={"data_path": "data.path", "engine": "data.engine"},
     flags={"survey_run_id": "with data.folds: ID of the run of another fold, whose decoding is used again"},
 )
 

@@ -13,7 +13,7 @@ from steps.runtime.runner import main
 STEP = Step(
     name="validate",
     about="Validate a registered model, as it is served, on a labelled set of X-rays.",
-    short={"data_path": "data.path"},
+    short={"data_path": "data.path", "engine": "data.engine"},
     flags={"model_uri": "models:/NAME@ALIAS or models:/NAME/VERSION; default: the champion"},
 )
 

@@ -3,10 +3,13 @@
 import re
 from pathlib import Path
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 
+from cxr.common import share
+from steps import train
 from steps.main import STEP
 from steps.runtime.cli import parse
 
@@ -19,11 +22,48 @@ OBJECTS = {
 }
 JOB, SERVE, SERVICE = (OBJECTS[name] for name in ("main.yaml: Job", "serve.yaml: Deployment", "serve.yaml: Service"))
 DOCKERFILE = (FOLDER / "Dockerfile").read_text()
+PARAMS = (ROOT / "params.yaml").read_text()
 VERSION = "1.34"
+TRAINING = OBJECTS["train.yaml: PyTorchJob"]
+
+
+def fields(required: str = "", **known) -> dict:
+    """Schema of an object that has these fields at most."""
+    return {"type": "object", "properties": known, "required": required.split(), "additionalProperties": False}
+
+
+TEXT, NUMBER, OBJECT = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "object"}
+# Of a PyTorchJob, by the types in `pkg/apis/kubeflow.org/v1` of kubeflow/training-operator (`pytorch_types.go`,
+# `common_types.go`). The template of a replica is a pod template of Kubernetes itself.
+REPLICAS = fields(
+    "template",
+    replicas=NUMBER,
+    restartPolicy={"enum": ["Always", "OnFailure", "Never", "ExitCode"]},
+    template=fields("spec", metadata=OBJECT, spec=OBJECT),
+)
+PYTORCH_JOB = fields(
+    "apiVersion kind metadata spec",
+    apiVersion={"const": "kubeflow.org/v1"},
+    kind={"const": "PyTorchJob"},
+    metadata=OBJECT,
+    spec=fields(
+        "pytorchReplicaSpecs",
+        nprocPerNode=TEXT,
+        elasticPolicy=OBJECT,
+        runPolicy=fields(
+            cleanPodPolicy={"enum": ["All", "Running", "None"]},
+            ttlSecondsAfterFinished=NUMBER,
+            activeDeadlineSeconds=NUMBER,
+            backoffLimit=NUMBER,
+            schedulingPolicy=OBJECT,
+        ),
+        pytorchReplicaSpecs=fields("Master", Master=REPLICAS, Worker=REPLICAS),
+    ),
+)
 
 
 def pod(of: dict) -> dict:
-    return of["spec"]["template"]["spec"]
+    return of.get("spec", of)["template"]["spec"]
 
 
 def container(of: dict) -> dict:
@@ -35,9 +75,57 @@ def instructions(name: str) -> list[str]:
     return re.findall(rf"^{name} (.*)$", DOCKERFILE, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", OBJECTS)
+def replicas() -> dict[str, dict]:
+    return TRAINING["spec"]["pytorchReplicaSpecs"]
+
+
+@pytest.mark.parametrize("name", [name for name in OBJECTS if name != "train.yaml: PyTorchJob"])
 def test_kubernetes_accepts_each_object(name):
     kubernetes_validate.validate(OBJECTS[name], VERSION, strict=True)
+
+
+def test_the_training_operator_knows_every_field_and_kubernetes_its_pods():
+    jsonschema.validate(TRAINING, PYTORCH_JOB)
+    for role, of in replicas().items():
+        template = of["template"]
+        name = f"{TRAINING['metadata']['name']}-{role.lower()}-0"
+        made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **template["metadata"]}}
+        kubernetes_validate.validate({**made, "spec": template["spec"]}, VERSION, strict=True)
+    wrong = {**TRAINING, "spec": {**TRAINING["spec"], "runPolicy": {"backofLimit": 0}}}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(wrong, PYTORCH_JOB)
+
+
+def test_the_processes_of_a_training_find_each_other(monkeypatch):
+    """The variables are those that `setPodEnv` of the operator (`pkg/controller.v1/pytorch/envvar.go`) sets."""
+    assert TRAINING["spec"]["nprocPerNode"] == "1"
+    world = sum(of["replicas"] for of in replicas().values())
+    ranks = [(role, index) for role in ("Master", "Worker") for index in range(replicas()[role]["replicas"])]
+    one = container(replicas()["Master"])
+    [port] = one["ports"]
+    assert (one["name"], port["name"]) == ("pytorch", "pytorchjob-port")  # by which the operator knows them
+    monkeypatch.setenv("MASTER_ADDR", f"{TRAINING['metadata']['name']}-master-0")
+    monkeypatch.setenv("MASTER_PORT", str(port["containerPort"]))
+    monkeypatch.setenv("WORLD_SIZE", str(world))
+    found = []
+    for role, index in ranks:
+        monkeypatch.setenv("RANK", str(index + (role == "Worker")))
+        found.append(share.from_environment())
+    assert found == [share.Share(rank, world) for rank in range(world)] and world > 1
+
+
+def test_each_pod_of_a_training_does_the_same_training():
+    master, worker = (replicas()[role] for role in ("Master", "Worker"))
+    assert master["template"] == worker["template"] and master["replicas"] == 1
+    assert master["restartPolicy"] == worker["restartPolicy"] == "Never"
+    assert container(master)["command"] == ["python", "-m", "steps.train"] and train.STEP.parallel
+    assert container(master)["workingDir"] == instructions("WORKDIR")[0]
+    arguments = parse(train.STEP, container(master)["args"])
+    assert arguments.flags["split_run_id"] and arguments.flags["profile"] in yaml.safe_load(PARAMS)["profiles"]
+    # The data is where the Job that splits it has read it from, since the manifest names that folder.
+    assert [mount for mount in container(master)["volumeMounts"] if mount["name"] == "xrays"] == [
+        mount for mount in container(JOB)["volumeMounts"] if mount["name"] == "xrays"
+    ]
 
 
 def test_an_unknown_key_would_be_refused():
@@ -46,7 +134,7 @@ def test_an_unknown_key_would_be_refused():
         kubernetes_validate.validate(wrong, VERSION, strict=True)
 
 
-@pytest.mark.parametrize("of", [JOB, SERVE], ids=["Job", "Deployment"])
+@pytest.mark.parametrize("of", [JOB, SERVE, replicas()["Master"]], ids=["Job", "Deployment", "PyTorchJob"])
 def test_pods_run_without_rights_on_a_file_system_that_cannot_be_written(of):
     assert pod(of)["securityContext"]["runAsNonRoot"] and pod(of)["securityContext"]["runAsUser"] == 10001
     own = container(of)["securityContext"]
@@ -72,7 +160,7 @@ def test_the_job_runs_main_with_parameters_that_it_has():
     mounts = {mount["mountPath"]: mount for mount in container(JOB)["volumeMounts"]}
     assert mounts[arguments.overrides["data.path"]]["readOnly"]
     assert str(Path(arguments.overrides["log_dir"]).parent) in mounts
-    assert arguments.flags["profile"] in yaml.safe_load((ROOT / "params.yaml").read_text())["profiles"]
+    assert arguments.flags["profile"] in yaml.safe_load(PARAMS)["profiles"]
     assert {"name": "MLFLOW_TRACKING_URI", "value": "http://mlflow:5000"} in container(JOB)["env"]
 
 

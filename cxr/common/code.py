@@ -15,8 +15,17 @@ PROJECT = Path(__file__).resolve().parents[2]
 PACKAGES = ("cxr", "steps")
 # Decoders that pydicom looks for by itself; no file of ours imports them.
 _PLUGINS = {"pydicom": ("gdcm", "pylibjpeg", "openjpeg", "libjpeg", "rle")}
-# Libraries that show, lock, log or fetch; no result depends on their version.
-_IDLE = {"fsspec", "tqdm", "filelock", "psutil", "platformdirs", "concurrent-log-handler", "python-json-logger"}
+# Libraries that show, lock, log, fetch or share out work; no result depends on their version.
+_IDLE = {
+    "fsspec",
+    "tqdm",
+    "filelock",
+    "psutil",
+    "platformdirs",
+    "concurrent-log-handler",
+    "python-json-logger",
+    "pyspark",
+}
 
 
 def sources(*modules: str) -> list[Path]:

@@ -13,6 +13,7 @@ from cxr.imaging.preprocess import InputSpec
 
 _TILE = 160  # pixels; side of an image on the contact sheet
 _PER_CLASS = 4  # images of each class and split on the contact sheet
+_POINTS = 20_000  # images that a scatter plot shows; more take minutes to draw and hide each other
 
 
 def figures(manifest: Manifest, table: pd.DataFrame, seed: int) -> dict[str, Figure]:
@@ -76,16 +77,18 @@ def classes(manifest: Manifest) -> Figure:
 
 
 def sizes(table: pd.DataFrame, names: tuple[str, ...]) -> Figure:
-    """Plot width against height of every image, and the distribution of aspect ratios."""
+    """Plot width against height of every image, of many only of some, and the distribution of aspect ratios."""
     fig, (scatter, ratios) = plotting.figure(9, 3.4, 1, 2)
     aspect = table["width"] / table["height"]
     bins = np.histogram_bin_edges(aspect, bins=min(40, max(8, len(aspect) // 10)))
     size = 4 if len(table) > 1000 else 16  # of a marker, points squared
+    shown = table.sample(_POINTS, random_state=0) if len(table) > _POINTS else table
+    title = f"Sizes of {len(table):,} images" + (f" ({_POINTS:,} shown)" if len(table) > _POINTS else "")
     for label, colour in plotting.class_colours(names).items():
-        rows = table[table["label"] == label]
+        rows = shown[shown["label"] == label]
         scatter.scatter(rows["width"], rows["height"], s=size, alpha=0.4, color=colour, label=label, lw=0)
-        ratios.hist(aspect[rows.index], bins=bins, histtype="step", lw=1.5, color=colour, label=label)
-    scatter.set(title=f"Sizes of {len(table):,} images", xlabel="width (pixels)", ylabel="height (pixels)")
+        ratios.hist(aspect[table["label"] == label], bins=bins, histtype="step", lw=1.5, color=colour, label=label)
+    scatter.set(title=title, xlabel="width (pixels)", ylabel="height (pixels)")
     ratios.set(title="Aspect ratio", xlabel="width / height", ylabel="images")
     scatter.legend(markerscale=2)
     ratios.legend()

@@ -5,12 +5,13 @@ import logging
 import multiprocessing
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from threading import Semaphore
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from PIL import Image
 from scipy.fft import dctn
 from tqdm import tqdm
 
-from cxr.common import hardware
+from cxr.common import hardware, spark
 from cxr.common.names import is_printable, printable
 from cxr.common.remote import CONNECTIONS, Remote
 from cxr.common.storage import Place
@@ -52,15 +53,21 @@ _LOG_EVERY_S = 15
 
 
 def survey(
-    root: Place, listing: list[ListedImage], *, workers: int | str = "auto", max_unreadable: float = 0.01
+    root: Place,
+    listing: list[ListedImage],
+    *,
+    workers: int | str = "auto",
+    max_unreadable: float = 0.01,
+    engine: str = "local",
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """Decode and fingerprint all images of a listing in parallel processes.
+    """Decode and fingerprint all images of a listing, in parallel processes or on the workers of a Spark cluster.
 
     Args:
         root: folder, or its URL, that the paths are relative to.
         listing: images, as `layouts.scan` or `labelled.read` lists them.
-        workers: number of processes; "auto" for one per core.
+        workers: number of processes; "auto" for one per core. Spark has workers of its own.
         max_unreadable: largest share of unreadable images that is accepted.
+        engine: "local" or "spark"; both give the same table.
 
     Returns:
         A table of `COLUMNS` with the readable images, and after them those of `EXTRAS` that are listed with them; and
@@ -69,24 +76,16 @@ def survey(
         a pseudonym is listed with the image, are pseudonyms.
 
     Raises:
-        CxrError: the key of pseudonyms cannot be used, or more than `max_unreadable` of the images cannot be read.
+        CxrError: Spark or the key of pseudonyms cannot be used, or more than `max_unreadable` of the images cannot be
+            read.
     """
-    processes = hardware.cores() if workers == "auto" else max(1, int(workers))
-    inspect_image = partial(_inspect, root)
-    if isinstance(root, Remote):
-        # Most of the time goes by waiting for the store; decoding leaves the interpreter to other threads.
-        inspect_image = partial(_inspect, root, turns=Semaphore(min(processes, hardware.cores())))
-        with ThreadPoolExecutor(CONNECTIONS) as threads:
-            results = list(_with_progress(threads.map(inspect_image, listing), len(listing)))
-    elif processes == 1 or len(listing) < _POOL_FROM:
-        results = list(_with_progress(map(inspect_image, listing), len(listing)))
-    else:
-        # Spawned, since forking a process with threads (MLflow, system metrics) can deadlock.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            results = list(_with_progress(pool.map(inspect_image, listing, chunksize=32), len(listing)))
-    rows = [result for result in results if isinstance(result, dict)]
-    unreadable = [result for result in results if not isinstance(result, dict)]
+    found = _looked_at([item.path for item in listing], root, engine, workers)
+    rows, unreadable = [], []
+    for item, facts in zip(listing, _with_progress(found, len(listing)), strict=True):
+        if isinstance(facts, str):
+            unreadable.append((printable(item.path), facts))
+        else:
+            rows.append(_row(item, facts))
     for path, reason in unreadable:
         log.warning("skipping an unreadable image: %s: %s", path, reason)
     if len(unreadable) > max_unreadable * len(listing):
@@ -116,28 +115,48 @@ def thumbnail(grey: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(grey).resize(side, Image.Resampling.LANCZOS))
 
 
-def _inspect(root: Place, item: ListedImage, turns: AbstractContextManager | None = None) -> dict | tuple[str, str]:
-    """A row of the table, or (path, reason) of an unreadable image; `turns` bounds how many are decoded at once."""
-    if not is_printable(item.path):  # no table, store or terminal keeps such a name as it is
-        return printable(item.path), "its name has control characters or is not UTF-8; rename it"
-    file = root / item.path
+def _looked_at(paths: list[str], root: Place, engine: str, workers: int | str) -> Iterator[dict[str, Any] | str]:
+    """What `_look_at` finds in each file, in order."""
+    look = partial(_look_at, root)
+    processes = hardware.cores() if workers == "auto" else max(1, int(workers))
+    if engine == "spark":
+        yield from spark.mapped(look, paths, "cxr-survey")
+    elif isinstance(root, Remote):
+        # Most of the time goes by waiting for the store; decoding leaves the interpreter to other threads.
+        look = partial(look, turns=Semaphore(min(processes, hardware.cores())))
+        with ThreadPoolExecutor(CONNECTIONS) as threads:
+            yield from threads.map(look, paths)
+    elif processes == 1 or len(paths) < _POOL_FROM:
+        yield from map(look, paths)
+    else:
+        # Spawned, since forking a process with threads (MLflow, system metrics) can deadlock.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+            yield from pool.map(look, paths, chunksize=32)
+
+
+def _look_at(root: Place, path: str, turns: AbstractContextManager | None = None) -> dict[str, Any] | str:
+    """What a file says by itself, or why it cannot be read; `turns` bounds how many are decoded at once.
+
+    With Spark this runs on other machines. They do not have the key of pseudonyms, which `_patient` needs.
+    """
+    if not is_printable(path):  # no table, store or terminal keeps such a name as it is
+        return "its name has control characters or is not UTF-8; rename it"
+    file = root / path
     try:
         if isinstance(file, Path) and file.exists() and not file.is_file():  # reading a pipe would never end
-            return item.path, "not a regular file"
+            return "not a regular file"
         data = file.read_bytes()
         with turns or nullcontext():
             image = decode.decode_image(data)
     except OSError as error:
-        return item.path, error.strerror or str(error)
+        return error.strerror or str(error)
     except ImageError as error:
-        return item.path, str(error)
+        return str(error)
     grey = image.grey
     pixel_hash = hashlib.sha256(np.array(grey.shape, dtype="<i8").tobytes() + grey.tobytes()).hexdigest()
     return {
-        "path": item.path,
-        "label": item.label,
-        "patient": _patient(item, image.patient),
-        "official_split": item.official_split,
+        "patient": image.patient,
         "sha256": hashlib.sha256(data).hexdigest(),
         "width": grey.shape[1],
         "height": grey.shape[0],
@@ -146,8 +165,13 @@ def _inspect(root: Place, item: ListedImage, turns: AbstractContextManager | Non
         "phash": perceptual_hash(grey),
         "thumbnail": thumbnail(grey).tobytes(),
         "mean_grey": float(grey.mean()),
-        **item.extras,
     }
+
+
+def _row(item: ListedImage, facts: dict[str, Any]) -> dict[str, Any]:
+    """A row of the table: what the listing says of an image, and what its file says."""
+    listed = {"path": item.path, "label": item.label, "official_split": item.official_split}
+    return {**listed, **facts, "patient": _patient(item, facts["patient"]), **item.extras}
 
 
 def _patient(item: ListedImage, in_file: str | None) -> str:

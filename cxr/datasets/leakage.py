@@ -6,7 +6,6 @@ well.
 """
 
 from collections import defaultdict
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ LISTED = 200  # groups that the report lists at most; its counts cover all
 # hashes of 1,570 pairs of different children differ in 6 bits or fewer; none of these pairs correlates above 0.97,
 # while recompressed copies correlate above 0.99.
 CORRELATION = 0.99
-_CONFIRMED_AT_ONCE = 1 << 13  # pairs whose thumbnails are compared at once: about 300 MB
+_CONFIRMED_AT_ONCE = 1 << 13  # pairs whose thumbnails are compared at once: about 80 MB
 _RANK = {"train": 0, "val": 1, "test": 2}  # images of the lower rank are dropped
 
 
@@ -30,8 +29,16 @@ def find_duplicates(table: pd.DataFrame, bits: int) -> tuple[list[list[int]], li
 
     Rows are given by their positions in the table.
     """
-    groups = [[int(row) for row in rows] for rows in table.groupby("pixel_hash").indices.values() if len(rows) > 1]
-    return groups, _near(table, bits)
+    return _equal(table["pixel_hash"]), _near(table, bits)
+
+
+def _equal(values: pd.Series) -> list[list[int]]:
+    """Positions of the rows that share a value, for every value that several have, in the order of the values."""
+    rows = np.flatnonzero(values.duplicated(keep=False))
+    shared = values.to_numpy()[rows]
+    order = np.argsort(shared, kind="stable")
+    starts = np.flatnonzero(shared[order][1:] != shared[order][:-1]) + 1
+    return [group.tolist() for group in np.split(rows[order], starts) if len(group)]
 
 
 def _near(table: pd.DataFrame, bits: int) -> list[tuple[int, int]]:
@@ -49,9 +56,9 @@ def _near(table: pd.DataFrame, bits: int) -> list[tuple[int, int]]:
 
 
 def _stacked(thumbnails: list[bytes], rows: np.ndarray) -> np.ndarray:
-    """Thumbnails of some rows as whole numbers, of shape (n, pixels)."""
+    """Thumbnails of some rows as whole numbers, of shape (n, pixels). Their products add up to less than 2^31."""
     joined = b"".join(thumbnails[row] for row in rows)
-    return np.frombuffer(joined, np.uint8).reshape(len(rows), -1).astype(np.int64)
+    return np.frombuffer(joined, np.uint8).reshape(len(rows), -1).astype(np.int32)
 
 
 def related(table: pd.DataFrame, bits: int) -> np.ndarray:
@@ -67,23 +74,28 @@ def related(table: pd.DataFrame, bits: int) -> np.ndarray:
         The group of each row, of shape (n,).
     """
     groups, near = find_duplicates(table, bits)
-    groups += [[int(row) for row in rows] for rows in table.groupby("patient").indices.values()]
     pairs = [*near, *((group[0], row) for group in groups for row in group[1:])]
-    first, second = np.array(pairs, dtype=int).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(pairs)), (first, second)), shape=(len(table), len(table)))
+    patients = pd.factorize(table["patient"])[0]
+    first_row = np.unique(patients, return_index=True)[1]  # of each patient
+    alike = np.array(pairs, dtype=int).reshape(-1, 2)
+    edges = np.concatenate([alike, np.stack([first_row[patients], np.arange(len(table))], 1)]).T
+    graph = coo_array((np.ones(edges.shape[1]), tuple(edges)), shape=(len(table), len(table)))
     return pd.factorize(connected_components(graph, directed=False)[1])[0]
 
 
 def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Correlation of the grey levels of each pair of thumbnails, of shape (n, pixels) each; returns shape (n,).
+    """Correlation of the grey levels of each pair of thumbnails, `int32` of shape (n, pixels) each; returns shape (n,).
 
     A thumbnail of one grey level correlates with an equal one alone.
     """
-    pixels = a.shape[1]
-    # Sums of whole numbers, which are the same in any order.
-    spread_a, spread_b, together = (pixels * (x * y).sum(1) - x.sum(1) * y.sum(1) for x, y in ((a, a), (b, b), (a, b)))
+    spread_a, spread_b, together = _spread(a, a), _spread(b, b), _spread(a, b)
     spread = np.sqrt(spread_a.astype(np.float64) * spread_b)
     return np.where(spread > 0, together / np.where(spread > 0, spread, 1.0), (a == b).all(1))
+
+
+def _spread(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Covariances of pairs times the square of the number of pixels: whole numbers, the same in any order of adding."""
+    return x.shape[1] * np.einsum("ij,ij->i", x, y).astype(np.int64) - x.sum(1) * y.sum(1)
 
 
 def resolve(table: pd.DataFrame, bits: int) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -101,13 +113,17 @@ def resolve(table: pd.DataFrame, bits: int) -> tuple[pd.DataFrame, dict[str, Any
     """
     groups, near = find_duplicates(table, bits)
     split, patient = table["split"].to_numpy(), table["patient"].to_numpy()
+    rank = [_RANK[name] for name in split]
     dropped: dict[int, str] = {}  # row -> reason
-    for kind, pairs in (("exact", [pair for group in groups for pair in combinations(group, 2)]), ("near", near)):
-        for a, b in pairs:
-            if split[a] != split[b]:
-                dropped.setdefault(min(a, b, key=lambda row: _RANK[split[row]]), f"{kind} duplicate")
-    for row in np.flatnonzero((split != "test") & np.isin(patient, patient[split == "test"])):
-        dropped.setdefault(int(row), "patient of the test split")
+    for kind, alike in (("exact", groups), ("near", near)):
+        for rows in alike:
+            highest = max(rank[row] for row in rows)
+            for row in rows:
+                if rank[row] < highest:
+                    dropped.setdefault(row, f"{kind} duplicate")
+    of_test = table["patient"].isin(patient[split == "test"]).to_numpy()
+    for row in np.flatnonzero((split != "test") & of_test).tolist():
+        dropped.setdefault(row, "patient of the test split")
     kept = table.drop(index=table.index[sorted(dropped)]).reset_index(drop=True)
     paths = table["path"].to_numpy()
     splits_per_patient = kept.groupby("patient")["split"].nunique()

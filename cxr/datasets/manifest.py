@@ -5,9 +5,9 @@ the rows.
 """
 
 import hashlib
-import io
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ SPLITS = ("train", "val", "test")
 FORMAT = 1
 TABLE, FACTS = "manifest.csv", "split.json"
 _IDENTITY = ["path", "sha256", "label", "patient", "split"]
+_AT_ONCE = 1 << 16  # rows that become text at once: about 16 MB
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,14 @@ class Manifest:
     @property
     def digest(self) -> str:
         """SHA-256 of classes, finding and rows, independent of the order of rows and of the root folder."""
-        table = self.rows[[*_IDENTITY, *self.extras]].sort_values("path").to_csv(index=False, lineterminator="\n")
+        table = self.rows[[*_IDENTITY, *self.extras]].sort_values("path")
         names = json.dumps(list(self.classes)) + "\n"
         if self.finding != PNEUMONIA:
             names += json.dumps(self.finding) + "\n"
-        return hashlib.sha256((names + table).encode()).hexdigest()
+        sha = hashlib.sha256(names.encode())
+        for lines in _csv(table):
+            sha.update(lines)
+        return sha.hexdigest()
 
     def split(self, split: str) -> "Manifest":
         """Return a manifest with the rows of one split."""
@@ -103,21 +107,21 @@ class Manifest:
         all_groups = pd.MultiIndex.from_product([SPLITS, self.classes], names=["split", "label"])
         return table.reindex(all_groups, fill_value=0)
 
-    def save(self, folder: str | Path) -> None:
-        """Write `manifest.csv` and `split.json` into `folder`."""
-        folder = Path(folder)
+    def save(self, folder: str | Path) -> str:
+        """Write `manifest.csv` and `split.json` into `folder`; returns the digest."""
+        folder, digest = Path(folder), self.digest
         facts = {
             "format": FORMAT,
             "root": str(self.root),
             "classes": list(self.classes),
-            "digest": self.digest,
+            "digest": digest,
             "source": self.source,
         }
         if self.finding != PNEUMONIA:
             facts["finding"] = self.finding
-        table = self.rows[[*COLUMNS, *self.extras]].to_csv(index=False, lineterminator="\n")
-        write_atomic(folder / TABLE, table.encode())
+        write_atomic(folder / TABLE, lambda file: file.writelines(_csv(self.rows[[*COLUMNS, *self.extras]])))
         write_atomic(folder / FACTS, (json.dumps(facts, indent=2) + "\n").encode())
+        return digest
 
     @classmethod
     def load(cls, folder: str | Path) -> "Manifest":
@@ -125,15 +129,14 @@ class Manifest:
         folder = Path(folder)
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            text = (folder / TABLE).read_text(encoding="utf-8")
+            words = dict.fromkeys([*_IDENTITY, "mode", *EXTRAS], str)
+            rows = pd.read_csv(folder / TABLE, dtype=words, keep_default_na=False, encoding="utf-8")
         except (OSError, ValueError) as error:
             raise CxrError(f"split {folder} cannot be read ({error}); run prepare_split again") from None
         if facts.get("format") != FORMAT:
             raise CxrError(
                 f"split {folder} has format {facts.get('format')}, expected {FORMAT}; run prepare_split again"
             )
-        words = dict.fromkeys([*_IDENTITY, "mode", *EXTRAS], str)
-        rows = pd.read_csv(io.StringIO(text), dtype=words, keep_default_na=False)
         if "age" in rows:
             rows["age"] = rows["age"].map(_number)
         if list(rows.columns) != [*COLUMNS, *(name for name in EXTRAS if name in rows)]:
@@ -145,6 +148,13 @@ class Manifest:
         if manifest.digest != facts["digest"]:
             raise CxrError(f"{folder / TABLE} was changed after prepare_split wrote it; run prepare_split again")
         return manifest
+
+
+def _csv(table: pd.DataFrame) -> Iterator[bytes]:
+    """A table as CSV in UTF-8, some rows at a time: the text of a million is larger than the table."""
+    for start in range(0, max(1, len(table)), _AT_ONCE):
+        part = table.iloc[start : start + _AT_ONCE]
+        yield part.to_csv(index=False, header=not start, lineterminator="\n").encode()
 
 
 def _number(text: str) -> float:

@@ -11,6 +11,8 @@ from cxr.datasets import leakage
 from cxr.datasets.patients import PSEUDONYMS
 from cxr.errors import CxrError
 
+_AT_ONCE = 4096  # patients that are judged at once
+
 
 def assign(
     table: pd.DataFrame,
@@ -77,28 +79,54 @@ def _choose_patients(table: pd.DataFrame, share: float, names: tuple[str, ...], 
     patients = _in_order(table)
     counts = pd.crosstab(patients, table["label"]).reindex(columns=list(names), fill_value=0)
     images = counts.to_numpy()
-    target = images.sum(0) * share
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(counts))
     order = order[np.argsort(-images.sum(1)[order], kind="stable")]  # most images first
-    total, chosen = np.zeros(len(names)), np.zeros(len(counts), dtype=bool)
     # A random `share` of the patients comes first. In order of their images alone, patients with many images would
     # always be chosen, since most patients have a single image.
     preferred = rng.random(len(counts)) < share
-    for patient in [*(i for i in order if preferred[i]), *(i for i in order[::-1] if not preferred[i])]:
-        new_total = total + images[patient]
-        closer = np.abs(target - new_total).sum() < np.abs(target - total).sum()
-        if closer and (new_total <= target + 1).all():
-            total, chosen[patient] = new_total, True
+    order = np.concatenate([order[preferred[order]], order[::-1][~preferred[order[::-1]]]])
+    chosen = order[_taken(images[order], images.sum(0) * share)]
     return patients.isin(counts.index[chosen]).to_numpy()
+
+
+def _taken(images: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Which patients are chosen, one after the other: mask of shape (n,).
+
+    As long as all patients are chosen, or none, many of them are judged at once.
+
+    Args:
+        images: number of images of each patient and class, of shape (n, C).
+        target: number of images of each class, of shape (C,).
+    """
+    taken = np.zeros(len(images), dtype=bool)
+    total = np.zeros(images.shape[1])
+    start, at_once, taking = 0, 1, True
+    while start < len(images):
+        ahead = images[start : start + at_once]
+        after = total + (ahead.cumsum(0) if taking else ahead)
+        before = after - ahead
+        closer = np.abs(target - after).sum(1) < np.abs(target - before).sum(1)
+        takes = closer & (after <= target + 1).all(1)
+        as_expected = len(ahead) if (takes == taking).all() else int((takes != taking).argmax())
+        if taking and as_expected:
+            taken[start : start + as_expected] = True
+            total = after[as_expected - 1]
+        start += as_expected
+        if as_expected < len(ahead):
+            taking, at_once = not taking, 1
+        else:
+            at_once = min(2 * at_once, _AT_ONCE)
+    return taken
 
 
 def _in_order(table: pd.DataFrame) -> pd.Series:
     """Patients under names whose order decides the choice; a pseudonym, which the user's key decides, is replaced.
 
-    The first image of a patient stands for it, so that two users split the same DICOM files in the same way.
+    The first image of a patient stands for it, so that two users split the same DICOM files in the same way. The table
+    is sorted by path.
     """
-    first = table.groupby("patient")["path"].transform("min")
+    first = table["patient"].map(table.drop_duplicates("patient").set_index("patient")["path"])
     return table["patient"].mask(table["patient"].str.startswith(PSEUDONYMS), PSEUDONYMS + first)
 
 

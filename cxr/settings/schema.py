@@ -68,6 +68,7 @@ class DataSettings(Section):
     subset_size: Positive | None
     max_unreadable: float = Field(ge=0, lt=1)
     near_duplicate_bits: int = Field(ge=0, le=16)
+    engine: Literal["local", "spark"]
     workers: Workers
     sample_images: int = Field(ge=30, le=5000)
     recipe: Text | None

@@ -24,7 +24,7 @@ UNIMPORTED = {
     "evaluate": ("cxr.serving.mlflow_model",),
 }
 # Settings that change where or how fast something is computed, but not the result.
-IDLE = {"log_dir", "data.cache_dir", "data.workers", "train.workers", "finetune.workers"}
+IDLE = {"log_dir", "data.cache_dir", "data.engine", "data.workers", "train.workers", "finetune.workers"}
 IDLE |= {"data.recipe"}  # its values are settings themselves
 IDLE |= {"cache.dir", "cache.max_gb", "cache.decoded"}
 COMPONENTS = ("settings", "code", "inputs", "libraries")

@@ -15,8 +15,6 @@ from steps.registry.model_files import requested_service
 from steps.runtime.context import Context
 from steps.work.predict_spark import score_with_spark
 
-ENGINES = ("local", "spark")
-
 
 def run(context: Context) -> None:
     """Score the images that the command line names, and count the rows by status."""
@@ -26,9 +24,7 @@ def run(context: Context) -> None:
             raise CxrError(f"{name} is not given; add -P {name}=...")
     for name in ("input", "output"):
         storage.given(flags.get(name, ""), name)
-    engine = flags.get("engine", "local")
-    if engine not in ENGINES:
-        raise CxrError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
+    engine = context.settings.data.engine
     _check_archive(flags, engine)
     if "dicomweb" in flags or "dicom_out" in flags:
         from steps.work import predict_archive  # only now: it loads highdicom

@@ -1,4 +1,4 @@
-"""Engine `spark` of `predict`: the registered model as a user-defined function of a Spark cluster, through MLflow.
+"""Engine `spark` of `predict` and `validate`: the registered model as a function of a Spark cluster, through MLflow.
 
 Spark is an extra: `pip install -r requirements-spark.txt`, and Java 17. A cluster must see the files under the same
 paths, and have the packages of requirements-serve.txt. The time of each answer is that at which Spark began.
@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
+from pyarrow import parquet
 
+from cxr.common import spark
 from cxr.errors import CxrError
-from cxr.serving.columns import TIME
+from cxr.serving.columns import TIME, arrow_schema
 from cxr.serving.service import BATCH, MEASURED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import pandas as pd
+    from pyspark.sql import DataFrame, SparkSession
 
 log = logging.getLogger("cxr.predict")
 
@@ -28,38 +31,62 @@ _MEASURED = "measured"  # parameter of the model that adds the columns MEASURED 
 def score_with_spark(
     uri: str, columns: dict[str, str], paths: list[str], output: Path, point: str, max_images: int
 ) -> dict[str, int]:
-    """Write one row per path to the folder `output`, in order; returns the number of rows by status.
+    """Let the workers write one row per path to the folder `output`, in order; returns the number of rows by status.
 
     `columns` are those of an answer with their types; `MEASURED` and the time are added, unless the version was made
     before its signature could ask for them. `max_images` is how many images the model accepts in one request.
     """
-    try:
-        from pyspark.errors import PySparkException
-        from pyspark.sql import SparkSession
-        from pyspark.sql import functions as f
-    except ImportError:
-        raise CxrError("engine=spark needs Spark: pip install -r requirements-spark.txt, and Java 17") from None
-
+    session = spark.session("cxr-predict")
     if output.exists():
         raise CxrError(f"output={output} already exists; remove it, or give another name")
-    spark = SparkSession.builder.appName("cxr-predict").getOrCreate()
+    with spark.in_one_line():
+        _answers(session, uri, columns, paths, point, max_images).write.parquet(str(output))
+        counts = session.read.parquet(str(output)).groupBy("status").count().collect()
+    return {row["status"]: row["count"] for row in counts}
+
+
+def collect_from_spark(
+    uri: str, columns: dict[str, str], paths: list[str], output: Path, point: str, max_images: int
+) -> None:
+    """Write the same rows to the file `output` of this machine, as `cxr.serving.batch.score` does.
+
+    Raises:
+        CxrError: the version was made before its signature could ask for `MEASURED`.
+    """
+    session = spark.session("cxr-validate")
+    if not _has_parameter(uri, _MEASURED):
+        raise CxrError(
+            f"{uri} does not tell Spark how far images are from its training; leave engine=spark out, or make a "
+            "version that does: mlflow run . -e repackage"
+        )
+    with spark.in_one_line():
+        table = _answers(session, uri, columns, paths, point, max_images).toArrow()
+    parquet.write_table(table.cast(arrow_schema({"path": "string"} | columns)), output)
+
+
+def _answers(
+    session: "SparkSession", uri: str, columns: dict[str, str], paths: list[str], point: str, max_images: int
+) -> "DataFrame":
+    """One row per path, in order."""
+    from pyspark.sql import functions as f
+
     # Spark passes one Arrow batch to the model at a time; each is one request, which has an upper limit.
-    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(min(BATCH, max_images)))
+    session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(min(BATCH, max_images)))
     # Spark's older type of a time is read as one without a zone, which `monitor` refuses.
-    spark.conf.set("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
+    session.conf.set("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
     measured = MEASURED if _has_parameter(uri, _MEASURED) else {}
     if not measured:
         log.warning("%s answers without what monitor needs; mlflow run . -e repackage makes a version that does", uri)
     # As doubles, since MLflow cannot convert whole numbers of which some are missing.
     fields = ", ".join(f"`{name}`:{kind}" for name, kind in (columns | dict.fromkeys(measured, "double")).items())
     answer = mlflow.pyfunc.spark_udf(
-        spark,
+        session,
         uri,
         result_type=f"struct<{fields}>",
         env_manager="local",
         params={"strict": False, "operating_point": point} | ({_MEASURED: True} if measured else {}),
     )
-    files = spark.createDataFrame(
+    files = session.createDataFrame(
         [(index, str(Path(path).resolve()), path) for index, path in enumerate(paths)],
         "i long, file string, path string",
     )
@@ -76,14 +103,7 @@ def score_with_spark(
         cells[name] = f.when(~f.isnan(cells[name]), cells[name]).cast(kind)
     if measured:
         cells[TIME] = f.current_timestamp()
-    table = answers.sortWithinPartitions("i").select("path", *(cell.alias(name) for name, cell in cells.items()))
-    try:
-        table.write.parquet(str(output))
-        counts = spark.read.parquet(str(output)).groupBy("status").count().collect()
-    except PySparkException as error:
-        reason = [line for line in str(error).splitlines() if line.strip() and "SQLSTATE" not in line][-1]
-        raise CxrError(f"Spark failed: {reason.strip()}") from None
-    return {row["status"]: row["count"] for row in counts}
+    return answers.sortWithinPartitions("i").select("path", *(cell.alias(name) for name, cell in cells.items()))
 
 
 def _has_parameter(uri: str, name: str) -> bool:

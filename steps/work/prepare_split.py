@@ -64,7 +64,13 @@ def _survey(context: Context, source: sources.Source) -> Survey:
     data = context.settings.data
     listing = labelled.listing(source.root, data)
     described = {**source.description, **listing.description}
-    found = inspection.survey(source.root, listing.images, workers=data.workers, max_unreadable=data.max_unreadable)
+    found = inspection.survey(
+        source.root,
+        listing.images,
+        workers=data.workers,
+        max_unreadable=data.max_unreadable,
+        engine=data.engine,
+    )
     return described, *found
 
 
@@ -97,7 +103,7 @@ def _keep_survey(context: Context, table: pd.DataFrame) -> None:
 
 
 def _apart_from_fold(data: DataSettings) -> DataSettings:
-    return data.model_copy(update={"fold": 0, "workers": 0, "cache_dir": None, "recipe": None})
+    return data.model_copy(update={"fold": 0, "workers": 0, "engine": "", "cache_dir": None, "recipe": None})
 
 
 def _log_split(
@@ -109,7 +115,7 @@ def _log_split(
 ) -> None:
     """Log everything; the digest that later steps start from comes last."""
     folder = context.folder / "split"
-    manifest.save(folder)
+    digest = manifest.save(folder)
     overlap.save(overlap.fingerprints(table), folder)
     manifest.counts().to_csv(folder / "counts.csv")
     pd.DataFrame(unreadable, columns=["path", "reason"]).to_csv(folder / "unreadable.csv", index=False)
@@ -126,5 +132,5 @@ def _log_split(
     dataset_input.log(manifest, "split")
     context.tag("cxr.synthetic", str(bool(manifest.source.get("synthetic"))).lower())
     context.tag("cxr.data_root", manifest.root)
-    context.tag("cxr.manifest_digest", manifest.digest)
-    context.tag("cxr.output_digest", manifest.digest)
+    context.tag("cxr.manifest_digest", digest)
+    context.tag("cxr.output_digest", digest)

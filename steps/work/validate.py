@@ -12,7 +12,7 @@ from cxr.evaluation.class_mapping import ClassMapping
 from cxr.evaluation.scores import Sample
 from cxr.serving import batch
 from cxr.serving.columns import TIME
-from cxr.serving.service import DISTANCE, ERROR, MEASURED, OK, Service
+from cxr.serving.service import DISTANCE, ERROR, MEASURED, OK, Service, column_types
 from cxr.settings import load
 from cxr.settings.classes import as_setting
 from steps.registry.model_files import requested_service
@@ -20,6 +20,7 @@ from steps.runtime import runs, step_key
 from steps.runtime.context import Context
 from steps.runtime.settings import DEFAULT_PROFILE, PARAMS
 from steps.work import validation_report, validation_set
+from steps.work.predict_spark import collect_from_spark
 from steps.work.validation_set import LabelledSet
 
 if TYPE_CHECKING:
@@ -122,7 +123,12 @@ def score(context: Context, service: Service, mapping: ClassMapping, images: Lab
     output = context.folder / "answers.parquet"
     context.log.info("scoring %d images with %s", len(rows), identity)
     paths = [str(images.manifest.root / path) for path in rows["path"]]
-    batch.score(service, paths, output, {}, identity)
+    if context.settings.data.engine == "spark":
+        columns = column_types(service.classes, service.finding)
+        point = service.check_operating_point("")
+        collect_from_spark(identity, columns, paths, output, point, service.limits.max_images)
+    else:
+        batch.score(service, paths, output, {}, identity)
     answers = pd.read_parquet(output).drop(columns=["path", *(name for name in MEASURED if name != DISTANCE)])
     rows = pd.concat([rows.rename(columns={"label": "truth"}), answers.drop(columns=TIME)], axis=1)
     failed = rows["status"] == ERROR

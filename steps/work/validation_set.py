@@ -50,7 +50,11 @@ def read(context: Context, version: "ModelVersion") -> LabelledSet:
     log.info("set: %s (%s)", source.description["address"], source.root)
     listing = labelled.listing(source.root, data, every_class=False)
     table, unreadable = inspection.survey(
-        source.root, listing.images, workers=data.workers, max_unreadable=data.max_unreadable
+        source.root,
+        listing.images,
+        workers=data.workers,
+        max_unreadable=data.max_unreadable,
+        engine=data.engine,
     )
     table = table.sort_values("path", ignore_index=True).assign(split="test")
     log.info("decoded %d images, %d unreadable", len(table), len(unreadable))

@@ -80,7 +80,7 @@ def test_spark_gives_the_same_rows(workflow, list_file, table):
             "model_uri: expected models:/NAME@ALIAS or models:/NAME/VERSION, got 'runs:/1'",
         ),
         (BOTH | {"operating_point": "best"}, "unknown operating_point; expected one of argmax"),
-        (BOTH | {"engine": "dask"}, "engine: expected one of local, spark, got 'dask'"),
+        (BOTH | {"engine": "dask"}, "setting data.engine = 'dask': it should be 'local' or 'spark'"),
         (BOTH | {"input": "ftp://host/in"}, "input: unknown scheme ftp://; expected a path, or a URL with s3://"),
         (BOTH | {"output": "s3://k:S3CR3T@b/o.parquet"}, "output: the URL holds a user, a password or a signature"),
         (BOTH | {"engine": "spark", "output": "s3://b/o"}, "engine=spark reads and writes no URLs, got s3://b/o"),

@@ -22,6 +22,7 @@ from cxr.serving.service import BATCH, Service
 from steps.registry import validations
 from steps.registry.model_files import service_folder
 from tests.cxr.imaging.test_dicom import file_of as dicom_file
+from tests.helpers import png
 
 NAME = "cxr-pneumonia"
 
@@ -257,3 +258,18 @@ def test_a_table_of_two_sites_in_two_formats_gives_the_same_figures(
     assert report.data.flow[0].images == 1 and "left out" in report.data.flow[0].what
     predictions = pd.read_parquet(workflow.artifact(run, "validation/predictions.parquet"))
     assert set(predictions["site"]) == {"A", "B"} and report.all.patients == len(rows) == report.all.images
+
+
+def test_spark_scores_the_same(workflow, validate, test_set, tmp_path):
+    pytest.importorskip("pyspark", reason="an extra: pip install -r requirements-spark.txt")
+    folder = Path(shutil.copytree(test_set, tmp_path / "set"))
+    (folder / "NORMAL/tiny.png").write_bytes(png(np.zeros((1, 1), np.uint8)))  # readable, and the model answers nothing
+    tables, reports = [], []
+    for engine in ("local", "spark"):
+        run, report = validate(folder, engine=engine)
+        tables.append(pd.read_parquet(workflow.artifact(run, "validation/predictions.parquet")))
+        reports.append(report)
+    pd.testing.assert_frame_equal(*tables, atol=1e-5)
+    assert reports[0].data.digest == reports[1].data.digest
+    for name, score in reports[0].all.scores.items():
+        assert reports[1].all.scores[name].value == pytest.approx(score.value, abs=1e-5), name

@@ -1,5 +1,7 @@
 """Duplicates and patients in two splits are found and dropped, from training first and never from the test split."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -89,3 +91,36 @@ def test_different_images_with_equal_hashes_are_kept():
     kept, report = leakage.resolve(rows, bits=6)
     assert len(kept) == 2
     assert report["near"]["groups"] == 0
+
+
+def test_of_equal_images_in_three_splits_those_of_the_test_split_stay(table):
+    a = smooth_image(0)
+    more = [row("a-val", "val", "p8", a), row("a-test-2", "test", "p9", a), row("a-train-2", "train", "p10", a)]
+    kept, report = leakage.resolve(pd.concat([table, pd.DataFrame(more)], ignore_index=True), bits=6)
+    assert {"a-test", "a-test-2"} <= set(kept["path"])
+    dropped = [image["path"] for image in report["dropped"] if image["why"] == "exact duplicate"]
+    assert dropped == ["a-train", "a-val", "a-train-2"]
+    group = report["exact_groups"][[len(images) for images in report["exact_groups"]].index(5)]
+    assert [image["path"] for image in group] == ["a-train", "a-test", "a-val", "a-test-2", "a-train-2"]
+
+
+def test_time_grows_with_the_number_of_images_and_not_with_its_square():
+    """A third are copies of one blank picture, another third are of patients of the test split."""
+    count = 60_000
+    number = np.arange(count)
+    rows = pd.DataFrame(
+        {
+            "path": number.astype(str),
+            "split": np.where(number % 2, "train", "test"),
+            "patient": np.where(number % 3 == 1, number // 6, number).astype(str),
+            "pixel_hash": np.where(number % 3 == 0, 0, number).astype(str),
+            "phash": np.random.default_rng(0).integers(0, 2**64, count, dtype=np.uint64),
+            "thumbnail": [b"\0" * 1024] * count,
+        }
+    )
+    started = time.process_time()
+    kept, report = leakage.resolve(rows, bits=6)
+    # Comparing each with each, of copies or patients, takes minutes.
+    assert time.process_time() - started < 20
+    assert report["exact"]["groups"] == 1 and len(kept) + len(report["dropped"]) == count
+    assert {image["why"] for image in report["dropped"]} == {"exact duplicate", "patient of the test split"}

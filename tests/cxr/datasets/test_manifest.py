@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from cxr.common.files import sha256_of
+from cxr.datasets import manifest as manifests
 from cxr.datasets.manifest import COLUMNS, Manifest, read_verified
 from cxr.errors import CxrError
 
@@ -134,3 +135,26 @@ def test_a_manifest_without_a_table_is_what_it_always_was(manifest, tmp_path):
     assert first[0] == "path,sha256,label,patient,split,width,height,mode"
     assert first[1] == f"0.jpeg,{sha256_of(tmp_path / '0.jpeg')},normal,train/p0,train,10,20,L"
     assert manifest.digest == "930d5d3ac75bef5afcb48232ccec05a8a32facb4e2d8f6ad733e62b4c53b7b85"
+
+
+def test_a_manifest_that_is_written_in_parts_is_the_same(manifest, tmp_path, monkeypatch):
+    told = with_extras(manifest)
+    told.save(tmp_path / "whole")
+    for rows in (1, 4, 6):
+        monkeypatch.setattr(manifests, "_AT_ONCE", rows)
+        assert told.save(tmp_path / "parts") == told.digest == Manifest.load(tmp_path / "parts").digest
+        for name in ("manifest.csv", "split.json"):
+            assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    nothing = replace(told, rows=told.rows.iloc[:0])
+    nothing.save(tmp_path / "nothing")
+    head = (tmp_path / "whole/manifest.csv").read_bytes().splitlines(keepends=True)[0]
+    assert (tmp_path / "nothing/manifest.csv").read_bytes() == head
+
+
+@pytest.mark.parametrize("damage", [b'"', b"\xff", b"a,b,c,d,e,f,g,h,i,j,k,l\n"])
+def test_a_damaged_table_is_refused_in_one_line(manifest, tmp_path, damage):
+    manifest.save(tmp_path)
+    with (tmp_path / "manifest.csv").open("ab") as table:
+        table.write(damage)
+    with pytest.raises(CxrError, match="run prepare_split again"):
+        Manifest.load(tmp_path)

@@ -113,3 +113,20 @@ def test_two_classes_are_split_by_patient():
     assigned = assign(rows, names=("normal", "pneumonia"))
     assert set(assigned["label"]) == {"normal", "pneumonia"}
     assert (assigned.groupby("patient")["split"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3, 7, 8, 20])
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+def test_patients_judged_many_at_once_are_chosen_as_one_after_the_other(classes, share, monkeypatch):
+    monkeypatch.setattr(split, "_AT_ONCE", 16)
+    rng = np.random.default_rng(classes)
+    for count in (0, 1, 400):
+        images = rng.poisson(0.7, (count, classes))
+        target = images.sum(0) * share
+        total, expected = np.zeros(classes), []
+        for patient in images:
+            new_total = total + patient
+            closer = np.abs(target - new_total).sum() < np.abs(target - total).sum()
+            expected.append(bool(closer and (new_total <= target + 1).all()))
+            total = new_total if expected[-1] else total
+        assert split._taken(images, target).tolist() == expected

@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
@@ -52,3 +53,15 @@ def test_training(epochs, best, clean):
     start = Validation(0, 2.0, 0.3, val_metric_clean=clean)
     result = TrainingResult(start, history, [start, *history][best], "epochs")
     assert pixels(curves.training_curves(result, "MulticlassF1Score")).std() > 5
+
+
+def test_of_many_images_a_scatter_plot_shows_some(monkeypatch):
+    monkeypatch.setattr(figures, "_POINTS", 50)
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"label": np.array(CLASSES)[rng.integers(0, 3, 300)], "width": 80 + rng.integers(0, 40, 300)})
+    for count, shown, title in ((50, 50, "Sizes of 50 images"), (300, 50, "Sizes of 300 images (50 shown)")):
+        figure = figures.sizes(table[:count].assign(height=100), CLASSES)
+        scatter = figure.axes[0]
+        assert scatter.get_title() == title
+        assert sum(len(points.get_offsets()) for points in scatter.collections) == shown
+        plt.close(figure)

@@ -11,10 +11,13 @@ import pytest
 from PIL import Image
 
 from cxr.datasets import folds, inspection, overlap
+from tests.cxr.imaging.test_dicom import NOISE, RAMP
+from tests.cxr.imaging.test_dicom import file_of as dicom_file
 from tests.helpers import png
 from tests.steps.conftest import manifest_of
 
 RNG = np.random.default_rng(0)
+FILES = ("manifest.csv", "split.json", "leaks.json", "unreadable.csv", "counts.csv", "fingerprints.parquet")
 
 
 def test_two_runs_on_one_archive_at_once_make_the_same_split(run_step, experiment_id, tmp_path):
@@ -92,3 +95,24 @@ def test_folds_that_cannot_be_are_refused_in_one_line(prepared, capfd, changed, 
     code, failed = prepared(**given)
     assert code == 1 and failed.info.status == "FAILED" and words in failed.data.tags["cxr.error"]
     assert len([line for line in capfd.readouterr().err.splitlines() if "ERROR" in line]) == 1
+
+
+def test_spark_makes_the_same_split_byte_by_byte(prepared, tmp_path):
+    pytest.importorskip("pyspark", reason="an extra: pip install -r requirements-spark.txt")
+    train = tmp_path / "set/train/NORMAL"
+    (train / "IM-90-1.dcm").write_bytes(dicom_file(NOISE))
+    (train / "IM-91-1.dcm").write_bytes(dicom_file(RAMP))
+    (train / "IM-92-1.dcm").write_bytes(dicom_file(RAMP)[:-900])
+    (train / "IM-93-1.png").write_bytes(b"no image")
+    (train / "IM-94-\x1b[2J.png").write_bytes(b"no name")
+    (train / "IM-95-1.png").write_bytes((train / "IM-6-1.png").read_bytes())
+    (train / "IM-96-1.png").write_bytes((tmp_path / "set/test/NORMAL/IM-0-1.png").read_bytes())
+    files = []
+    for engine in ("local", "spark"):
+        code, run = prepared(engine=engine, data__max_unreadable=0.5)
+        assert code == 0 and run.data.metrics["unreadable"] == 3
+        folder = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="split"))
+        files.append({"key": run.data.tags["cxr.step_key"]} | {name: (folder / name).read_bytes() for name in FILES})
+    assert files[0] == files[1]
+    rows = manifest_of(run).rows
+    assert rows["patient"].str.startswith("dicom/").sum() == 2 and b"IM-96-1.png" in files[1]["leaks.json"]
