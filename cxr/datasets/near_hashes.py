@@ -8,7 +8,6 @@ web crawling" (WWW 2007). It finds every pair.
 
 from collections.abc import Iterator
 from itertools import combinations, pairwise
-from math import comb
 
 import numpy as np
 from numpy import ndarray
@@ -16,6 +15,8 @@ from numpy import ndarray
 _HASH_BITS = 64
 _MOST_SHARED = 4  # bands on which hashes are sorted; more pay from tens of millions of hashes on
 _SORTING = 30  # comparisons that take as long as sorting one hash does
+_SAMPLE = 4096  # hashes from which is estimated how many agree,
+_TRIED = 32  # and choices of bands
 _AT_ONCE = 1 << 17  # pairs that are given out at once: 2 MB
 
 
@@ -31,7 +32,7 @@ def near_pairs(hashes: ndarray, bits: int) -> Iterator[tuple[ndarray, ndarray]]:
         given once, in no particular order. Memory grows with n, not with the number of pairs.
     """
     hashes = hashes.astype(np.uint64)
-    shared = min(range(_MOST_SHARED + 1), key=lambda m: _cost(len(hashes), bits, m))
+    shared = min(range(_MOST_SHARED + 1), key=lambda m: _cost(hashes, bits, m))
     bands = _bands(bits + shared)
     parts: list[tuple[ndarray, ndarray]] = []
     for chosen in combinations(range(len(bands)), shared):
@@ -44,13 +45,27 @@ def near_pairs(hashes: ndarray, bits: int) -> Iterator[tuple[ndarray, ndarray]]:
         yield _joined(parts)
 
 
-def _cost(count: int, bits: int, shared: int) -> float:
-    """Comparisons of `count` evenly spread hashes, and what sorting them costs, if they must share that many bands."""
-    bands = bits + shared
+def _cost(hashes: ndarray, bits: int, shared: int) -> float:
+    """Comparisons of hashes that must share that many bands, and what sorting by these costs, as a sample shows it.
+
+    Hashes of X-rays look alike: far more of them agree in some bands than if they were spread evenly.
+    """
+    count, bands = len(hashes), bits + shared
     if bands > _HASH_BITS:
         return float("inf")
-    key_bits = _HASH_BITS * shared / bands if shared else 0
-    return comb(bands, shared) * (count * count / 2 ** (1 + key_bits) + (_SORTING * count if shared else 0))
+    pairs = count * count / 2
+    if not shared:
+        return pairs
+    choices = list(combinations(_bands(bands), shared))
+    sample = hashes[:: max(1, -(-count // _SAMPLE))]
+    agreeing = [_agreeing_share(_keys(sample, list(chosen))) for chosen in choices[:: -(-len(choices) // _TRIED)]]
+    return len(choices) * (sum(agreeing) / len(agreeing) * pairs + _SORTING * count)
+
+
+def _agreeing_share(keys: ndarray) -> float:
+    """Share of all pairs whose keys are equal."""
+    sizes = np.unique(keys, return_counts=True)[1]
+    return float((sizes * (sizes - 1)).sum()) / max(1, len(keys) * (len(keys) - 1))
 
 
 def _bands(number: int) -> list[tuple[int, int]]:

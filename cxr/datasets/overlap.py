@@ -138,13 +138,15 @@ def _thumbnail_hashes(thumbnails: pd.Series) -> list[bytes]:
     """
     # The raw stream of a bit generator never changes, unlike the distributions that NumPy draws from it.
     raw = np.random.PCG64(0).random_raw(_PIXELS * _BITS // 64).astype("<u8")
-    planes = np.unpackbits(raw.view(np.uint8)).reshape(_PIXELS, _BITS) * 2.0 - 1
+    planes = np.unpackbits(raw.view(np.uint8)).reshape(_PIXELS, _BITS).astype(np.float32) * 2 - 1
+    ones = planes.sum(0, dtype=np.float64)
     hashes: list[bytes] = []
     for start in range(0, len(thumbnails), 4096):
         grey = np.stack([np.frombuffer(thumbnail, np.uint8) for thumbnail in thumbnails.iloc[start : start + 4096]])
-        # Whole numbers, so that every machine gets the same sums.
-        centred = _PIXELS * grey.astype(np.float64) - grey.sum(1, dtype=np.float64)[:, None]
-        hashes += [row.tobytes() for row in np.packbits(centred @ planes > 0, axis=1)]
+        # Whole numbers below 2^24, so that every machine gets the same sums, in single precision too.
+        sums = grey.astype(np.float32) @ planes
+        above_mean = _PIXELS * sums.astype(np.float64) > grey.sum(1, dtype=np.float64)[:, None] * ones
+        hashes += [row.tobytes() for row in np.packbits(above_mean, axis=1)]
     return hashes
 
 

@@ -67,3 +67,15 @@ def test_time_does_not_grow_with_the_square_of_the_number():
 
     # Comparing each with each would take 64 times as long for the second as for the first.
     assert seconds(160_000) < 30 * max(seconds(20_000), 0.05)
+
+
+def test_of_hashes_that_look_alike_more_bands_are_shared(monkeypatch):
+    """Half of the bits are the same in all: bands of them say nothing."""
+    rng = np.random.default_rng(0)
+    alike = rng.integers(0, 2**32, 20_000, dtype=np.uint64)
+    compared = []
+    count = np.bitwise_count
+    monkeypatch.setattr(np, "bitwise_count", lambda differ: compared.append(len(differ)) or count(differ))
+    pairs = found(alike, 3)
+    assert sum(compared) < len(alike) ** 2 / 100
+    assert pairs == sorted(pair for pair in pairs if (int(alike[pair[0]]) ^ int(alike[pair[1]])).bit_count() <= 3)
