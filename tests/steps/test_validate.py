@@ -263,7 +263,7 @@ def test_a_table_of_two_sites_in_two_formats_gives_the_same_figures(
 def test_spark_scores_the_same(workflow, validate, test_set, tmp_path):
     pytest.importorskip("pyspark", reason="an extra: pip install -r requirements-spark.txt")
     folder = Path(shutil.copytree(test_set, tmp_path / "set"))
-    (folder / "NORMAL/tiny.png").write_bytes(png(np.zeros((1, 1), np.uint8)))  # readable, and the model answers nothing
+    (folder / "NORMAL/blank.png").write_bytes(png(np.zeros((64, 64), np.uint8)))  # which the model refers
     tables, reports = [], []
     for engine in ("local", "spark"):
         run, report = validate(folder, engine=engine)
