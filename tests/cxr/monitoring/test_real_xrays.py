@@ -1,6 +1,5 @@
 """On real X-rays: undisturbed images raise no alarm, a tenth of negatives, turned or foreign pictures does."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,6 @@ import pandas as pd
 import pytest
 
 from bench.strangers import strangers
-from cxr.datasets.manifest import Manifest
 from cxr.imaging import decode
 from cxr.monitoring import reference as references
 from cxr.monitoring.judge import ANY, Judge, alarms
@@ -17,29 +15,21 @@ from cxr.packaging.package import write
 from cxr.serving.columns import TIME
 from cxr.serving.reasons import KINDS, kinds
 from cxr.serving.service import Service
-from tests.cxr.serving.test_strangers import bundle  # noqa: F401
-from tests.cxr.serving.test_strangers import manifest as unsized  # noqa: F401
 from tests.helpers import CLASSES, datasets, probabilities, settings_with
 
 SETTINGS = settings_with({}).monitor
 FRESH, FOREIGN = 300, 30
 DRAWS = 100
+pytestmark = pytest.mark.xdist_group("real_bundle")
 MONDAY = pd.Timestamp("2026-11-02T08:00Z")
 
 
 @pytest.fixture(scope="module")
-def manifest(unsized) -> Manifest:  # noqa: F811
-    """With the sizes of the images, as `prepare_split` has them."""
-    sizes = np.array([decode.read_grey(file).shape[::-1] for file in unsized.files()])
-    return replace(unsized, rows=unsized.rows.assign(width=sizes[:, 0], height=sizes[:, 1]))
-
-
-@pytest.fixture(scope="module")
-def folder(manifest, bundle, tmp_path_factory) -> Path:  # noqa: F811
+def folder(real_manifest, real_bundle, tmp_path_factory) -> Path:
     """What is registered of it."""
     made = tmp_path_factory.mktemp("service")
-    evaluated = {"val": probabilities(bundle, manifest.split("val"))}
-    write(made, bundle, datasets(bundle, manifest), settings_with({}).serving, 0, evaluated)
+    evaluated = {"val": probabilities(real_bundle, real_manifest.split("val"))}
+    write(made, real_bundle, datasets(real_bundle, real_manifest), settings_with({}).serving, 0, evaluated)
     return made
 
 
@@ -60,17 +50,17 @@ def answered(service: Service, files: list[bytes]) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def known(service, manifest) -> pd.DataFrame:
+def known(service, real_manifest) -> pd.DataFrame:
     """Answers to the validation images, with label and patient."""
-    val = manifest.split("val")
+    val = real_manifest.split("val")
     table = answered(service, [file.read_bytes() for file in val.files()])
     return table.assign(truth=val.labels(), patient=val.rows["patient"].to_numpy())
 
 
 @pytest.fixture(scope="module")
-def fresh(service, manifest, real_data) -> pd.DataFrame:
+def fresh(service, real_manifest, real_data) -> pd.DataFrame:
     """Answers to images of patients that the model has not seen, with the classes of validation."""
-    seen = set(manifest.rows["path"].str.split("/").str[-1])
+    seen = set(real_manifest.rows["path"].str.split("/").str[-1])
     files = sorted(file for file in (real_data / "test").rglob("*.jpeg") if file.name not in seen)
     order = np.random.default_rng(0).permutation(len(files))[:FRESH]
     return answered(service, [files[i].read_bytes() for i in order])
@@ -133,8 +123,8 @@ def test_images_of_new_patients_raise_none(reference, fresh, days):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["inverted", "rotated 90", "rotated 180", "rotated 270", "photograph", "text"])
-def test_a_tenth_of_others_raises_one(service, manifest, reference, fresh, kind):
-    xrays = [decode.decode_grey(file.read_bytes()) for file in manifest.split("test").files()[:FOREIGN]]
+def test_a_tenth_of_others_raises_one(service, real_manifest, reference, fresh, kind):
+    xrays = [decode.decode_grey(file.read_bytes()) for file in real_manifest.split("test").files()[:FOREIGN]]
     others = answered(service, strangers(kind, FOREIGN, xrays))
     assert any(line.startswith("referred") for line in raised(reference, pd.concat([fresh[FOREIGN:], others])))
     assert ANY in Judge(reference, SETTINGS, 0).whole(fresh.assign(**{TIME: MONDAY})).referred

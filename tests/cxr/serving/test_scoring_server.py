@@ -16,7 +16,11 @@ from cxr.serving.service import columns
 from tests.cxr.serving.servers import BREAKABLE, Server, running, save
 from tests.helpers import CLASSES, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*input example")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*input example"),
+    pytest.mark.xdist_group("scoring_server"),
+]
 
 
 @pytest.fixture(scope="module")
