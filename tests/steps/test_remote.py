@@ -97,6 +97,7 @@ def test_a_connection_that_breaks_for_good_ends_the_step_in_one_line(bucket, dra
     assert code == 1 and run.info.status == "FAILED" and len(errors) == 1
     assert "5 attempts failed" in errors[0] and drawn in run.data.tags["cxr.error"]
     assert logged(run, "warn.log").count("remote storage were tried again") == 1
+    assert drawn in logged(run, "debug.log") and "AWS4-HMAC" not in logged(run, "debug.log")
 
 
 @pytest.mark.parametrize(
