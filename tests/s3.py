@@ -185,6 +185,7 @@ def emptied(proxy: Proxy, patch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     remote.take_retries()
     yield bucket
     remote._file_system.cache_clear()
+    remote.take_retries()
 
 
 def _reset(upstream: str) -> None:

@@ -90,7 +90,7 @@ def sizes(table: pd.DataFrame, names: tuple[str, ...]) -> Figure:
         ratios.hist(aspect[table["label"] == label], bins=bins, histtype="step", lw=1.5, color=colour, label=label)
     scatter.set(title=title, xlabel="width (pixels)", ylabel="height (pixels)")
     ratios.set(title="Aspect ratio", xlabel="width / height", ylabel="images")
-    scatter.legend(markerscale=2)
+    scatter.legend(loc="upper left", markerscale=2)  # few X-rays are far higher than wide
     ratios.legend()
     return fig
 
