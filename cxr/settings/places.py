@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from cxr.common import storage
+from cxr.common.remote import Remote
 
 
 def local(setting: str) -> AfterValidator:
@@ -27,3 +28,8 @@ def _check_data_path(text: str) -> str:
 
 
 DataPath = Annotated[str, Field(min_length=1), AfterValidator(_check_data_path)]
+
+
+def is_remote(path: str) -> bool:
+    """Whether `data.path` is a URL of remote storage."""
+    return not storage.is_download(path) and isinstance(storage.given(path, "data_path"), Remote)

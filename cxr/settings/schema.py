@@ -13,7 +13,7 @@ from cxr.settings.augment import AugmentSettings, StageSettings
 from cxr.settings.classes import check_classes, check_finding, check_name, class_names
 from cxr.settings.labels import ColumnSettings, Filter, Mapping, Pattern, Tables, Text
 from cxr.settings.monitoring import MonitorSettings
-from cxr.settings.places import DataPath, local
+from cxr.settings.places import DataPath, is_remote, local
 from cxr.settings.search import SearchSettings
 from cxr.settings.section import Positive, ScoreLimits, Section, Unit
 from cxr.settings.serving import ServingSettings
@@ -85,6 +85,12 @@ class DataSettings(Section):
             raise ValueError("labels from a table need its columns: expected data.columns.path and data.columns.label")
         if self.columns.split is not None and isinstance(self.labels, dict):
             raise ValueError("tables by split and data.columns.split are both given; give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _check_engine(self):
+        if self.engine == "spark" and is_remote(self.path):
+            raise ValueError(f"engine=spark reads no URLs, got {self.path}; leave it out: many threads read from there")
         return self
 
     @property

@@ -131,6 +131,7 @@ def test_without_credentials_a_step_says_where_they_are_looked_for(bucket, ran, 
         ({"cache__dir": "s3://xrays/cache"}, "cache.dir=s3://xrays/cache: expected a path on this machine"),
         ({"data__cache_dir": "gs://xrays/cache"}, "data.cache_dir=gs://xrays/cache: expected a path on this machine"),
         ({"data__labels": "s3://a:S3CR3T@b/l.csv"}, "data.labels: the URL holds a user, a password or a signature"),
+        ({"data_path": "s3://xrays/set", "data__engine": "spark"}, "engine=spark reads no URLs, got s3://xrays/set"),
         ({"data__labels": "{train: 'ftp://a/l.csv', test: b}"}, "data.labels: unknown scheme ftp://"),
     ],
 )
