@@ -42,8 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = set(getattr(item, "fixturenames", ()))
         if SLOW_FIXTURES & fixtures:
             item.add_marker(pytest.mark.slow)
-        if "workflow" in fixtures:
-            item.add_marker(pytest.mark.xdist_group("workflow"))
+        if "workflow" in fixtures:  # by folder: a single group would still be at work when all others are done
+            item.add_marker(pytest.mark.xdist_group(f"workflow of {item.path.parent.name}"))
         elif "bucket" in fixtures:
             item.add_marker(pytest.mark.xdist_group("s3"))
         elif "tracking_server" in fixtures:
