@@ -220,3 +220,11 @@ def test_a_requirement_without_version_or_hash_is_loose(tmp_path, line):
     assert supply.loose(tmp_path / "requirements.txt") == []
     (tmp_path / "requirements.txt").write_text(f"{whole}{line}\n")
     assert supply.loose(tmp_path / "requirements.txt") == [line]
+
+
+@pytest.mark.xdist_group("architecture")
+def test_tests_of_a_group_share_a_process(request):
+    """Each worker would otherwise make costly fixtures of its own, in silence."""
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("needs several workers: pytest -n 2 --dist loadgroup")
+    assert request.node.nodeid.endswith("@architecture")
