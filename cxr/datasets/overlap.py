@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from cxr.datasets.leakage import CORRELATION
+from cxr.datasets.near_hashes import near_pairs
 from cxr.errors import CxrError, in_short
 
 FILE = "fingerprints.parquet"
@@ -29,8 +30,6 @@ PIXELS, NEAR, PATIENT = "same pixels", "near duplicate", "same patient"
 REASONS = (PIXELS, NEAR, PATIENT)  # the first that applies is given
 _PIXELS = 32 * 32  # of a thumbnail
 _BITS = 1024  # of a thumbnail's hash
-_AT_ONCE = 1 << 22  # pairs whose perceptual hashes are compared at once: about 70 MB
-_CONFIRMED_AT_ONCE = 1 << 17  # pairs whose thumbnails are: about 50 MB
 
 
 def fingerprints(table: pd.DataFrame) -> pd.DataFrame:
@@ -114,20 +113,13 @@ def _near(images: pd.DataFrame, others: pd.DataFrame, bits: int) -> np.ndarray:
     """Position of the first near duplicate in `others` for each image, -1 without one, of shape (n,)."""
     ours, theirs = (table["phash"].to_numpy(np.uint64) for table in (images, others))
     our_thumbnails, their_thumbnails = (_as_array(table["thumbnail_hash"]) for table in (images, others))
-    match = np.full(len(ours), -1)
-    step = max(1, _AT_ONCE // len(theirs))
-    for start in range(0, len(ours), step):
-        close = np.bitwise_count(ours[start : start + step, None] ^ theirs) <= bits
-        a, b = np.nonzero(close)
-        a += start
-        for part in range(0, len(a), _CONFIRMED_AT_ONCE):
-            pair = a[part : part + _CONFIRMED_AT_ONCE], b[part : part + _CONFIRMED_AT_ONCE]
-            alike = _correlations(our_thumbnails[pair[0]], their_thumbnails[pair[1]]) >= CORRELATION
-            # Backwards, so that the first of several matches is kept, but not over one of an earlier part.
-            rows, found = pair[0][alike][::-1], pair[1][alike][::-1]
-            new = match[rows] < 0
-            match[rows[new]] = found[new]
-    return match
+    match = np.full(len(ours), len(theirs))
+    for first, second in near_pairs(np.concatenate([ours, theirs]), bits):
+        across = (first < len(ours)) & (second >= len(ours))
+        a, b = first[across], second[across] - len(ours)
+        alike = _correlations(our_thumbnails[a], their_thumbnails[b]) >= CORRELATION
+        np.minimum.at(match, a[alike], b[alike])
+    return np.where(match < len(theirs), match, -1)
 
 
 def _thumbnail_hashes(thumbnails: pd.Series) -> list[bytes]:

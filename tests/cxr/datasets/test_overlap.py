@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from cxr.datasets import inspection, leakage, overlap
+from cxr.datasets import inspection, leakage, near_hashes, overlap
 from cxr.errors import CxrError
 
 
@@ -101,14 +101,13 @@ def test_the_same_is_found_as_within_one_dataset(monkeypatch):
     images, others = prints(ours), prints(theirs)
     result = overlap.find(images, others, 6)
     assert len(result) == 20 and list(zip(result["row"], result["other"], strict=True)) == expected
-    monkeypatch.setattr(overlap, "_AT_ONCE", 60)
-    monkeypatch.setattr(overlap, "_CONFIRMED_AT_ONCE", 1)
+    monkeypatch.setattr(near_hashes, "_AT_ONCE", 1)
     pd.testing.assert_frame_equal(overlap.find(images, others, 6), result)
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 1 << 17])
 def test_the_first_of_several_matches_is_given(monkeypatch, at_once):
-    monkeypatch.setattr(overlap, "_CONFIRMED_AT_ONCE", at_once)
+    monkeypatch.setattr(near_hashes, "_AT_ONCE", at_once)
     others = prints({"x": picture(0), "y": picture(1), "again": picture(1), "once more": picture(1)})
     assert found(prints({"near": noisy(picture(1)), "copy": picture(1)}), others) == [
         ("near", "y", "near duplicate"),
