@@ -6,12 +6,15 @@ import json
 import logging
 import os
 import platform
+import resource
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -126,3 +129,17 @@ def synchronise(where: torch.device) -> None:
     """Wait for the device, so that a clock tells the truth."""
     if where.type == "cuda":
         torch.cuda.synchronize(where)
+
+
+def apart(module: str, *words: str) -> Any:
+    """What a bench prints as JSON in its last line, in a process of its own."""
+    words = (sys.executable, "-m", module, *words)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def peak() -> int:
+    """Bytes of memory that this process held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

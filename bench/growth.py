@@ -5,12 +5,10 @@ a cold cache. Memory alone is measured for a manifest of 50,000 rows as well.
 """
 
 import json
-import resource
-import subprocess
-import sys
 import time
+from functools import partial
 
-from bench.common import ROOT, empty_cache, parser, quiet, real_data, real_images, report, settings
+from bench.common import apart, empty_cache, parser, peak, quiet, real_data, real_images, report, settings
 
 
 def one(count: int, where: str) -> dict[str, float]:
@@ -35,7 +33,7 @@ def one(count: int, where: str) -> dict[str, float]:
         network = build(chosen.model, manifest.classes, seed=0)
         for section, unfreeze in ((chosen.train, 0), (chosen.finetune, 2)):
             train(set_up(network, manifest, section, unfreeze=unfreeze, device=picked, seed=0, cache=chosen.cache))
-    return {"seconds": time.perf_counter() - started, "peak_bytes": _peak()}
+    return {"seconds": time.perf_counter() - started, "peak_bytes": peak()}
 
 
 def rows_alone(count: int) -> dict[str, float]:
@@ -45,7 +43,7 @@ def rows_alone(count: int) -> dict[str, float]:
     from cxr.datasets.manifest import COLUMNS, Manifest
     from cxr.loading.batches import batch_indices, class_weights
 
-    before = _peak()
+    before = peak()
     rows = pd.DataFrame(
         {
             "path": [f"train/PNEUMONIA/person{n}_virus_{n}.jpeg" for n in range(count)],
@@ -61,19 +59,7 @@ def rows_alone(count: int) -> dict[str, float]:
         loaded = Manifest.load(folder)
     class_weights(loaded.split("train"))
     batch_indices(len(loaded), 64, 0, 1)
-    return {"peak_bytes": _peak(), "before_bytes": before}
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _apart(*words: str) -> dict[str, float]:
-    done = subprocess.run([sys.executable, "-m", "bench.growth", *words], cwd=ROOT, capture_output=True, text=True,
-                          check=False)  # fmt: skip
-    if done.returncode:
-        sys.exit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+    return {"peak_bytes": peak(), "before_bytes": before}
 
 
 def main() -> None:
@@ -85,9 +71,10 @@ def main() -> None:
     if given.only:
         print(json.dumps(one(given.sizes[0], given.device) if given.only == "images" else rows_alone(given.rows)))
         return
-    _apart("--only", "images", "--sizes", "200", "--device", given.device)  # warm-up: files in memory, code compiled
-    found = {n: _apart("--only", "images", "--sizes", str(n), "--device", given.device) for n in given.sizes}
-    alone = _apart("--only", "rows", "--rows", str(given.rows))
+    images = partial(apart, "bench.growth", "--only", "images", "--device", given.device, "--sizes")
+    images("200")  # warm-up: files in memory, code compiled
+    found = {n: images(str(n)) for n in given.sizes}
+    alone = apart("bench.growth", "--only", "rows", "--rows", str(given.rows))
     first, last = given.sizes[0], given.sizes[-1]
     slope = (found[last]["seconds"] - found[first]["seconds"]) / (last - first)
     off = max(abs(found[n]["seconds"] / (found[first]["seconds"] + slope * (n - first)) - 1) for n in given.sizes)

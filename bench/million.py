@@ -9,7 +9,6 @@ in a second is measured by itself.
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,8 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.common import ROOT, parser, quiet, report
-from bench.growth import _peak
+from bench.common import apart, parser, peak, quiet, report
 
 CLASSES = ("normal", "bacteria", "virus")
 BITS = 6
@@ -119,9 +117,9 @@ def near(count: int) -> dict[str, float]:
 
     hashes = np.random.default_rng(0).integers(0, 2**64, count, dtype=np.uint64)
     hashes[count // 2 :: 200] = hashes[: len(hashes[count // 2 :: 200])] ^ np.uint64(5)
-    before, started = _peak(), time.perf_counter()
+    before, started = peak(), time.perf_counter()
     pairs = sum(len(first) for first, _ in near_pairs(hashes, BITS))
-    return {"seconds": time.perf_counter() - started, "peak_bytes": _peak(), "before_bytes": before, "pairs": pairs}
+    return {"seconds": time.perf_counter() - started, "peak_bytes": peak(), "before_bytes": before, "pairs": pairs}
 
 
 def pairs_a_second(count: int) -> dict[str, float]:
@@ -134,7 +132,7 @@ def pairs_a_second(count: int) -> dict[str, float]:
     alike = alike.iloc[: max(2, int((2 * count) ** 0.5))]  # so many that they form `count` pairs
     started = time.perf_counter()
     leakage.find_duplicates(alike, BITS)
-    return {"pairs": len(alike) * (len(alike) - 1) / 2 / (time.perf_counter() - started), "peak_bytes": _peak()}
+    return {"pairs": len(alike) * (len(alike) - 1) / 2 / (time.perf_counter() - started), "peak_bytes": peak()}
 
 
 def _forget_peak() -> None:
@@ -145,18 +143,9 @@ def _forget_peak() -> None:
 
 def _peak_since() -> int:
     if sys.platform != "linux":
-        return _peak()
+        return peak()
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-
-
-def _apart(only: str, count: int) -> Any:
-    words = ["--only", only, "--sizes", str(count)]
-    done = subprocess.run([sys.executable, "-m", "bench.million", *words], cwd=ROOT, capture_output=True, text=True,
-                          check=False)  # fmt: skip
-    if done.returncode:
-        sys.exit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
@@ -170,9 +159,10 @@ def main() -> None:
         measure: Callable[[int], Any] = {"parts": parts, "near": near, "pairs": pairs_a_second}[given.only]
         print(json.dumps(measure(given.sizes[0])))
         return
-    found = {count: _apart("parts", count) for count in given.sizes}
-    alone = {count: _apart("near", count) for count in given.sizes}
-    compared = _apart("pairs", given.pairs)
+    found, alone, compared = (
+        {count: apart("bench.million", "--only", only, "--sizes", str(count)) for count in counts}
+        for only, counts in (("parts", given.sizes), ("near", given.sizes), ("pairs", [given.pairs]))
+    )
 
     def line(by_size: dict[int, dict[str, float]]) -> str:
         return "; ".join(f"{n:,}: {v['seconds']:.1f} s, {v['peak_bytes'] / 1e9:.2f} GB" for n, v in by_size.items())
@@ -182,10 +172,10 @@ def main() -> None:
     rows += [("all of these", "; ".join(f"{n:,}: {s:.1f} s, {1e6 * s / n:.0f} us an image" for n, s in totals.items())),
              (f"near hashes alone, {BITS} bits", line(alone)),
              ("before them", f"{max(v['before_bytes'] for v in alone.values()) / 1e9:.2f} GB"),
-             ("pairs of thumbnails compared", f"{compared['pairs']:,.0f} a second")]  # fmt: skip
+             ("pairs of thumbnails compared", f"{compared[given.pairs]['pairs']:,.0f} a second")]  # fmt: skip
     report(given, "A split of a million images, after decoding", rows,
            {"parts": {str(n): v for n, v in found.items()}, "near": {str(n): v for n, v in alone.items()},
-            "pairs_a_second": compared["pairs"]})  # fmt: skip
+            "pairs_a_second": compared[given.pairs]["pairs"]})  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote
 from urllib.request import url2pathname
 
-from cxr.common.files import write_atomic
+from cxr.common import files
 from cxr.common.remote import Content, Remote
 from cxr.common.remote_faults import CREDENTIALS
 from cxr.errors import CxrError
@@ -99,8 +99,7 @@ def sha256_of(file: Place) -> str:
     """The SHA-256 of a file in hex."""
     if isinstance(file, Remote):
         return hashlib.sha256(file.read_bytes()).hexdigest()
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return files.sha256_of(file)
 
 
 def below(folder: Place) -> Iterator[str]:
@@ -128,7 +127,7 @@ def write(file: Place, content: Content) -> None:
     if isinstance(file, Remote):
         file.write(content)
     else:
-        write_atomic(file, content)
+        files.write_atomic(file, content)
 
 
 def why_missing(file: Place) -> str:

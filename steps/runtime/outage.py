@@ -10,8 +10,8 @@ import logging
 import os
 import re
 import time
-from functools import wraps
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 import mlflow
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR, MLFLOW_HTTP_REQUEST_MAX_RETRIES
@@ -63,7 +63,7 @@ def patient_client() -> "MlflowClient":
 
 def patient(client: "MlflowClient") -> "MlflowClient":
     """Wrap a client so that its calls wait for a store that is away."""
-    return cast("MlflowClient", _PatientCalls(client))
+    return process.with_calls(client, _patient_call)
 
 
 def given_up(error: Exception) -> AwayError | None:
@@ -100,34 +100,25 @@ def in_words(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
-class _PatientCalls:
-    def __init__(self, target: Any):
-        self._target = target
+def _patient_call(method: Callable) -> Callable:
+    def call(*args, **kwargs):
+        left = [] if _by_http() else waits()
+        while True:
+            try:
+                answer = method(*args, **kwargs)
+            except MlflowException as error:
+                reason = _reason(error)
+                if reason is None:
+                    raise
+                if not left:
+                    raise cast("AwayError", given_up(error)) from None
+                _away(reason)
+            else:
+                _answered()
+                return answer
+            time.sleep(left.pop(0))
 
-    def __getattr__(self, name: str) -> Any:
-        attribute = getattr(self._target, name)
-        if not callable(attribute):
-            return attribute
-
-        @wraps(attribute)
-        def call(*args, **kwargs):
-            left = [] if _by_http() else waits()
-            while True:
-                try:
-                    answer = attribute(*args, **kwargs)
-                except MlflowException as error:
-                    reason = _reason(error)
-                    if reason is None:
-                        raise
-                    if not left:
-                        raise cast("AwayError", given_up(error)) from None
-                    _away(reason)
-                else:
-                    _answered()
-                    return answer
-                time.sleep(left.pop(0))
-
-        return call
+    return call
 
 
 class _Teller(logging.Handler):

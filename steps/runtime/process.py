@@ -4,7 +4,7 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
 from types import FrameType
@@ -60,24 +60,29 @@ def unbroken() -> Iterator[None]:
 
 def with_unbroken_calls(target: _Wrapped) -> _Wrapped:
     """Wrap an object so that signals do not interrupt its methods."""
-    return cast("_Wrapped", _UnbrokenCalls(target))
+    return with_calls(target, _unbroken_call)
 
 
-class _UnbrokenCalls:
-    def __init__(self, target: Any):
-        self._target = target
+def with_calls(target: _Wrapped, around: Callable[[Callable], Callable]) -> _Wrapped:
+    """Wrap an object so that each of its methods is what `around` makes of it."""
+    return cast("_Wrapped", _WrappedCalls(target, around))
+
+
+class _WrappedCalls:
+    def __init__(self, target: Any, around: Callable[[Callable], Callable]):
+        self._target, self._around = target, around
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._target, name)
-        if not callable(attribute):
-            return attribute
+        return wraps(attribute)(self._around(attribute)) if callable(attribute) else attribute
 
-        @wraps(attribute)
-        def call(*args, **kwargs):
-            with unbroken():
-                return attribute(*args, **kwargs)
 
-        return call
+def _unbroken_call(method: Callable) -> Callable:
+    def call(*args, **kwargs):
+        with unbroken():
+            return method(*args, **kwargs)
+
+    return call
 
 
 def stop_with_starter(within_s: float | None = None) -> None:

@@ -91,7 +91,7 @@ def launch(context: Context, name: str, parameters: dict[str, str]) -> str:
 
 
 def _take_over(context: Context, run: "Run | None") -> None:
-    """What `main` goes on with is a result of its own from now on, even if a trial of a search has left it."""
+    """A run that `main` reuses or resumes counts as its own from now on, not as that of a trial."""
     if run is not None and context.step.name == "main" and runs.TRIAL in run.data.tags:
         context.client.delete_tag(run.info.run_id, runs.TRIAL)
 
