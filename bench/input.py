@@ -37,10 +37,7 @@ def one_pass(t: Training) -> None:
     """The steps of one epoch, as `cxr.training.loop.train` takes them."""
     set_train_mode(t.suffix, t.settings.batch_norm)
     for x, y in t.train.epoch(1):
-        loss = t.loss(t.logits(x), y)
-        t.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        t.optimizer.step()
+        t.step(x, y, len(y))
 
 
 def inference(network, rasters: np.ndarray, batch_size: int, where: devices.Device, rounds: int) -> list[float]:

@@ -32,10 +32,10 @@ from cxr.datasets import layouts, split
 from cxr.datasets.manifest import COLUMNS, Manifest
 from cxr.evaluation import bootstrap, scores
 from cxr.evaluation.predictor import Predictor
-from cxr.evaluation.robustness import CHANGES
 from cxr.evaluation.scores import Sample
 from cxr.imaging.preprocess import InputSpec
 from cxr.loading.build import open_cache
+from cxr.loading.changes import CHANGES, border_alone
 from cxr.loading.rasters import open_rasters
 from cxr.models import build, device
 from cxr.models.bundle import Bundle
@@ -46,8 +46,9 @@ from cxr.training.loop import Callbacks, train
 from cxr.training.setup import set_up
 
 EXPLAINED = """Scores on validation, means over seeds; `python -m bench.recipe`. Robust: the mean over the rows of the
-robustness table; worst: the lowest of them. Differences are to the first variant, with 95 % intervals paired over
-patients. Minutes are those of training alone."""
+robustness table; worst: the lowest of them. Border AUC: for pneumonia, of images whose inside is black; 0.5 is chance.
+Differences are to the first variant, with 95 % intervals paired over patients. Minutes are those of training alone."""
+SEEN = [*CHANGES.values(), border_alone]
 SHOWN = ("macro_f1", "auc_pneumonia", "specificity", "loss")
 BATCH = 64
 
@@ -65,7 +66,8 @@ def training_images(share: float, seed: int, images: int | None = None) -> Manif
 
 
 def run(name: str, chosen: Settings, manifest: Manifest, seed: int, folder: Path) -> dict[str, np.ndarray]:
-    """Train a variant; returns its logits on validation under every change, (changes, n, C), and the minutes."""
+    """Train a variant; returns its logits on validation under every change that is `SEEN`, (changes, n, C), and the
+    minutes."""
     started = time.perf_counter()
     where = device.pick(chosen.device, chosen.precision)
     device.prepare(seed, chosen.deterministic)
@@ -97,7 +99,7 @@ def run(name: str, chosen: Settings, manifest: Manifest, seed: int, folder: Path
 
 
 def answers(network: build.Network, chosen: Settings, manifest: Manifest, folder: Path) -> np.ndarray:
-    """Logits on validation under every change of the robustness table, (changes, n, C)."""
+    """Logits on validation under every change that is `SEEN`, (changes, n, C)."""
     predictor = Predictor(Bundle(copy.deepcopy(network)), str(device.pick(chosen.device).device))
     changed = changed_images(chosen, manifest.split("val"), network.spec, folder)
     rows = [
@@ -107,27 +109,27 @@ def answers(network: build.Network, chosen: Settings, manifest: Manifest, folder
 
 
 def changed_images(chosen: Settings, val: Manifest, spec: InputSpec, folder: Path) -> np.ndarray:
-    """Rasters of validation under every change, `uint8` (changes, n, S, S); kept in `folder`, since all variants of one
-    size and way to resize share them."""
+    """Rasters of validation under every change that is `SEEN`, `uint8` (changes, n, S, S); kept in `folder`, since all
+    variants of one size and way to resize share them."""
     file = folder / f"changed-{spec.size}-{spec.resize_mode}.npy"
     if not file.is_file():
         dataset = open_rasters(val, spec, open_cache(chosen.cache))
         rasters = dataset.rasters(np.arange(len(dataset)))
         own = file.with_suffix(f".{os.getpid()}.tmp")  # several processes may begin at once
         with own.open("wb") as out:
-            np.save(out, np.stack([[change(raster) for raster in rasters] for change in CHANGES.values()]))
+            np.save(out, np.stack([[change(raster) for raster in rasters] for change in SEEN]))
         own.rename(file)
     return np.load(file, mmap_mode="r")
 
 
 def values(sample: Sample, logits: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores and their resamples: unchanged, in the mean over all changes, and at the worst of them."""
-    tables = [scores.resampled(sample, softmax(changed)) for changed in logits]
+    """Scores and their resamples: unchanged, in the mean over all changes, at the worst of them, and by the border."""
+    *tables, border = [scores.resampled(sample, softmax(changed)) for changed in logits]
     found = {name: tables[0][name] for name in SHOWN}
     every = np.stack([table["macro_f1"] for table in tables])
     found |= {"robust macro_f1": every.mean(0), "worst macro_f1": every.min(0)}
     found["worst specificity"] = np.stack([table["specificity"] for table in tables]).min(0)
-    return found
+    return found | {"border auc": border["auc_pneumonia"]}
 
 
 def table(folder: Path, names: list[str], seeds: list[int], sample: Sample) -> pd.DataFrame:

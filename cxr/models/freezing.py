@@ -17,7 +17,6 @@ from cxr.errors import CxrError, in_short
 from cxr.models import timm_models
 from cxr.models.build import Network
 from cxr.models.efficientnet_lite import SameConv2d
-from cxr.models.speedups import StridedDepthwiseConv2d
 
 # A child that holds this share of the backbone is a container of blocks, not a block.
 _CONTAINER_SHARE = 0.8
@@ -27,7 +26,7 @@ _CONTAINER_SHARE = 0.8
 CHUNK = 8
 # Convolutions that a batch norm can be folded into. Other subclasses may compute more: timm standardises weights, and
 # its batch norms have an activation.
-_PLAIN = (nn.Conv2d, SameConv2d, StridedDepthwiseConv2d)
+_PLAIN = (nn.Conv2d, SameConv2d)
 
 
 def blocks(network: Network) -> list[str]:

@@ -25,6 +25,7 @@ from cxr.errors import CxrError
 from cxr.loading.batches import Loader
 from cxr.models.device import Device
 from cxr.models.freezing import run_frozen
+from cxr.models.speedups import FastDepthwise
 from cxr.settings.schema import TrainingSettings
 from cxr.training import resuming
 from cxr.training.distributed import Processes
@@ -97,9 +98,23 @@ class Training:
         """The training loss of a whole batch of `count` images, of which `x` and `y` are the rows of this process."""
         with self.device.autocast():
             features = run_frozen(self.prefix, x)
-            with self.processes.on_batch(count):
+            with self.processes.on_batch(count), FastDepthwise():
                 logits = self.suffix(features).float()
         return self.loss(self.processes.whole(logits, count), self.processes.whole(y, count))
+
+    def step(self, x: Tensor, y: Tensor, count: int) -> Tensor:
+        """Take a step on a whole batch of `count` images, of which `x` and `y` are those of this process; its loss."""
+        loss = self.batch_loss(x, y, count)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.processes.sum_gradients(self.suffix.parameters(), count)
+        if self.settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.suffix.parameters(), self.settings.clip_norm)
+        self.optimizer.step()
+        self.schedule.after_batch()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.suffix)
+        return loss.detach()
 
 
 def train(training: Training, resume: State | None = None) -> TrainingResult:
@@ -139,18 +154,9 @@ def train(training: Training, resume: State | None = None) -> TrainingResult:
             loss_sum = torch.zeros((), device=t.device.device, dtype=sums)
             first_bad_step = torch.zeros((), device=t.device.device, dtype=torch.int64)
             for step, (count, x, y) in enumerate(_batches(t, epoch), start=1):
-                loss = t.batch_loss(x, y, count)
-                t.optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                t.processes.sum_gradients(t.suffix.parameters(), count)
-                if settings.clip_norm is not None:
-                    nn.utils.clip_grad_norm_(t.suffix.parameters(), settings.clip_norm)
-                t.optimizer.step()
-                t.schedule.after_batch()
-                if t.averaged is not None:
-                    t.averaged.update_parameters(t.suffix)
-                loss_sum += loss.detach() * count
-                is_bad = (first_bad_step == 0) & ~torch.isfinite(loss.detach())
+                loss = t.step(x, y, count)
+                loss_sum += loss * count
+                is_bad = (first_bad_step == 0) & ~torch.isfinite(loss)
                 first_bad_step = torch.where(is_bad, step, first_bad_step)
             if first_bad_step:
                 raise CxrError(

@@ -60,7 +60,7 @@ def set_up(
     prefix, suffix = split_network(network, unfreeze)
     prefix = prefix if isinstance(prefix, nn.Identity) else fold_batch_norms(prefix)
     suffix.requires_grad_(True)
-    speedups.for_training(suffix, device.device)
+    speedups.for_training(suffix)
     if settings.dropout is not None:
         dropouts = [layer for layer in suffix.modules() if isinstance(layer, nn.Dropout)]
         if not dropouts:

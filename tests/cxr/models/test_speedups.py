@@ -4,24 +4,76 @@ import pytest
 import torch
 from torch import nn
 
-from cxr.models import speedups
-from cxr.models.freezing import fold_batch_norms
+from cxr.models import efficientnet_lite, speedups
+from cxr.models.speedups import FastDepthwise
 
 
-@pytest.mark.parametrize(("kernel", "padding", "stride"), [(3, 1, 2), (5, 2, 2), (3, 0, 3)])
-def test_output_gradients_and_names_stay(kernel, padding, stride):
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(5, 1, 2), (7, 1, 3), (11, 1, 5), (3, 2, 1), (5, 2, 2), (5, 2, 0), (3, 3, 0), (3, 4, 1), ((3, 5), (1, 2), (1, 0))],
+)
+def test_gradients_of_depthwise_convolutions(kernel, stride, padding):
     torch.manual_seed(0)
-    plain = nn.Sequential(
-        nn.Conv2d(6, 6, kernel, stride, padding, groups=6), nn.BatchNorm2d(6), nn.SiLU(inplace=True), nn.Conv2d(6, 2, 1)
-    ).double()
-    changed = copy.deepcopy(plain)
-    speedups.for_training(changed, torch.device("cpu"))
-    assert type(changed[0]) is not nn.Conv2d, "the convolution was not changed, so the test shows nothing"
-    assert isinstance(fold_batch_norms(changed)[1], nn.Identity)
-    x = torch.randn(3, 6, 13, 14, dtype=torch.float64)
-    for network in (plain, changed):
-        network(x).square().sum().backward()
-    torch.testing.assert_close(changed(x), plain(x))
-    for (name, mine), (other, theirs) in zip(changed.named_parameters(), plain.named_parameters(), strict=True):
-        assert name == other
-        torch.testing.assert_close(mine.grad, theirs.grad)
+    conv = nn.Conv2d(6, 6, kernel, stride, padding, groups=6).double()
+    x = torch.randn(3, 6, 11, 12, dtype=torch.float64, requires_grad=True)
+
+    def fast(*tensors):
+        return speedups.DepthwiseConv2d.apply(*tensors, conv.stride, conv.padding)
+
+    torch.testing.assert_close(fast(x, conv.weight, conv.bias), conv(x))
+    assert torch.autograd.gradcheck(fast, (x, conv.weight, conv.bias))
+    frozen = x.detach()
+    assert torch.autograd.gradcheck(lambda *given: fast(frozen, *given), (conv.weight, conv.bias))
+    assert torch.autograd.gradcheck(lambda given: fast(given, conv.weight.detach(), None), (x,))
+
+
+def test_a_step_in_bfloat16_takes_the_fast_gradients(monkeypatch):
+    taken = _counted(monkeypatch)
+    torch.manual_seed(0)
+    network = efficientnet_lite.build("efficientnet_lite0", 3).to(memory_format=torch.channels_last).eval()
+    x, plain = torch.randn(2, 3, 64, 64), copy.deepcopy(network)
+    for module, way in ((network, FastDepthwise()), (plain, torch.autograd.set_grad_enabled(True))):
+        with torch.autocast("cpu", torch.bfloat16), way:
+            module(x).float().square().sum().backward()
+    strided, large = 4, 7  # depthwise convolutions of Lite0, and those of 5 x 5 that have no stride
+    assert len(taken) == strided + large
+    pairs = list(zip(network.parameters(), plain.parameters(), strict=True))
+    mine, theirs = (torch.cat([parameter.grad.flatten() for parameter in one]) for one in zip(*pairs, strict=True))
+    assert torch.nn.functional.cosine_similarity(mine, theirs, dim=0) > 0.999
+
+
+@pytest.mark.parametrize(
+    ("conv", "precision"),
+    [
+        (nn.Conv2d(4, 4, 5, groups=4), torch.float32),
+        (nn.Conv2d(4, 4, 3, groups=4), torch.bfloat16),
+        (nn.Conv2d(4, 4, 5), torch.bfloat16),
+        (nn.Conv2d(4, 8, 5, groups=4), torch.bfloat16),
+        (nn.Conv2d(4, 4, 5, groups=4, dilation=2), torch.bfloat16),
+        (nn.Conv2d(4, 4, 5, groups=4, padding="same"), torch.bfloat16),
+    ],
+)
+def test_other_convolutions_stay(conv, precision, monkeypatch):
+    taken = _counted(monkeypatch)
+    x = torch.randn(2, 4, 12, 12)
+    conv, x = conv.to(precision), x.to(precision)
+    with FastDepthwise():
+        assert torch.equal(conv(x), copy.deepcopy(conv)(x))
+    assert not taken
+
+
+def test_modules_are_no_longer_in_place():
+    network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.SiLU(inplace=True))
+    speedups.for_training(network)
+    assert not network[1].inplace
+
+
+def _counted(monkeypatch):
+    taken, apply = [], speedups.DepthwiseConv2d.apply
+
+    def counted(*given):
+        taken.append(given)
+        return apply(*given)
+
+    monkeypatch.setattr(speedups.DepthwiseConv2d, "apply", counted)
+    return taken
