@@ -50,6 +50,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "exchanged frames": augment(frame=0.2),
     "exchanged frames, chosen by robustness": {**augment(frame=0.2), **finetune(select="robust")},
     "exchanged frames, blanked images": augment(frame=0.2, blank=0.1),
+    "blanked images": augment(blank=0.1),
+    "blanked images, a quarter": augment(blank=0.25),
     "mix-up": augment(mixup=0.2),
     "label smoothing": finetune(loss="{_target_: torch.nn.CrossEntropyLoss, label_smoothing: 0.1}"),
     "growing size": finetune(stages=_stages((0.5, 128, 0.5), (0.2, 176, 0.75), (0.3, 224, 1.0))),

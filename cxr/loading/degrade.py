@@ -5,7 +5,9 @@ image as it is. No result depends on the other images of the batch.
 """
 
 import math
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +28,26 @@ _LUMINANCE = (
 )
 
 
+_Change = Callable[..., Tensor]
+
+
+def _of_few(change: _Change) -> _Change:
+    """A costly change that a CPU makes of those images alone whose strength, the second argument, is not 0.
+
+    A GPU changes all of them: how many there are it would have to tell before it could go on.
+    """
+
+    @wraps(change)
+    def sparing(grey: Tensor, strength: Tensor, *more: Any) -> Tensor:
+        if grey.device.type != "cpu":
+            return torch.where(strength[:, None, None] > 0, change(grey, strength, *more), grey)
+        rows = strength.nonzero()[:, 0]
+        return grey.index_copy(0, rows, change(grey[rows], strength[rows], *more)) if len(rows) else grey
+
+    return sparing
+
+
+@_of_few
 def blur(grey: Tensor, sigma: Tensor, largest: float) -> Tensor:
     """Gaussian blur; `sigma` in pixels, at most `largest`, which sets the size of the kernel for all."""
     radius = math.ceil(3 * largest)
@@ -41,7 +63,7 @@ def blur(grey: Tensor, sigma: Tensor, largest: float) -> Tensor:
     both = torch.zeros_like(grey)
     for tap in range(2 * radius + 1):
         both = both + weights[:, tap, None, None] * rows[:, :, tap : tap + side]
-    return torch.where(sigma[:, None, None] > 0, both, grey)
+    return both
 
 
 def noise(grey: Tensor, deviation: Tensor, place: Tensor, tile: Tensor) -> Tensor:
@@ -57,6 +79,7 @@ def noise(grey: Tensor, deviation: Tensor, place: Tensor, tile: Tensor) -> Tenso
     return grey + deviation[:, None, None] * cut
 
 
+@_of_few
 def jpeg(grey: Tensor, quality: Tensor) -> Tensor:
     """What is left after JPEG compression as libjpeg's grey images; `quality` 1 to 100, 0 for none."""
     side = grey.shape[-1]
@@ -70,7 +93,7 @@ def jpeg(grey: Tensor, quality: Tensor) -> Tensor:
     table = ((table * scale + 50) / 100).floor().clamp(1, 255)[:, None, None]
     kept = (dct @ blocks @ dct.T / table).round() * table
     left = (dct.T @ kept @ dct).transpose(2, 3).reshape(whole.shape)[:, :side, :side] + 128
-    return torch.where(quality[:, None, None] > 0, left.round().clamp(0, 255).float(), grey)
+    return left.round().clamp(0, 255).float()
 
 
 def mask_border(grey: Tensor, share: Tensor) -> Tensor:

@@ -48,6 +48,11 @@ def test_zero_leaves_an_image_and_every_image_has_its_own_strength(grey, name):
         assert torch.equal(alone[0], changed[i]), "it depends on the other images of the batch"
 
 
+@pytest.mark.parametrize("name", ["blur", "jpeg"])
+def test_on_a_cpu_what_no_image_needs_is_not_computed(grey, name):
+    assert CHANGES[name](grey, strengths(0, 0, 0)) is grey
+
+
 def test_a_blur_is_that_of_pillow(grey):
     ours = degrade.blur(grey[:1], strengths(2.0), 2.0)[0].numpy()
     theirs = Image.fromarray(grey[0].numpy().astype(np.uint8)).filter(ImageFilter.GaussianBlur(2))
