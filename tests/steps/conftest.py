@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -15,7 +16,7 @@ import pytest
 
 from cxr.datasets.manifest import Manifest
 from steps.runtime.runner import main
-from tests.steps import tracking
+from tests.steps import preloaded, tracking
 from tests.steps.tracking import Tracking
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +32,8 @@ SMALL = (
     "registry.gate.minimum.auc_finding=null",
     "registry.gate.minimum.balanced_accuracy=null",
 )
+# Of an evaluation that is about something else.
+PLAIN = ("evaluate.robustness=false", "evaluate.map_images=0")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Workflow:
     experiment_id: str
     folder: Path
     environment: dict[str, str]
-    output: str
+    programs: Path
+    output: str = ""
 
     @property
     def client(self) -> mlflow.MlflowClient:
@@ -56,30 +60,34 @@ class Workflow:
         mlflow.set_experiment(experiment_id=self.experiment_id)
 
     def project(self, entry_point: str, *settings: str, timeout: float = 300) -> subprocess.CompletedProcess:
-        """Run `mlflow run . -e ENTRY_POINT -P ...`, as a user types it."""
+        """Run `mlflow run . -e ENTRY_POINT -P ...`, as a user types it; its processes are forks of `preloaded`."""
         return subprocess.run(
-            self.command(entry_point, *settings),
+            self.command(self.programs, entry_point, *settings),
             cwd=self.folder,
-            env=self.environment,
+            env=preloaded.first_on_path(self.programs, self.environment),
             capture_output=True,
             text=True,
             timeout=timeout,
             check=False,
         )
 
-    def start(self, entry_point: str, *settings: str, **options: Any) -> subprocess.Popen:
-        """Start it in a session of its own. What it prints is dropped, unless `options` of Popen say otherwise."""
+    def start(self, entry_point: str, *settings: str, forked: bool = False, **options: Any) -> subprocess.Popen:
+        """Start it in a session of its own: new processes, to send signals to, or `forked` ones, which begin sooner.
+
+        What it prints is dropped, unless `options` of Popen say otherwise.
+        """
+        programs = self.programs if forked else Path(sys.executable).parent
         return subprocess.Popen(
-            self.command(entry_point, *settings),
+            self.command(programs, entry_point, *settings),
             cwd=self.folder,
-            env=self.environment,
+            env=preloaded.first_on_path(programs, self.environment),
             start_new_session=True,
             **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options},
         )
 
-    def command(self, entry_point: str, *settings: str) -> list[str]:
+    def command(self, programs: Path, entry_point: str, *settings: str) -> list[str]:
         """Command line of an entry point, with the log folder of the workspace."""
-        command = [str(Path(sys.executable).parent / "mlflow"), "run", str(ROOT), "-e", entry_point]
+        command = [str(programs / "mlflow"), "run", str(ROOT), "-e", entry_point]
         command += ["--env-manager", "local", "--experiment-id", self.experiment_id]
         # The last value of a name counts; MLflow refuses a name that is given twice.
         parameters = dict(setting.split("=", 1) for setting in (f"log_dir={self.folder / 'logs'}", *settings))
@@ -103,11 +111,18 @@ class Workflow:
         )
 
 
-def workspace(folder: Path, uri: str, experiment_id: str, **variables: object) -> Workflow:
+def workspace(folder: Path, programs: Path, uri: str, experiment_id: str, **variables: object) -> Workflow:
     """A folder from which someone uses a store; `variables` are added to the environment of what runs there."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     environment |= {"MLFLOW_TRACKING_URI": uri, **{name: str(value) for name, value in variables.items()}}
-    return Workflow(uri, experiment_id, folder, environment, "")
+    return Workflow(uri, experiment_id, folder, environment, programs)
+
+
+@pytest.fixture(scope="session")
+def programs(session_store) -> Iterator[Path]:
+    """A folder with the programs `mlflow` and `python`, whose processes begin with their imports done."""
+    with tempfile.TemporaryDirectory(prefix="cxr-programs-") as folder, preloaded.running(Path(folder)) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -119,7 +134,7 @@ def empty_database(tmp_path_factory) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def new_workflow(tmp_path_factory, empty_database) -> Callable[..., Workflow]:
+def new_workflow(tmp_path_factory, empty_database, programs) -> Callable[..., Workflow]:
     """Function that creates a workspace with an empty store and runs `main` in it, with `SMALL` and other settings."""
 
     def create(*settings: str, run: bool = True) -> Workflow:
@@ -127,7 +142,7 @@ def new_workflow(tmp_path_factory, empty_database) -> Callable[..., Workflow]:
         (folder / "mlflow.db").write_bytes(empty_database)
         uri = f"sqlite:///{folder / 'mlflow.db'}"
         experiment = mlflow.MlflowClient(uri).create_experiment("cxr", (folder / "artifacts").as_uri())
-        workflow = workspace(folder, uri, experiment)
+        workflow = workspace(folder, programs, uri, experiment)
         if not run:
             return workflow
         finished = workflow.project("main", *SMALL, *settings)
@@ -172,12 +187,12 @@ def experiment_id(store) -> str:
 
 
 @pytest.fixture
-def run_step(store, tmp_path):
+def run_step(store, tmp_path, programs):
     """Function that runs a step in a process of its own, as MLflow does, and returns the finished process."""
     environment = {**os.environ, "MLFLOW_TRACKING_URI": store}
 
     def run(step: str, *argv: str, timeout: float = 240) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", f"steps.{step}", "--log_dir", str(tmp_path / "logs"), *argv]
+        command = [str(programs / "python"), "-m", f"steps.{step}", "--log_dir", str(tmp_path / "logs"), *argv]
         return subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
         )

@@ -16,7 +16,7 @@ from cxr.evaluation.out_of_fold import FILE
 from cxr.evaluation.results import EvaluationReport
 from cxr.report import referral_words
 from steps.registry import identity
-from tests.steps.conftest import SMALL
+from tests.steps.conftest import PLAIN, SMALL
 
 
 def report_of(workflow, run) -> EvaluationReport:
@@ -71,7 +71,7 @@ def served_config(workflow) -> Path:
 def test_another_model_is_compared_with_the_champion_on_the_same_images(workflow):
     before = workflow.client.get_model_version_by_alias("cxr-pneumonia", "champion")
     train = workflow.first("train")
-    done = workflow.project("evaluate", f"run_id={train.info.run_id}", *SMALL[-2:])
+    done = workflow.project("evaluate", f"run_id={train.info.run_id}", *PLAIN, *SMALL[-2:])
     assert done.returncode == 0, done.stderr
     run = workflow.runs("evaluate")[0]
     report = report_of(workflow, run)
@@ -87,15 +87,18 @@ def test_another_model_is_compared_with_the_champion_on_the_same_images(workflow
         assert str(now.version) == str(before.version) and "challenger" in run.data.tags["cxr.gate"]
 
 
-def test_a_champion_whose_files_are_gone_stays_until_somebody_decides(workflow):
-    settings = ("registry.name=gone", "evaluate.robustness=false", *SMALL[-2:])
-    assert workflow.project("evaluate", f"run_id={workflow.first('finetune').info.run_id}", *settings).returncode == 0
-    version = workflow.client.get_model_version_by_alias("gone", "champion")
+def test_a_champion_whose_files_are_gone_stays_until_somebody_decides(workflow, tmp_path):
+    client, settings = workflow.client, ("registry.name=gone", *PLAIN, *SMALL[-2:])
+    source = client.get_model_version("cxr-pneumonia", "1")
     files = mlflow.artifacts.download_artifacts(
-        artifact_uri=workflow.client.get_model_version_download_uri("gone", version.version),
+        artifact_uri=client.get_model_version_download_uri(source.name, source.version),
         tracking_uri=workflow.uri,
+        dst_path=str(tmp_path),
     )
-    shutil.rmtree(f"{files}/artifacts/service")  # local artifacts are not copied: these are the store's own
+    client.create_registered_model("gone")
+    version = client.create_model_version("gone", files, tags=source.tags)
+    client.set_registered_model_alias("gone", "champion", version.version)
+    shutil.rmtree(f"{files}/artifacts/service")
     done = workflow.project("evaluate", f"run_id={workflow.first('train').info.run_id}", *settings)
     assert done.returncode == 0, done.stderr
     run = workflow.runs("evaluate")[0]
@@ -105,8 +108,8 @@ def test_a_champion_whose_files_are_gone_stays_until_somebody_decides(workflow):
 
 
 def test_the_same_weights_are_registered_again_when_the_code_that_serves_them_has_changed(workflow, in_process):
-    settings = {"registry__name": "served-anew", "evaluate__robustness": "false"}
-    settings |= {name.replace(".", "__"): value for name, value in (word.split("=") for word in SMALL[-2:])}
+    settings = {"registry__name": "served-anew"}
+    settings |= {name.replace(".", "__"): value for name, value in (word.split("=") for word in (*PLAIN, *SMALL[-2:]))}
     assert in_process("evaluate", **settings) == in_process("evaluate", **settings) == 0
     assert [v.version for v in workflow.client.search_model_versions("name='served-anew'")] == [1]
     with pytest.MonkeyPatch.context() as patch:
@@ -143,7 +146,10 @@ def test_seeds_give_a_spread_and_their_ensemble_is_registered(workflow):
 @pytest.mark.slow
 def test_folds_are_cross_validated_and_their_ensemble_is_judged_by_out_of_fold_answers(workflow):
     folds = 2
-    settings = ("folds=2", "registry.name=folded", "evaluate.gallery=3", "finetune.unfreeze=0")
+    settings = (
+        *("folds=2", "registry.name=folded", "train.epochs=1", "finetune.unfreeze=0"),
+        *("evaluate.gallery=3", *PLAIN),
+    )
     done = workflow.project("main", *SMALL, *settings, "ensemble=true")
     assert done.returncode == 0, done.stderr
     assert "Over 2 folds: mean" in done.stdout and "validation, macro-F1" in done.stdout
