@@ -25,10 +25,23 @@ LEFT_BY_RUNS = ("mlflow.db*", "mlruns", "mlartifacts", "logs", ".hypothesis")
 BEFORE = pytest.StashKey[dict[str, str]]()
 # Tests that use one of these run whole steps or export a network to ONNX; `refused` builds on `workflow`.
 SLOW_FIXTURES = {"new_workflow", "workflow", "run_step", "served", "tracking_server"}
+# Groups of tests that share a process, and take longer than any test alone; the longest first.
+GROUPS = (
+    "workflow of steps",
+    "workflow of work",
+    "tracking_server",
+    "search",
+    "several processes",
+    "real_bundle",
+    "s3",
+    "scoring_server",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Note the state of the checkout before tests are collected; Hypothesis writes files even then."""
+    if hasattr(config.option, "loadscopereorder"):  # pytest-xdist takes tests in the order that is made below
+        config.option.loadscopereorder = False
     config.stash[BEFORE] = checksums()
     scratch = tempfile.TemporaryDirectory(prefix="cxr-hypothesis-")
     config.add_cleanup(scratch.cleanup)
@@ -36,8 +49,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests with a slow fixture as slow; those that share a workflow or a server share a process."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests with a slow fixture as slow; those that share a workflow or a server share a process.
+
+    Of several processes, none is left alone at the end with a long group: groups come first, then other slow tests.
+    """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if SLOW_FIXTURES & fixtures:
@@ -48,6 +64,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("s3"))
         elif "tracking_server" in fixtures:
             item.add_marker(pytest.mark.xdist_group("tracking_server"))
+    if hasattr(config, "workerinput"):
+        items.sort(key=rank)
+
+
+def rank(item: pytest.Item) -> int:
+    """Place of a test among others: by its group, then whether it is slow."""
+    group = item.get_closest_marker("xdist_group")
+    if group is not None and group.args[0] in GROUPS:
+        return GROUPS.index(group.args[0])
+    return len(GROUPS) + (item.get_closest_marker("slow") is None)
 
 
 def checksums() -> dict[str, str]:
