@@ -54,7 +54,8 @@ def test_from_folders_to_answers(workflow, in_process, xrays, tmp_path):
     assert bundle.load(workflow.artifact(trained, "bundle")).finding == "tuberculosis"
     gate = {name: value for name, value in small.items() if name.startswith("registry")}
     gate |= {"registry__gate__metric": "auc_finding", "registry__gate__minimum__auc_finding": 0.0}
-    settings = {"registry__name": NAME, "evaluate__robustness": "false", "precision": "float32"} | gate
+    plain = {"evaluate__robustness": "false", "evaluate__map_images": 0}
+    settings = {"registry__name": NAME, "precision": "float32"} | plain | gate
     assert in_process("evaluate", run_id=trained.info.run_id, **settings) == 0
     evaluated = workflow.runs("evaluate")[0]
     assert {"test_auc_tuberculosis", "test_auc_tuberculosis_low", "val_recall_healthy"} <= set(evaluated.data.metrics)
@@ -78,8 +79,7 @@ def test_from_folders_to_answers(workflow, in_process, xrays, tmp_path):
     assert '"finding": "tuberculosis"' in page and '"title": "Tuberculosis on chest X-rays"' in page
 
     # Validated on a set of the same classes, which need not be named again.
-    given = {"data_path": xrays / "test", "registry__name": NAME, "evaluate__map_images": 0}
-    assert in_process("validate", **given, evaluate__robustness="false") == 0
+    assert in_process("validate", data_path=xrays / "test", registry__name=NAME, **plain) == 0
     validated = workflow.runs("validate")[0]
     report = json.loads(workflow.artifact(validated, "validation/report.json").read_text())
     assert report["data"]["mapping"] == {"healthy": "healthy", "tuberculosis": "tuberculosis"}

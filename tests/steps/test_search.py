@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from tests.helpers import wait_for
-from tests.steps.conftest import SMALL
+from tests.steps.conftest import PLAIN, SMALL
 from tests.steps.test_workflow import processes_of
 
 pytestmark = pytest.mark.xdist_group("search")
@@ -60,7 +60,7 @@ def test_the_best_settings_go_on_to_main_which_trains_nothing_again(searched):
     assert values["data"]["sample_images"] == 60
     assert "optimistic" in file.read_text().splitlines()[2] and "optimistic" in output
     assert not workflow.runs("evaluate")  # a search never reads the test split
-    done = workflow.project("main", f"params={file}")
+    done = workflow.project("main", f"params={file}", *PLAIN)
     assert done.returncode == 0, done.stderr
     assert f"finetune: reused run {workflow.runs('finetune')[0].info.run_id}" in done.stderr or (
         f"finetune: reused run {workflow.runs('finetune')[1].info.run_id}" in done.stderr
@@ -102,7 +102,7 @@ def test_a_search_goes_on_and_another_space_is_refused(searched):
 
 def test_a_killed_search_goes_on_with_its_trials(new_workflow):
     workflow = new_workflow(run=False)
-    settings = (*SMALL, SPACE, "trials=2", "finetune.epochs=300", "finetune.patience=300")
+    settings = (*SMALL, SPACE, "trials=2", "finetune.unfreeze=0", "finetune.epochs=150", "finetune.patience=150")
     driver = workflow.start("search", *settings)
     try:
         wait_for(lambda: any("val_metric" in run.data.metrics for run in workflow.runs("finetune", "RUNNING")), 240)

@@ -13,7 +13,7 @@ import yaml
 
 from cxr.datasets.manifest import Manifest
 from tests.helpers import wait_for
-from tests.steps.conftest import SMALL
+from tests.steps.conftest import PLAIN, SMALL
 
 STEPS = ("prepare_split", "train", "finetune", "evaluate")
 
@@ -82,14 +82,14 @@ def test_unchanged_steps_are_reused(workflow):
     for step in STEPS:
         assert f"{step}: reused run {workflow.first(step).info.run_id}, nothing has changed" in again.stderr
     assert counts() == before
-    changed = workflow.project("main", *SMALL, "train.optimizer.lr=5e-3")
+    changed = workflow.project("main", *SMALL, *PLAIN, "train.optimizer.lr=5e-3")
     assert changed.returncode == 0, changed.stderr
     assert "prepare_split: reused" in changed.stderr
     assert "train: running, changed since the last run: settings" in changed.stderr
     assert re.search("finetune: running, changed since the last run: (settings, )?inputs", changed.stderr)
     assert "evaluate: running, " in changed.stderr
     assert [now - then for now, then in zip(counts(), before, strict=True)] == [0, 1, 1, 1, 1]
-    fresh = workflow.project("main", *SMALL, "reuse=false")
+    fresh = workflow.project("main", *SMALL, *PLAIN, "reuse=false")
     assert fresh.returncode == 0, fresh.stderr
     # Every step ran, but to the same bundle, which keeps its version.
     assert [now - then for now, then in zip(counts(), before, strict=True)] == [1, 2, 2, 2, 1]
@@ -113,7 +113,7 @@ def test_evaluate_takes_a_bundle_from_a_folder_and_writes_to_a_folder(workflow, 
     # Without it, evaluate takes the newest split, and the other tests that share this store make splits as well.
     split = train.data.tags["cxr.split_run_id"]
     given = (f"bundle={workflow.artifact(train, 'bundle')}", f"split_run_id={split}", f"out={tmp_path / 'out'}")
-    done = workflow.project("evaluate", *given, "registry.register=false")
+    done = workflow.project("evaluate", *given, *PLAIN, "registry.register=false")
     assert done.returncode == 0, done.stderr
     scores = json.loads((tmp_path / "out/scores.json").read_text())
     assert scores["macro_f1"]["value"] == pytest.approx(workflow.runs("evaluate")[0].data.metrics["test_macro_f1"])
@@ -147,7 +147,7 @@ def epochs_seen(workflow) -> list[list[int]]:
     ]
 
 
-EPOCHS = 300
+EPOCHS = 150
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ EPOCHS = 300
 def test_an_interrupted_main_leaves_no_process_and_resumes(new_workflow, signals):
     workflow = new_workflow(run=False)
     # Many epochs: they take a hundredth of a second each, and the signal has to come in between.
-    settings = (*SMALL, f"train.epochs={EPOCHS}", f"train.patience={EPOCHS}", "evaluate.robustness=false")
+    settings = (*SMALL, f"train.epochs={EPOCHS}", f"train.patience={EPOCHS}", *PLAIN, "registry.register=false")
     trainings = set()
     for signal_ in signals:
         trainings.add(interrupt(workflow, settings, signal_))

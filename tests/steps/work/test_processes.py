@@ -71,7 +71,7 @@ def started(workflow) -> tuple[subprocess.Popen, dict[int, psutil.Process]]:
     return top, ranks
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_killed_process_ends_the_run_with_a_line_that_names_it(workflow, victim):
     top, ranks = started(workflow)
     everything = [psutil.Process(top.pid), *psutil.Process(top.pid).children(recursive=True)]
@@ -114,8 +114,9 @@ def test_processes_end_with_the_one_that_supervises_them(workflow):
 def test_torchrun_starts_the_steps_as_well(workflow):
     """Any starter that sets the variables of `env://` will do; here nothing but these variables."""
     split = workflow.first("prepare_split").info.run_id
-    command = [sys.executable, "-m", "steps.train", "--split_run_id", split, "--train.epochs", "1", "--precision",
-               "float32", "--model.input_size", "64", "--log_dir", str(workflow.folder / "logs")]  # fmt: skip
+    python = str(workflow.programs / "python")
+    command = [python, "-m", "steps.train", "--split_run_id", split, "--train.epochs", "1", "--precision", "float32",
+               "--model.input_size", "64", "--log_dir", str(workflow.folder / "logs")]  # fmt: skip
     variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     environment = {**workflow.environment, "MLFLOW_EXPERIMENT_ID": workflow.experiment_id, **variables}
     before = len(workflow.runs("train"))

@@ -5,7 +5,7 @@ import json
 from cxr.evaluation.results import EvaluationReport
 from cxr.models import bundle
 from tests.cxr.training.test_loop import same
-from tests.steps.conftest import SMALL
+from tests.steps.conftest import PLAIN, SMALL
 
 
 def test_a_version_with_several_views(workflow, in_process):
@@ -13,10 +13,9 @@ def test_a_version_with_several_views(workflow, in_process):
     settings = {
         "run_id": trained.info.run_id,
         "registry__name": "several-views",
-        "evaluate__robustness": "false",
         "evaluate__views": 2,
     }
-    settings |= {name.replace(".", "__"): value for name, value in (word.split("=") for word in SMALL[-2:])}
+    settings |= {name.replace(".", "__"): value for name, value in (word.split("=") for word in (*PLAIN, *SMALL[-2:]))}
     assert in_process("evaluate", **settings) == in_process("evaluate", **settings) == 0
     run = workflow.runs("evaluate")[0]
     report = EvaluationReport.model_validate_json(workflow.artifact(run, "evaluation/report.json").read_text())
