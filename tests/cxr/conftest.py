@@ -1,5 +1,7 @@
 """A simple model of real X-rays; tests that use it share a process, by `xdist_group("real_bundle")`."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,8 +16,9 @@ from cxr.loading.rasters import ImageDataset
 from cxr.models.bundle import Bundle
 from cxr.packaging.export_onnx import to_onnx
 from cxr.packaging.outputs import run
+from cxr.packaging.package import write
 from cxr.serving.session import Session
-from tests.helpers import CLASSES, network
+from tests.helpers import CLASSES, datasets, network, probabilities, settings_with
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +48,12 @@ def real_bundle(real_manifest) -> Bundle:
         head.weight.copy_(torch.from_numpy(fitted.coef_))
         head.bias.copy_(torch.from_numpy(fitted.intercept_))
     return Bundle(net)
+
+
+@pytest.fixture(scope="session")
+def real_service(real_manifest, real_bundle, tmp_path_factory) -> Path:
+    """What is registered of it."""
+    folder = tmp_path_factory.mktemp("service")
+    evaluated = {"val": probabilities(real_bundle, real_manifest.split("val"))}
+    write(folder, real_bundle, datasets(real_bundle, real_manifest), settings_with({}).serving, 0, evaluated)
+    return folder

@@ -1,7 +1,5 @@
 """On real X-rays: undisturbed images raise no alarm, a tenth of negatives, turned or foreign pictures does."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,37 +9,26 @@ from cxr.imaging import decode
 from cxr.monitoring import reference as references
 from cxr.monitoring.judge import ANY, Judge, alarms
 from cxr.monitoring.reference import Reference
-from cxr.packaging.package import write
 from cxr.serving.columns import TIME
 from cxr.serving.reasons import KINDS, kinds
 from cxr.serving.service import Service
-from tests.helpers import CLASSES, datasets, probabilities, settings_with
+from tests.helpers import CLASSES, settings_with
 
 SETTINGS = settings_with({}).monitor
 FRESH, FOREIGN = 300, 30
-DRAWS = 100
 pytestmark = pytest.mark.xdist_group("real_bundle")
 MONDAY = pd.Timestamp("2026-11-02T08:00Z")
 
 
 @pytest.fixture(scope="module")
-def folder(real_manifest, real_bundle, tmp_path_factory) -> Path:
-    """What is registered of it."""
-    made = tmp_path_factory.mktemp("service")
-    evaluated = {"val": probabilities(real_bundle, real_manifest.split("val"))}
-    write(made, real_bundle, datasets(real_bundle, real_manifest), settings_with({}).serving, 0, evaluated)
-    return made
+def service(real_service) -> Service:
+    return Service(real_service, threads=2, version="1")
 
 
 @pytest.fixture(scope="module")
-def service(folder) -> Service:
-    return Service(folder, threads=2, version="1")
-
-
-@pytest.fixture(scope="module")
-def reference(folder) -> Reference:
+def reference(real_service) -> Reference:
     """That of the version, as packaging writes it."""
-    return references.load(folder, "version 1")
+    return references.load(real_service, "version 1")
 
 
 def answered(service: Service, files: list[bytes]) -> pd.DataFrame:
@@ -103,16 +90,17 @@ def test_the_reference_of_packaging_is_that_of_the_answers(reference, known):
 @pytest.mark.parametrize(
     ("images", "days", "together"), [(150, 1, False), (150, 3, True), (40, 1, True)], ids=["images", "days", "few"]
 )
-def test_an_undisturbed_half_against_the_other_raises_no_alarm_in_95_of_100_draws(known, images, days, together):
+@pytest.mark.parametrize("draws", [20, pytest.param(100, marks=pytest.mark.long)])
+def test_an_undisturbed_half_against_the_other_raises_no_alarm_in_95_of_100_draws(known, images, days, together, draws):
     """Halves of the images, or of the patients with all their images."""
     rng, wrong = np.random.default_rng([images, days, together]), 0
-    for _ in range(DRAWS):
+    for _ in range(draws):
         units = known["patient"].to_numpy() if together else np.arange(len(known))
         order = rng.permutation(np.unique(units))
         first = np.isin(units, order[: len(order) // 2])
         rows = known[~first].sample(min(images, (~first).sum()), random_state=int(rng.integers(2**31)))
         wrong += bool(raised(of(known[first]), rows, days))
-    assert wrong <= DRAWS * 0.05
+    assert wrong <= draws * 0.05
 
 
 @pytest.mark.slow

@@ -18,7 +18,6 @@ from cxr.serving.service import Service
 from tests.cxr.imaging.test_dicom import NOISE, by_gdcm, file_of
 from tests.helpers import png
 
-ROUNDS = 1000  # of each kind
 GROWTH = 100e6  # bytes; thousands of files of 10 KB that were kept would show
 
 
@@ -73,11 +72,12 @@ def model(served) -> ServedModel:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rounds", [500, pytest.param(1000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", FILES)
-def test_damaged_files_are_answered_or_refused(model, kind):
+def test_damaged_files_are_answered_or_refused(model, kind, rounds):
     process, started = psutil.Process(), []
 
-    @settings(max_examples=ROUNDS, derandomize=True, deadline=None, database=None,
+    @settings(max_examples=rounds, derandomize=True, deadline=None, database=None,
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(st.integers(0, len(FILES[kind]) - 1), EDITS)
     def check(number, edits):
@@ -97,7 +97,7 @@ def test_damaged_files_are_answered_or_refused(model, kind):
 
     seen: list[int] = []
     check()
-    assert len(seen) >= ROUNDS * 0.9
+    assert len(seen) >= rounds * 0.9
     assert process.memory_info().rss - started[0] < GROWTH
 
 

@@ -15,7 +15,7 @@ from cxr.training import distributed
 from cxr.training.distributed import MeetingError, Processes
 from tests.cxr.training import several
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("several processes")]  # which start once
 
 EVERYTHING = {
     "scheduler": "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: all}",
