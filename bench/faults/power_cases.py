@@ -23,7 +23,8 @@ from cxr.common.names import PNEUMONIA
 from cxr.datasets import archive, patients, phantom, sources
 from cxr.datasets.manifest import COLUMNS, Manifest
 from cxr.errors import CxrError
-from cxr.loading.disk_cache import ROWS, DiskCache, Plan
+from cxr.loading.cached_array import ROWS, Plan
+from cxr.loading.disk_cache import DiskCache
 from cxr.models import bundle
 from cxr.models.build import build
 from cxr.models.bundle import Bundle

@@ -6,10 +6,12 @@ contract: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. None of thi
 
 import os
 from dataclasses import dataclass
+from typing import TypeVar
 
 from cxr.errors import CxrError
 
 SUPERVISED = "CXR_SUPERVISED"  # set where the process that started these tells the end of each of them
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,36 @@ class Share:
         """How many of `count` images each process has: about equally many, and none twice."""
         return [count * (rank + 1) // self.world - count * rank // self.world for rank in range(self.world)]
 
+    def part(self, count: int) -> slice:
+        """The own part of `count` pieces of work; there is none for some processes where these are more."""
+        return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
+
     def rows(self, count: int) -> slice:
         """The own rows of a batch of `count` images; all of a batch that is not shared out."""
-        if not self.divides(count):
-            return slice(0, count)
-        return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
+        return self.part(count) if self.divides(count) else slice(0, count)
 
 
 WHOLE = Share()
+
+
+class Crew:
+    """Processes that do a piece of work together, as one of them sees them; this class itself is one that is alone.
+
+    All of them call the same methods in the same order, and wait in each of them for the others.
+    """
+
+    share: Share = WHOLE
+
+    def from_first(self, value: _Value | None) -> _Value:
+        """The value that the first process gives, in all of them; what the others give is not used."""
+        return value  # type: ignore[return-value]
+
+    def added(self, number: int) -> int:
+        """The sum of the numbers that the processes give."""
+        return number
+
+
+ALONE = Crew()
 
 
 def from_environment() -> Share:

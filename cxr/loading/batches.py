@@ -119,9 +119,9 @@ class ImageLoader(EpochOrder):
         self.normalise = Normalise(spec).to(device)
         self._labels = torch.from_numpy(dataset.labels)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of one epoch, decoded ahead of use."""
-        batches = self.parts(epoch)
+    def epoch(self, epoch: int, some: slice = slice(None)) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one epoch, or `some` of them, decoded ahead of use."""
+        batches = self.parts(epoch)[some]
         augment, mixing = self.augment, self.mixing
         draws = augment.draw(self.count, seeded(self.seed, epoch, _DRAWS)) if augment is not None else None
         partners = mixing.draw(self.count, seeded(self.seed, epoch, _PARTNERS)) if mixing is not None else None

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from cxr.common.share import WHOLE, Share
+from cxr.common.share import ALONE, WHOLE, Crew, Share
 from cxr.datasets.manifest import Manifest
 from cxr.errors import CxrError
 from cxr.imaging.preprocess import InputSpec
@@ -55,11 +55,13 @@ def build_loaders(
     device: Device,
     seed: int,
     share: Share = WHOLE,
+    crew: Crew = ALONE,
 ) -> Loaders:
     """Loaders of the manifest's training and validation splits; `cache=None` keeps nothing on disk.
 
     `prefix` is the frozen half of the network; with cached features nothing of it is left to run. Of several
-    processes, each reads its `share` of every batch, and one on each machine fills the cache while the others wait.
+    processes, each reads its `share` of every batch; those of a machine, its `crew`, compute the features together,
+    while one of them decodes the images and the others wait.
 
     Raises:
         CxrError: settings that train on images only, together with cached features.
@@ -91,6 +93,7 @@ def build_loaders(
             *(FeatureRequest(some, images, views=1, change=name, **frozen) for name, images in changed.items()),
         ],
         DiskCache(cache.dir, cache.max_gb),
+        crew,
     )
     if features is None:
         return Loaders(train_images, val_images, list(changed.values()), prefix)

@@ -1,93 +1,37 @@
 """The disk cache: memory-mapped arrays computed once and shared by all runs, each in a folder named by its key.
 
 An array is `rows.bin` (raw values in C order) and `facts.json` (shape, key and digest). It is built in a scratch folder
-under a lock and then renamed, so that it is whole or absent whoever builds it at the same time.
+under a lock and then renamed, so that it is whole or absent whoever builds it at the same time. Several processes of a
+machine can build it together: the first of them holds the lock, and each writes its rows into the one file.
 """
 
-import hashlib
 import json
 import logging
-import mmap
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import platformdirs
 from filelock import FileLock, Timeout
 
 from cxr.common.files import publish, sha256_of
+from cxr.common.share import ALONE, Crew
 from cxr.errors import CxrError
+from cxr.loading.cached_array import FACTS, FORMAT, ROWS, CachedArray, Plan
 
 log = logging.getLogger(__name__)
 
 Write = Callable[[int, np.ndarray], None]
-FORMAT = 1
-ROWS, FACTS = "rows.bin", "facts.json"
+Fill = Callable[[Write], None]
 GB = 10**9
 # Names that this module gives: arrays, their locks and scratch folders.
 _OURS = re.compile(r"\.?([a-z]+-[0-9a-f]{20})(?:\.lock|-\w+)?")
-# Mapped pages that were read count as memory of the process until they are released, which costs next to nothing.
-_RELEASE_AFTER = 8 * 2**20  # bytes
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a cached array will hold.
-
-    Attributes:
-        kind: first part of the name of its folder.
-        key: everything that decides its content, as plain values; another key is another array.
-        shape: shape of the whole array; rows are along the first axis.
-        dtype: type of its values.
-        about: description of its content, for the log.
-    """
-
-    kind: str
-    key: dict[str, Any]
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    about: str
-
-    @property
-    def bytes(self) -> int:
-        """Size on disk."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
-
-    @property
-    def name(self) -> str:
-        """Name of the folder."""
-        text = json.dumps([FORMAT, self.kind, self.key, list(self.shape), self.dtype.str], sort_keys=True)
-        return f"{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
-
-
-class CachedArray:
-    """A finished array; safe to read from several threads."""
-
-    def __init__(self, folder: Path, plan: Plan):
-        self.rows = np.memmap(folder / ROWS, plan.dtype, "r", shape=plan.shape)
-        self._map: mmap.mmap = self.rows._mmap  # type: ignore[attr-defined]
-        self._row_bytes = plan.bytes // max(1, plan.shape[0])
-        self._read = 0
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, index: np.ndarray) -> np.ndarray:
-        """A copy of some rows, in the order of `index`."""
-        rows = self.rows[index]
-        self._read += self._row_bytes * len(index)
-        if self._read > _RELEASE_AFTER:
-            self._read = 0
-            if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows and macOS
-                self._map.madvise(mmap.MADV_DONTNEED)
-        return rows
 
 
 class DiskCache:
@@ -97,14 +41,16 @@ class DiskCache:
         self.folder = Path(folder).expanduser() if folder else Path(platformdirs.user_cache_dir("cxr")) / "arrays"
         self.limit = round(max_gb * GB)
 
-    def get(self, plan: Plan, fill: Callable[[Write], None]) -> CachedArray | None:
+    def get(self, plan: Plan, fill: Fill, crew: Crew = ALONE) -> CachedArray | None:
         """The array of `plan`, built by `fill` if it is missing; None if it is larger than `max_gb`.
 
         `fill` is given a function that writes some rows: it takes the number of the first row and their values. A
-        damaged array is built again. A read-only folder serves the arrays it has.
+        damaged array is built again. A read-only folder serves the arrays it has. The processes of a `crew`, all of
+        which call this, have the folder of the first one, and `fill` writes in each of them its share of the rows.
 
         Raises:
-            CxrError: the folder cannot be written and does not have the array, or the disk is full.
+            CxrError: the folder cannot be written and does not have the array, the disk is full, or the first process
+                of the crew has a folder that this one does not see.
         """
         if plan.bytes > self.limit:
             log.warning(
@@ -115,15 +61,50 @@ class DiskCache:
             )
             return None
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / f".{plan.name}.lock"):
-                return self._open(plan) or self._build(plan, fill)
+            return self._lead(plan, fill, crew) if crew.share.first else self._follow(plan, fill, crew)
         except OSError as error:
-            if isinstance(error, PermissionError) and (array := self._open(plan)) is not None:
-                return array
+            if isinstance(error, FileNotFoundError) and not crew.share.first:
+                raise CxrError(
+                    f"{error.filename}: made by the first process of this machine, and not seen by this one; give all "
+                    "of them a cache.dir that they share"
+                ) from None
             raise CxrError(
                 f"disk cache {self.folder}: {error.strerror or error}; free space, or set cache.dir or cache.max_gb"
             ) from None
+
+    def _lead(self, plan: Plan, fill: Fill, crew: Crew) -> CachedArray:
+        """Open the array or build it, as the first of a crew."""
+        with self._locked(plan):
+            array = self._open(plan)
+            if array is None:
+                array = self._build(plan, fill, crew)
+            else:
+                crew.from_first(None)
+            crew.from_first(self.folder.resolve() / plan.name)
+            crew.added(1)  # all have it open: from here on it may be evicted
+            return array
+
+    def _follow(self, plan: Plan, fill: Fill, crew: Crew) -> CachedArray:
+        """Do what the first of the crew does: fill the scratch folder that it has made, if any, and open the array."""
+        scratch: Path | None = crew.from_first(None)
+        if scratch is not None:
+            _fill(scratch, plan, fill, crew)
+        folder: Path = crew.from_first(None)
+        array = CachedArray(folder, plan)
+        crew.added(1)
+        return array
+
+    @contextmanager
+    def _locked(self, plan: Plan) -> Iterator[None]:
+        """Hold the lock of an array; an array in a folder that cannot be written needs none."""
+        with ExitStack() as held:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(FileLock(self.folder / f".{plan.name}.lock"))
+            except PermissionError:
+                if not (self.folder / plan.name).is_dir():
+                    raise
+            yield
 
     def find(self, plan: Plan) -> CachedArray | None:
         """The array of `plan` if it is there and whole; nothing is built."""
@@ -146,18 +127,19 @@ class DiskCache:
         log.info("%s: reading %s, %s, from %s", plan.kind, plan.about, human_size(plan.bytes), folder)
         return CachedArray(folder, plan)
 
-    def _build(self, plan: Plan, fill: Callable[[Write], None]) -> CachedArray:
+    def _build(self, plan: Plan, fill: Fill, crew: Crew) -> CachedArray:
         folder = self.folder / plan.name
         for leftover in self.folder.glob(f".{plan.name}-*"):  # of a killed process: we hold the lock
             shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # damaged
         self._evict(plan)
         log.info("%s: writing %s, %s, to %s", plan.kind, plan.about, human_size(plan.bytes), folder)
         scratch = Path(tempfile.mkdtemp(prefix=f".{plan.name}-", dir=self.folder))
         try:
             with (scratch / ROWS).open("wb") as file:
-                # Written, not mapped: a full disk then raises an error instead of killing the process by a signal.
-                fill(lambda first, values: _write(file, plan, first, values))
                 file.truncate(plan.bytes)
+            crew.from_first(scratch.resolve())
+            _fill(scratch, plan, fill, crew)
             facts = {
                 "format": FORMAT,
                 "about": plan.about,
@@ -167,7 +149,6 @@ class DiskCache:
                 "sha256": sha256_of(scratch / ROWS),
             }
             (scratch / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
             publish(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -175,9 +156,7 @@ class DiskCache:
 
     def _evict(self, plan: Plan) -> None:
         """Remove the least recently used arrays until `plan` fits."""
-        # A damaged array of the same name is replaced, not evicted: its lock is ours.
-        others = [entry for entry in self.listed() if entry[0].name != plan.name]
-        entries = sorted(others, key=lambda entry: entry[2])
+        entries = sorted(self.listed(), key=lambda entry: entry[2])
         excess = sum(size for _, size, _ in entries) + plan.bytes - self.limit
         for folder, size, _ in entries:
             if excess <= 0:
@@ -228,6 +207,23 @@ def _remove(path: Path) -> int:
     else:
         path.unlink(missing_ok=True)
     return size
+
+
+def _fill(scratch: Path, plan: Plan, fill: Fill, crew: Crew) -> None:
+    """Write the own rows; returns when all rows are there, and raises `ValueError` if some were written by nobody."""
+    written = 0
+
+    def write(first: int, values: np.ndarray) -> None:
+        nonlocal written
+        _write(file, plan, first, values)
+        written += len(values)
+
+    # Written, not mapped: a full disk then raises an error instead of killing the process by a signal.
+    with (scratch / ROWS).open("r+b") as file:
+        crew.added(1)  # all have it open: if the first one fails, it removes the folder
+        fill(write)
+    if (total := crew.added(written)) != plan.shape[0]:
+        raise ValueError(f"{plan.kind}: {total} of {plan.shape[0]} rows were written")
 
 
 def _write(file: BinaryIO, plan: Plan, first: int, values: np.ndarray) -> None:

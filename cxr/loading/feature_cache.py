@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,10 +18,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cxr.common import code
-from cxr.common.share import WHOLE, Share
+from cxr.common.share import ALONE, WHOLE, Crew, Share
 from cxr.datasets.manifest import Manifest
 from cxr.loading.batches import EpochOrder, ImageLoader, balanced, seeded
-from cxr.loading.disk_cache import CachedArray, DiskCache, Plan, Write
+from cxr.loading.cached_array import CachedArray, Plan
+from cxr.loading.disk_cache import DiskCache, Write
 from cxr.models.build import Network
 from cxr.models.device import Device
 from cxr.models.freezing import run_frozen
@@ -116,8 +118,11 @@ class FeatureRequest:
             + (f", {self.change}" if self.change else ""),
         )
 
-    def compute(self, write: Write) -> None:
-        """Compute all rows, view by view."""
+    def compute(self, write: Write, share: Share) -> None:
+        """Compute the rows of one of several processes, view by view.
+
+        Each has whole batches, which are those of a single process: no feature depends on the number of processes.
+        """
         ordered = ImageLoader(
             self.loader.dataset,
             self.network.spec,
@@ -128,11 +133,17 @@ class FeatureRequest:
             workers=self.loader.threads,
         )
         self.prefix.eval().requires_grad_(False)
-        total = self.views * len(self.split)
-        with tqdm(total=total, desc="features", unit="image", leave=False, disable=not sys.stderr.isatty()) as bar:
+        sizes = ordered.sizes()
+        own = share.part(self.views * len(sizes))
+        total, hidden = sum((self.views * sizes)[own]), not (sys.stderr.isatty() and share.first)
+        with tqdm(total=total, desc="features", unit="image", leave=False, disable=hidden) as bar:
             for view in range(self.views):
-                at = view * len(self.split)
-                for x, _ in ordered.epoch(_VIEWS + view):
+                first = view * len(sizes)
+                some = range(len(sizes))[max(0, own.start - first) : max(0, own.stop - first)]
+                if not some:
+                    continue
+                at = view * len(self.split) + some.start * _BATCH
+                for x, _ in ordered.epoch(_VIEWS + view, slice(some.start, some.stop)):
                     with self.device.autocast():
                         rows = _numpy(run_frozen(self.prefix, x))
                     write(at, rows)
@@ -140,8 +151,11 @@ class FeatureRequest:
                     bar.update(len(rows))
 
 
-def open_features(requests: list[FeatureRequest], cache: DiskCache) -> list[CachedArray] | None:
-    """The features of all requests (computed if missing), or None if they are too large together."""
+def open_features(requests: list[FeatureRequest], cache: DiskCache, crew: Crew = ALONE) -> list[CachedArray] | None:
+    """The features of all requests, or None if they are too large together.
+
+    The processes of a `crew`, all of which call this, compute what is missing together.
+    """
     weights, example = digest(requests[0].prefix), _example(requests[0])
     plans = [request.plan(weights, example) for request in requests]
     total = sum(plan.bytes for plan in plans)
@@ -152,7 +166,10 @@ def open_features(requests: list[FeatureRequest], cache: DiskCache) -> list[Cach
             cache.limit / 1e9,
         )
         return None
-    arrays = [cache.get(plan, request.compute) for plan, request in zip(plans, requests, strict=True)]
+    arrays = [
+        cache.get(plan, partial(request.compute, share=crew.share), crew)
+        for plan, request in zip(plans, requests, strict=True)
+    ]
     return [array for array in arrays if array is not None]  # none is larger than all of them together
 
 

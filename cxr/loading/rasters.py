@@ -17,7 +17,8 @@ from cxr.common.remote import CONNECTIONS, Remote
 from cxr.datasets.manifest import Manifest, read_verified
 from cxr.imaging.preprocess import InputSpec
 from cxr.imaging.reader import ImageReader
-from cxr.loading.disk_cache import CachedArray, DiskCache, Plan, Write
+from cxr.loading.cached_array import CachedArray, Plan
+from cxr.loading.disk_cache import DiskCache, Write
 
 T = TypeVar("T")
 

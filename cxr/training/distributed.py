@@ -1,26 +1,26 @@
 """Several processes that train one network together: how they meet, what they exchange, how one hears of another's end.
 
 They are started with the variables of PyTorch's `env://` contract (see `cxr.common.share`). Every process works on its
-rows of every batch; logits, labels and gradients are then those of the whole batch in each of them. With a single
-process nothing here is more than the identity.
+rows of every batch; logits, labels and gradients are then those of the whole batch in each of them. Those of a machine
+fill its disk cache together. With a single process nothing here is more than the identity.
 """
 
 import os
 import socket
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from cxr.common import share
-from cxr.common.share import WHOLE, Share
+from cxr.common.share import ALONE, WHOLE, Crew, Share
 from cxr.errors import CxrError, LostError, in_short
 from cxr.models.device import Device
 from cxr.training.whole_batch import WholeBatch
@@ -39,16 +39,20 @@ class MeetingError(CxrError):
 
 
 @dataclass(frozen=True)
-class Processes:
-    """The processes of a training, as one of them sees them.
+class Processes(Crew):
+    """The processes of a training, or those of them that are on one machine, as one of them sees them.
 
     Attributes:
         share: which of them this is, and how many there are.
         store: what they met by; None for a single one.
+        group: the connections between them; None: those between all processes.
+        machine: those of this machine, which fill its disk cache together.
     """
 
     share: Share = WHOLE
     store: "dist.Store | None" = None
+    group: "dist.ProcessGroup | None" = None
+    machine: Crew = ALONE
 
     @property
     def first(self) -> bool:
@@ -61,7 +65,7 @@ class Processes:
         if not self.share.several:
             return values[0]  # type: ignore[return-value]
         with self._heard():
-            dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+            dist.broadcast_object_list(values, group=self.group, group_src=0, device=torch.device("cpu"))
         return values[0]  # type: ignore[return-value]
 
     def whole(self, values: Tensor, count: int) -> Tensor:
@@ -73,7 +77,7 @@ class Processes:
         padded[: len(values)] = values.detach()
         parts = [torch.empty_like(padded) for _ in sizes]
         with self._heard():
-            dist.all_gather(parts, padded)
+            dist.all_gather(parts, padded, group=self.group)
         rows = [part[:size] for part, size in zip(parts, sizes, strict=True)]
         rows[self.share.rank] = values
         return torch.cat(rows)
@@ -92,8 +96,12 @@ class Processes:
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes, in place."""
         with self._heard():
-            dist.all_reduce(values)
+            dist.all_reduce(values, group=self.group)
         return values
+
+    def added(self, number: int) -> int:
+        """The sum of the numbers that the processes give."""
+        return int(self.total(torch.tensor(number))) if self.share.several else number
 
     def on_batch(self, count: int) -> AbstractContextManager[object]:
         """A context in which layers that train work as on the whole batch of `count` images."""
@@ -155,7 +163,7 @@ def group() -> Iterator[Processes]:
     if not own.several:
         yield Processes()
         return
-    processes = Processes(own, _meet(own))
+    processes = _meet(own)
     done = False
     try:
         yield processes
@@ -170,7 +178,7 @@ def group() -> Iterator[Processes]:
             dist.destroy_process_group()
 
 
-def _meet(own: Share) -> "dist.Store":
+def _meet(own: Share) -> Processes:
     """Wait for the other processes, and connect with them."""
     where = f"MASTER_ADDR={os.environ['MASTER_ADDR']}, MASTER_PORT={os.environ['MASTER_PORT']}"
     check = "check both variables, which name the machine of the process with RANK 0 and a free port there"
@@ -183,10 +191,13 @@ def _meet(own: Share) -> "dist.Store":
         # A process of another job that was given the same port would take the place of one of ours.
         if store.add(f"cxr/here/{own.rank}", 1) > 1:
             raise MeetingError(f"{where}: RANK={own.rank} is there already; give each job a port of its own")
-        store.set(f"cxr/host/{own.rank}", socket.gethostname())
-        hosts = [store.get(f"cxr/host/{rank}") for rank in range(own.world)]  # waits for them
+        store.set(f"cxr/host/{own.rank}", f"{socket.gethostname()} {os.environ.get('LOCAL_WORLD_SIZE', '')}")
+        hosts = [store.get(f"cxr/host/{rank}").decode() for rank in range(own.world)]  # waits for them
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=own.rank, world_size=own.world, timeout=_PATIENCE)
+        machines = _machines(hosts)
+        # With another backend, connections between cards would be made as well.
+        group: Any = dist.new_subgroups_by_enumeration(machines, _PATIENCE, "gloo")[0] if len(machines) > 1 else None
         # Whoever ends before the others are connected would seem to them never to have come.
         store.set(f"cxr/met/{own.rank}", "")
         store.wait([f"cxr/met/{rank}" for rank in range(own.world)], timedelta(seconds=MEETING_S))
@@ -200,5 +211,22 @@ def _meet(own: Share) -> "dist.Store":
             f"and that all {own.world} are started"
         ) from None
     # Not part of the contract, and `cores` shares out those of a machine by it.
-    os.environ.setdefault("LOCAL_WORLD_SIZE", str(Counter(hosts)[socket.gethostname().encode()]))
-    return store
+    os.environ.setdefault("LOCAL_WORLD_SIZE", str(hosts.count(hosts[own.rank])))
+    here = next(ranks for ranks in machines if own.rank in ranks)
+    return Processes(own, store, machine=Processes(Share(here.index(own.rank), len(here)), store, group))
+
+
+def _machines(hosts: list[str]) -> list[list[int]]:
+    """The ranks of the processes of each machine, from its name and LOCAL_WORLD_SIZE, if set, of every process.
+
+    Where the two contradict each other, as in containers of one name, a process counts as alone: of others it is not
+    known whether they have the same files.
+    """
+    together = defaultdict(list)
+    for rank, host in enumerate(hosts):
+        together[host].append(rank)
+    machines: list[list[int]] = []
+    for host, ranks in together.items():
+        agreed = host.rpartition(" ")[2] in ("", str(len(ranks)))
+        machines += [ranks] if agreed else [[rank] for rank in ranks]
+    return machines

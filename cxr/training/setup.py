@@ -86,6 +86,7 @@ def set_up(
         device=device,
         seed=seed,
         share=processes.share,
+        crew=processes.machine,
     )
     if isinstance(loaders.train, StagedLoader):
         loaders.train.control(suffix)

@@ -5,7 +5,8 @@ import re
 import numpy as np
 
 from cxr.datasets import sources
-from cxr.loading.disk_cache import DiskCache, Plan
+from cxr.loading.cached_array import Plan
+from cxr.loading.disk_cache import DiskCache
 from tests.helpers import settings_with
 
 

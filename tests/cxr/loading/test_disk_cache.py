@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cxr.errors import CxrError
-from cxr.loading.disk_cache import ROWS, DiskCache, Plan
+from cxr.loading.cached_array import ROWS, Plan
+from cxr.loading.disk_cache import DiskCache
 
 ROWS_OF = np.arange(60, dtype=np.float32).reshape(20, 3)
 

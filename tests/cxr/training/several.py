@@ -43,7 +43,7 @@ def _pool() -> ProcessPoolExecutor:
 
 
 def _one(rank: int, world: int, port: int, work: Callable, args: tuple, kwargs: dict) -> Any:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     device.prepare(0, deterministic=True)
     torch.set_num_threads(1)

@@ -96,7 +96,7 @@ def test_validation_counts_every_image_once(manifest, world):
         assert part["scores"].val_metric == whole.val_metric
 
 
-def test_one_process_fills_the_caches_and_the_others_read_them(uneven, tmp_path):
+def test_training_on_caches_that_they_fill_together_changes_nothing(uneven, tmp_path):
     cache = {"dir": str(tmp_path / "cache"), "views": 1}
     exact = several.run(1, several.trained, uneven, {})[0]
     for part in several.run(3, several.trained, uneven, {}, cache=cache):
