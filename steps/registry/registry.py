@@ -75,12 +75,15 @@ def register(
     folder = context.folder / ARTIFACT
     served = package.write(folder, bundle, datasets, settings.serving, settings.seed, evaluated, samples, bands)
     tags[identity.FILES] = identity.of_files(folder)
+    # Before anyone has to wait: it takes seconds, and minutes where ten evaluate at once.
+    model = (folder, bundle.network.classes, bundle.finding)
+    logged = log_model(*model) if earlier is None else None
     with alone(client, name):
         # Another process may have packaged the same bundle meanwhile, or been killed before its version was judged.
         earlier = identity.find(versions(client, name), tags)
         if earlier is not None and "cxr.gate" in earlier.tags:
             return _registered_before(context, earlier)
-        version = earlier or add(client, name, log_model(folder, bundle.network.classes, bundle.finding), tags)
+        version = earlier or add(client, name, logged or log_model(*model), tags)
         rules = settings.registry.gate
         judge = partial(gate.judge, rules, scores, compare=comparer.compare, new=tags, finding=bundle.finding)
         verdict, champion = settle(client, name, version, judge)

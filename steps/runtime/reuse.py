@@ -51,10 +51,10 @@ def decide(client: "MlflowClient", experiment_id: str, step: str, settings: Sett
             for run in runs.search(client, experiment_id, same_key, status, 1):
                 if runs.has_artifact(client, run.info.run_id, "checkpoint/last.pt"):
                     return Decision(f"run {run.info.run_id} was interrupted", resume=run)
-    last = runs.newest(client, experiment_id, (step,))
-    if last is None:
+    last = runs.search(client, experiment_id, f"tags.`cxr.step` = '{step}'", "FINISHED", 1)
+    if not last:
         return Decision("no finished run yet")
-    changed = [name for name in step_key.COMPONENTS if last.data.tags.get(f"cxr.key.{name}") != components[name]]
+    changed = [name for name in step_key.COMPONENTS if last[0].data.tags.get(f"cxr.key.{name}") != components[name]]
     return Decision(f"changed since the last run: {', '.join(changed)}" if changed else "its last run had another key")
 
 

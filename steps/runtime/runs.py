@@ -2,7 +2,8 @@
 
 Tags that this project sets: `cxr.step` (entry point), `cxr.process` (process that works on the run),
 `cxr.output_digest` (digest of its result), `cxr.step_key` and `cxr.key.*` (what decides its result, see
-`steps.runtime.step_key`), `cxr.*_run_id` (runs that it came from), `cxr.trial` (trial of a search that it belongs to).
+`steps.runtime.step_key`), `cxr.*_run_id` (runs that it came from), `cxr.trial` (trial of a search that it belongs to),
+`cxr.folds` (number of folds that a run of `main` goes through), `cxr.fold` (that run of `main`, of a run of a fold).
 """
 
 import logging
@@ -23,17 +24,16 @@ log = logging.getLogger(__name__)
 
 # Stands for a run without the tag `cxr.process`: `process.alive` leaves processes of other hosts alone.
 _UNKNOWN = "?:0:0"
-TRIAL = "cxr.trial"
+TRIAL, FOLDS, FOLD = "cxr.trial", "cxr.folds", "cxr.fold"
 
 
 def newest(client: MlflowClient, experiment_id: str, kinds: tuple[str, ...]) -> Run | None:
-    """The finished run of one of these steps that was started last; trials of a search are left out."""
+    """The finished run of one of these steps that was started last; trials of a search and folds are left out."""
+    single = f"tags.`{TRIAL}` IS NULL and tags.`{FOLD}` IS NULL"
     candidates = [
         run
         for kind in kinds
-        for run in search(
-            client, experiment_id, f"tags.`cxr.step` = '{kind}' and tags.`{TRIAL}` IS NULL", "FINISHED", limit=1
-        )
+        for run in search(client, experiment_id, f"tags.`cxr.step` = '{kind}' and {single}", "FINISHED", limit=1)
     ]
     return max(candidates, key=lambda run: run.info.start_time, default=None)
 
@@ -51,7 +51,11 @@ def find(client: MlflowClient, experiment_id: str, kinds: tuple[str, ...], run_i
     if not run_id:
         run = newest(client, experiment_id, kinds)
         if run is None:
-            raise CxrError(f"no finished {expected} run in this experiment; run `{command}` first, or give {parameter}")
+            others = any(search(client, experiment_id, f"tags.`cxr.step` = '{kind}'", "FINISHED", 1) for kind in kinds)
+            but = " but those of folds and of trials of a search" if others else ""
+            raise CxrError(
+                f"no finished {expected} run in this experiment{but}; run `{command}` first, or give {parameter}"
+            )
         return run
     try:
         run = client.get_run(run_id)

@@ -27,19 +27,22 @@ def open_run(step: Step) -> Run:
         with process.unbroken(), _alone(uri):
             _make(uri)
             run = mlflow.start_run(log_system_metrics=step.system_metrics)
-            mlflow.set_tags({"cxr.step": step.name, "mlflow.runName": step.name} | _of_trial(run))
+            mlflow.set_tags({"cxr.step": step.name, "mlflow.runName": step.name} | _of_many(run, step))
     except (MlflowException, SQLAlchemyError, OSError) as error:
         other = CxrError(f"the MLflow store {outage.shown(uri)} cannot be used: {str(error).splitlines()[0]}")
         raise outage.given_up(error) or disks.problem(error, uri, []) or other from None
     return run
 
 
-def _of_trial(run: Run) -> dict[str, str]:
-    """The tag of a run that belongs to a trial of a search."""
+def _of_many(run: Run, step: Step) -> dict[str, str]:
+    """The tag of a run that belongs to a trial of a search, or to a fold."""
     parent = run.data.tags.get("mlflow.parentRunId")
-    if parent is None or mlflow.get_run(parent).data.tags.get("cxr.step") != "trial":
+    if parent is None:
         return {}
-    return {runs.TRIAL: parent}
+    driver = mlflow.get_run(parent).data.tags
+    if driver.get("cxr.step") == "trial":
+        return {runs.TRIAL: parent}
+    return {runs.FOLD: parent} if runs.FOLDS in driver and step.name not in ("ensemble", "evaluate") else {}
 
 
 def quiet() -> None:

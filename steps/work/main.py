@@ -3,7 +3,7 @@
 from statistics import mean, stdev
 
 from cxr.errors import CxrError
-from steps.runtime import supervisor
+from steps.runtime import runs, supervisor
 from steps.runtime.context import Context
 from steps.runtime.settings import OWNED
 from steps.work import launching, repeats
@@ -19,6 +19,8 @@ def run(context: Context) -> None:
         raise CxrError("ensemble=true needs several trainings; add -P seeds=5, or -P folds=5")
     supervisor.asked(context.flags)
     launching.begin(context, context.settings)
+    if context.settings.data.folds is not None:
+        context.tag(runs.FOLDS, context.settings.data.folds)
     done: dict[str, str] = {}
     for name in OWNED if not ensemble else list(OWNED)[:-1]:
         done[name] = launching.step(context, name, done, may_reuse, plan.overrides[0].get(name))

@@ -46,6 +46,16 @@ def test_trials_of_a_search_are_not_the_newest_run(client, experiment_id):
     assert runs.find(client, experiment_id, ("finetune",), trial, "run_id").info.run_id == trial
 
 
+def test_folds_are_not_the_newest_run(client, experiment_id):
+    fold = make(client, experiment_id, "train", fold="0123")
+    with pytest.raises(CxrError, match="no finished train run in this experiment but those of folds and of trials of"):
+        runs.find(client, experiment_id, ("train",), "", "train_run_id")
+    assert runs.find(client, experiment_id, ("train",), fold, "train_run_id").info.run_id == fold
+    ensemble = make(client, experiment_id, "ensemble")
+    make(client, experiment_id, "train", fold="0123")
+    assert runs.find(client, experiment_id, ("train", "ensemble"), "", "run_id").info.run_id == ensemble
+
+
 def test_nothing_to_start_from_names_the_command(client, experiment_id):
     with pytest.raises(CxrError, match=r"run `mlflow run \. -e train` first"):
         runs.find(client, experiment_id, ("train",), "", "train_run_id")

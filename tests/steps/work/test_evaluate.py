@@ -16,6 +16,7 @@ from cxr.evaluation.out_of_fold import FILE
 from cxr.evaluation.results import EvaluationReport
 from cxr.report import referral_words
 from steps.registry import identity
+from steps.runtime import runs
 from tests.steps.conftest import PLAIN, SMALL
 
 
@@ -158,6 +159,12 @@ def test_folds_are_cross_validated_and_their_ensemble_is_judged_by_out_of_fold_a
     for metric in ("val_macro_f1", "test_macro_f1"):
         values = [run.data.metrics[metric] for run in members]
         assert main.data.metrics[f"{metric}_mean"] == pytest.approx(sum(values) / folds)
+    for kinds in (("prepare_split",), ("train",), ("finetune",)):
+        assert [run.data.tags["cxr.fold"] for run in workflow.runs(*kinds)[:folds]] == [main.info.run_id] * folds
+        newest = runs.newest(workflow.client, workflow.experiment_id, kinds)
+        assert newest.info.run_id not in [run.info.run_id for run in workflow.runs(*kinds)[:folds]]
+    starts = ("finetune", "train", "ensemble")
+    assert runs.newest(workflow.client, workflow.experiment_id, starts).info.run_id == ensemble.info.run_id
     splits = [workflow.client.get_run(run.data.tags["cxr.split_run_id"]) for run in members[::-1]]
     manifests = [Manifest.load(workflow.artifact(run, "split")) for run in splits]
     assert complete(manifests) and "the images were decoded by run" in done.stderr

@@ -111,12 +111,16 @@ def test_processes_end_with_the_one_that_supervises_them(workflow):
     top.communicate(timeout=WITHIN_S)
 
 
+def once(workflow) -> list[str]:
+    """Words after `python` for a training of one epoch."""
+    split = workflow.first("prepare_split").info.run_id
+    return ["-m", "steps.train", "--split_run_id", split, "--train.epochs", "1", "--precision", "float32",
+            "--model.input_size", "64", "--log_dir", str(workflow.folder / "logs")]  # fmt: skip
+
+
 def test_torchrun_starts_the_steps_as_well(workflow):
     """Any starter that sets the variables of `env://` will do; here nothing but these variables."""
-    split = workflow.first("prepare_split").info.run_id
-    python = str(workflow.programs / "python")
-    command = [python, "-m", "steps.train", "--split_run_id", split, "--train.epochs", "1", "--precision", "float32",
-               "--model.input_size", "64", "--log_dir", str(workflow.folder / "logs")]  # fmt: skip
+    command = [str(workflow.programs / "python"), *once(workflow)]
     variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     environment = {**workflow.environment, "MLFLOW_EXPERIMENT_ID": workflow.experiment_id, **variables}
     before = len(workflow.runs("train"))
@@ -130,6 +134,26 @@ def test_torchrun_starts_the_steps_as_well(workflow):
     assert [process.returncode for process in both] == [0, 0], outputs
     assert "epoch 1 of 1" in outputs[0] and outputs[1] == ""
     assert len(workflow.runs("train")) == before + 1
+
+
+DISTRIBUTOR = """
+import sys
+from pyspark.ml.torch.distributor import TorchDistributor
+from pyspark.sql import SparkSession
+SparkSession.builder.getOrCreate()
+TorchDistributor(num_processes=2, local_mode=True, use_gpu=False).run(*sys.argv[1:])
+"""
+
+
+def test_the_distributor_of_spark_starts_the_steps_as_well(workflow):
+    pytest.importorskip("pyspark", reason="an extra: pip install -r requirements-spark.txt")
+    before = len(workflow.runs("train"))
+    environment = {**workflow.environment, "MLFLOW_EXPERIMENT_ID": workflow.experiment_id}
+    command = [sys.executable, "-c", DISTRIBUTOR, *once(workflow)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0 and done.stdout.count("epoch 1 of 1") == 1, done.stdout + done.stderr
+    assert len(workflow.runs("train")) == before + 1
+    assert workflow.runs("train")[0].data.tags["cxr.processes"] == "2"
 
 
 def test_the_other_processes_do_without_mlflow():
