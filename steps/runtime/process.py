@@ -38,6 +38,14 @@ def stop_on_signals() -> None:
     signal.signal(signal.SIGINT, interrupt)
 
 
+def hides_interrupt(error: Exception) -> bool:
+    """Whether the error comes from cleanup after a signal, as from `torch.save`, whose file cannot be closed then."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__context__
+    return cause is not None
+
+
 @contextmanager
 def unbroken() -> Iterator[None]:
     """Delay signals until the end of the block.

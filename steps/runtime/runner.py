@@ -126,11 +126,10 @@ def _work(context: Context, arguments: Arguments) -> tuple[str, int]:
         logs.check()
         return "FINISHED", 0
     except KeyboardInterrupt:
-        logs.no_longer_stop()
-        if share.SUPERVISED not in os.environ:
-            context.log.warning("interrupted; finished work is kept")
-        return "KILLED", 130
+        return _interrupted(context)
     except Exception as error:
+        if process.hides_interrupt(error):
+            return _interrupted(context)
         if isinstance(error, LostError) and not error.known and share.SUPERVISED in os.environ:
             return "FAILED", supervisor.LOST
         _report(context.log, context.client, context.run_id, _user_error(context, error) or error)
@@ -142,6 +141,16 @@ def _work(context: Context, arguments: Arguments) -> tuple[str, int]:
                 retries,
             )
         _log_logs(context)
+
+
+def _interrupted(context: Context) -> tuple[str, int]:
+    """Say that a signal has ended the step; returns the status of the run and the exit status."""
+    from steps.runtime import logs
+
+    logs.no_longer_stop()
+    if share.SUPERVISED not in os.environ:
+        context.log.warning("interrupted; finished work is kept")
+    return "KILLED", 130
 
 
 def _user_error(context: Context, error: Exception) -> CxrError | None:

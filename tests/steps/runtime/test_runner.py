@@ -1,6 +1,7 @@
 """Status, logs, artifacts and error message of a step, whatever its work."""
 
 import errno
+import io
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import torch
 
 from bench.faults.mounts import CannotMountError, small_disk
 from cxr.errors import CxrError
@@ -115,6 +117,19 @@ def test_sigterm_ends_a_step_with_its_cleanup(run):
 
     code, step_run = run(work)
     assert (code, step_run.info.status) == (130, "KILLED")
+
+
+def test_sigterm_while_a_checkpoint_is_written_is_no_bug(run, capfd):
+    """`torch.save` then fails to close the file, with an error of its own."""
+
+    class Interrupted(io.BytesIO):
+        def write(self, data):
+            if self.tell():
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().write(data)
+
+    code, step_run = run(lambda context: torch.save({}, Interrupted()))
+    assert (code, step_run.info.status) == (130, "KILLED") and "bug" not in capfd.readouterr().err
 
 
 def test_artifacts_are_replaced_atomically(run, monkeypatch):
