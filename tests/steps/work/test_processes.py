@@ -151,7 +151,7 @@ def test_the_distributor_of_spark_starts_the_steps_as_well(workflow):
     environment = {**workflow.environment, "MLFLOW_EXPERIMENT_ID": workflow.experiment_id}
     command = [sys.executable, "-c", DISTRIBUTOR, *once(workflow)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0 and done.stdout.count("epoch 1 of 1") == 1, done.stdout + done.stderr
+    assert done.returncode == 0 and done.stdout.count("train: epoch 1 of 1") == 1, done.stdout + done.stderr
     assert len(workflow.runs("train")) == before + 1
     assert workflow.runs("train")[0].data.tags["cxr.processes"] == "2"
 
