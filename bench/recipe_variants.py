@@ -23,6 +23,9 @@ def _stages(*stages: tuple[float, int, float]) -> str:
     return f"[{', '.join(named)}]"
 
 
+_NO_BLANK = augment(blank=0.0)
+_GROWING = finetune(stages=_stages((0.5, 128, 0.5), (0.2, 176, 0.75), (0.3, 224, 1.0)))
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "recipe": {},
     "head alone": finetune(unfreeze=0, epochs=1, **{"optimizer.lr": 1e-12}),
@@ -32,14 +35,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no averaged weights": finetune(ema=0.0),
     "constant rate": finetune(scheduler="null", warmup=0.0),
     "no class weights": finetune(class_weights="none"),
-    "no augmentation": augment(**_LEVEL, **_STILL, clean=1.0),
+    "no augmentation": augment(**_LEVEL, **_STILL, clean=1.0, blank=0.0),
     "no geometry": augment(**_STILL),
     "no tone": augment(**_LEVEL),
     "no degradation": augment(clean=1.0),
     "no masks": augment(**_MASKS),
     "every image degraded": augment(clean=0.0),
     "two blocks": finetune(unfreeze=2),
+    "no blanked images": _NO_BLANK,
+    "no blanked images, no degradation": {**_NO_BLANK, **augment(clean=1.0)},
+    "no blanked images, no masks": {**_NO_BLANK, **augment(**_MASKS)},
     # Tried, and not part of it.
+    "a quarter blanked": augment(blank=0.25),
+    "exchanged frames": augment(frame=0.2),
+    "exchanged frames, chosen by robustness": {**augment(frame=0.2), **finetune(select="robust")},
     "whole network": finetune(unfreeze="all"),
     "whole network, rate by depth": finetune(unfreeze="all", layer_decay=0.8, **{"optimizer.lr": 2e-4}),
     "twelve epochs": finetune(epochs=12, patience=12),
@@ -47,15 +56,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "twelve epochs, mix-up": {**finetune(epochs=12, patience=12), **augment(mixup=0.2)},
     "three times the rate": finetune(**{"optimizer.lr": 3e-4}),
     "strong crops": augment(crop_scale="[0.4, 1.0]"),
-    "exchanged frames": augment(frame=0.2),
-    "exchanged frames, chosen by robustness": {**augment(frame=0.2), **finetune(select="robust")},
-    "exchanged frames, blanked images": augment(frame=0.2, blank=0.1),
-    "blanked images": augment(blank=0.1),
-    "blanked images, a quarter": augment(blank=0.25),
     "mix-up": augment(mixup=0.2),
     "label smoothing": finetune(loss="{_target_: torch.nn.CrossEntropyLoss, label_smoothing: 0.1}"),
-    "growing size": finetune(stages=_stages((0.5, 128, 0.5), (0.2, 176, 0.75), (0.3, 224, 1.0))),
+    "growing size": _GROWING,
+    "no blanked images, growing size": {**_NO_BLANK, **_GROWING},
+    "no blanked images, trained batch norms": {**_NO_BLANK, **finetune(batch_norm="trained")},
     "288 pixels": {"model.input_size": 288},
+    "no blanked images, 288 pixels": {**_NO_BLANK, "model.input_size": 288},
     "288 pixels, trained at 224": {"model.input_size": 288, **finetune(stages=_stages((1.0, 224, 1.0)))},
     "efficientnet_lite1": {"model.name": "efficientnet_lite1"},
     "efficientnet_lite2": {"model.name": "efficientnet_lite2"},

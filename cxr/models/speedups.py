@@ -23,7 +23,7 @@ class FastDepthwise(TorchFunctionMode):
 
     oneDNN has no fast kernels for these (measured on two AMD cores, batches of 32: 1152 channels of 7 x 7 pixels and
     kernels of 5 x 5 take 0.7 ms forward and 50 ms back, and 6 ms back this way), and they took more than half of a
-    training step of EfficientNet-Lite0. In float32 it has, and nothing is changed; nor is it on other devices.
+    training step of EfficientNet-Lite0. Nothing is changed in float32, for which it has them, or on other devices.
     Functions of PyTorch are intercepted, so that convolutions of any network are covered.
     """
 
@@ -99,18 +99,22 @@ def _of_weight(
     x: Tensor, weight: Tensor, gradient: Tensor, stride: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
     """The gradient of `weight`, some columns of it at a time: each that of a narrow kernel on a shifted `x`."""
+    rows, top = padding[0], 0
+    if x.shape[2] < weight.shape[2]:  # of maps smaller than the kernel, only those padded before are fast
+        rows, top = 0, padding[0]
+    bottom = (gradient.shape[2] - 1) * stride[0] + weight.shape[2] - x.shape[2] - top if top else 0
     made: list[Tensor] = []
     for columns in weight.split(_WIDTH, dim=3):
         before = padding[1] - _WIDTH * len(made)
         width = (gradient.shape[3] - 1) * stride[1] + columns.shape[3]
-        shifted = functional.pad(x, (before, width - x.shape[3] - before))
+        shifted = functional.pad(x, (before, width - x.shape[3] - before, top, bottom))
         found = torch.ops.aten.convolution_backward(
             gradient,
             shifted.contiguous(memory_format=torch.channels_last),
             columns.contiguous(),
             None,
             stride,
-            (padding[0], 0),
+            (rows, 0),
             (1, 1),
             False,
             (0, 0),

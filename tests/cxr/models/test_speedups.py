@@ -7,15 +7,21 @@ from torch import nn
 from cxr.models import efficientnet_lite, speedups
 from cxr.models.speedups import FastDepthwise
 
+LARGE, SMALL = (11, 12), (3, 4)
+
 
 @pytest.mark.parametrize(
-    ("kernel", "stride", "padding"),
-    [(5, 1, 2), (7, 1, 3), (11, 1, 5), (3, 2, 1), (5, 2, 2), (5, 2, 0), (3, 3, 0), (3, 4, 1), ((3, 5), (1, 2), (1, 0))],
+    ("kernel", "stride", "padding", "size"),
+    [
+        *((5, 1, 2, LARGE), (7, 1, 3, LARGE), (11, 1, 5, LARGE), (3, 2, 1, LARGE), (5, 2, 2, LARGE), (5, 2, 0, LARGE)),
+        *((3, 3, 0, LARGE), (3, 4, 1, LARGE), ((3, 5), (1, 2), (1, 0), LARGE)),
+        *((5, 1, 2, SMALL), (7, 1, 3, SMALL), (3, 2, 1, SMALL), (5, 2, 2, SMALL), ((5, 3), (1, 2), (1, 0), SMALL)),
+    ],
 )
-def test_gradients_of_depthwise_convolutions(kernel, stride, padding):
+def test_gradients_of_depthwise_convolutions(kernel, stride, padding, size):
     torch.manual_seed(0)
     conv = nn.Conv2d(6, 6, kernel, stride, padding, groups=6).double()
-    x = torch.randn(3, 6, 11, 12, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(3, 6, *size, dtype=torch.float64, requires_grad=True)
 
     def fast(*tensors):
         return speedups.DepthwiseConv2d.apply(*tensors, conv.stride, conv.padding)
