@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import reduce
 from itertools import product
 from pathlib import Path
 
@@ -47,7 +48,8 @@ from cxr.training.setup import set_up
 
 EXPLAINED = """Scores on validation, means over seeds; `python -m bench.recipe`. Robust: the mean over the rows of the
 robustness table; worst: the lowest of them. Border AUC: for pneumonia, of images whose inside is black; 0.5 is chance.
-Differences are to the first variant, with 95 % intervals paired over patients. Minutes are those of training alone."""
+Differences are to the first variant, with 95 % intervals paired over patients. Minutes are those of training alone,
+which shares the machine with the other trainings of `--jobs`."""
 SEEN = [*CHANGES.values(), border_alone]
 SHOWN = ("macro_f1", "auc_pneumonia", "specificity", "loss")
 BATCH = 64
@@ -156,11 +158,12 @@ def table(folder: Path, names: list[str], seeds: list[int], sample: Sample) -> p
 def write(found: pd.DataFrame, manifest: Manifest, folder: Path) -> None:
     """Write the table as `recipe.csv` and, for readers, as `RECIPE.md`."""
     found.to_csv(folder / "recipe.csv", index=False, float_format="%.4f")
-    titles = [name[0].upper() + name[1:].replace("_", " ") for name in found.columns]
+    words = {"_": " ", "macro f1": "macro-F1", "auc": "AUC"}
+    titles = [reduce(lambda name, pair: name.replace(*pair), words.items(), name) for name in found.columns]
     rows = [[f"{value:.3f}" if isinstance(value, float) else str(value) for value in row] for row in found.to_numpy()]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [titles, ["---"] * len(titles), *rows])
     images = f"{len(manifest.split('train')):,} training and {len(manifest.split('val')):,} validation images"
-    text = f"# What each part of the recipe is worth\n\n{EXPLAINED} {images}. {machine()}.\n\n{table}\n"
+    text = f"# What each part of the recipe is worth\n\n{EXPLAINED}\n\n{images}. {machine()}.\n\n{table}\n"
     (folder / "RECIPE.md").write_text(text, encoding="utf-8")
 
 
