@@ -99,15 +99,13 @@ def _of_weight(
     x: Tensor, weight: Tensor, gradient: Tensor, stride: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
     """The gradient of `weight`, some columns of it at a time: each that of a narrow kernel on a shifted `x`."""
-    rows, top = padding[0], 0
-    if x.shape[2] < weight.shape[2]:  # of maps smaller than the kernel, only those padded before are fast
-        rows, top = 0, padding[0]
-    bottom = (gradient.shape[2] - 1) * stride[0] + weight.shape[2] - x.shape[2] - top if top else 0
+    # Of maps smaller than the kernel, only those whose rows are padded before are fast.
+    before_rows, rows = (padding[0], 0) if x.shape[2] < weight.shape[2] else (0, padding[0])
     made: list[Tensor] = []
     for columns in weight.split(_WIDTH, dim=3):
         before = padding[1] - _WIDTH * len(made)
         width = (gradient.shape[3] - 1) * stride[1] + columns.shape[3]
-        shifted = functional.pad(x, (before, width - x.shape[3] - before, top, bottom))
+        shifted = functional.pad(x, (before, width - x.shape[3] - before, before_rows, before_rows))
         found = torch.ops.aten.convolution_backward(
             gradient,
             shifted.contiguous(memory_format=torch.channels_last),
