@@ -25,6 +25,7 @@ def _stages(*stages: tuple[float, int, float]) -> str:
 
 _GROWING = finetune(stages=_stages((0.5, 128, 0.5), (0.2, 176, 0.75), (0.3, 224, 1.0)))
 _SEVEN = finetune(epochs=7, patience=7)
+_SMOOTHED = "{_target_: torch.nn.CrossEntropyLoss, label_smoothing: 0.1}"
 _FIRST = {**_SEVEN, **augment(blank=0.0)}  # what the recipe was made of
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -54,7 +55,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "three times the rate": finetune(**{"optimizer.lr": 3e-4}),
     "strong crops": augment(crop_scale="[0.4, 1.0]"),
     "mix-up": augment(mixup=0.2),
-    "label smoothing": finetune(loss="{_target_: torch.nn.CrossEntropyLoss, label_smoothing: 0.1}"),
+    "label smoothing": finetune(loss=_SMOOTHED),
     "growing size": _GROWING,
     "288 pixels": {"model.input_size": 288},
     "288 pixels, trained at 224": {"model.input_size": 288, **finetune(stages=_stages((1.0, 224, 1.0)))},
@@ -70,6 +71,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
         **_SEVEN,
     },
     "seven epochs, efficientnet_lite1": {**_SEVEN, "model.name": "efficientnet_lite1"},
+    "seven epochs, mix-up": {**_SEVEN, **augment(mixup=0.2)},
+    "seven epochs, label smoothing": {**_SEVEN, **finetune(loss=_SMOOTHED)},
+    "seven epochs, strong crops": {**_SEVEN, **augment(crop_scale="[0.4, 1.0]")},
+    "seven epochs, three times the rate": {**_SEVEN, **finetune(**{"optimizer.lr": 3e-4})},
+    "seven epochs, two blocks": {**_SEVEN, **finetune(unfreeze=2)},
+    "seven epochs, centre crop": {**_SEVEN, "model.resize_mode": "crop"},
+    "seven epochs, no averaged weights": {**_SEVEN, **finetune(ema=0.0)},
+    "seven epochs, constant rate": {**_SEVEN, **finetune(scheduler="null", warmup=0.0)},
+    "seven epochs, no geometry": {**_SEVEN, **augment(**_STILL)},
+    "seven epochs, no tone": {**_SEVEN, **augment(**_LEVEL)},
     "seven epochs, no blanked images": _FIRST,
     "seven epochs, no blanked images, no degradation": {**_FIRST, **augment(clean=1.0)},
     "seven epochs, no blanked images, no masks": {**_FIRST, **augment(**_MASKS)},
