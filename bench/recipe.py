@@ -20,6 +20,7 @@ import time
 from functools import reduce
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -136,27 +137,51 @@ def values(sample: Sample, logits: np.ndarray) -> dict[str, np.ndarray]:
 
 def table(folder: Path, names: list[str], seeds: list[int], sample: Sample) -> pd.DataFrame:
     """One row per variant: means over its seeds, and the difference to the first variant with its interval, over the
-    seeds of both."""
-    rows, first = [], None
-    for name in names:
-        kept = {seed: np.load(file) for seed in seeds if (file := path_of(folder, name, seed)).is_file()}
-        found = {seed: values(sample, made["logits"]) for seed, made in kept.items()}
-        first = first or found
-        if not found or not found.keys() & first.keys():
-            continue
-        row = {"variant": name, "seeds": len(kept), "minutes": np.mean([made["minutes"] for made in kept.values()])}
-        for score in next(iter(found.values())):
-            row[score] = float(np.mean([one[score][0] for one in found.values()]))
-        for score in ("macro_f1", "robust macro_f1"):
-            difference = np.mean([found[seed][score] - first[seed][score] for seed in found.keys() & first.keys()], 0)
-            estimate = bootstrap.percentile(float(difference[0]), difference[1:])
-            row[f"{score} against the first"] = f"{estimate.value:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})"
-        rows.append(row)
+    seeds of both. Then one for the mean of the logits of the first variant's seeds, and one for that of every network
+    of the table: what an ensemble could reach at best."""
+    trained = {name: _answers(folder, name, seeds) for name in names}
+    trained = {name: kept for name, kept in trained.items() if kept}
+    logits = {name: {seed: made["logits"] for seed, made in kept.items()} for name, kept in trained.items()}
+    found = {name: {seed: values(sample, one) for seed, one in kept.items()} for name, kept in logits.items()}
+    first = next(iter(found), "")
+    rows = []
+    for name, scored in found.items():
+        if scored.keys() & found[first].keys():
+            minutes = np.mean([made["minutes"] for made in trained[name].values()])
+            rows.append({"variant": name, "seeds": len(scored), "minutes": minutes} | _row(scored, found[first]))
+    everyone = [one for kept in logits.values() for one in kept.values()]
+    for name, members in (
+        (f"{first}: {len(found.get(first, {}))} seeds together", list(logits.get(first, {}).values())),
+        (f"all {len(everyone)} networks above together", everyone),
+    ):
+        if len(members) > 1:
+            together = values(sample, np.mean(members, 0))
+            rows.append(
+                {"variant": name, "seeds": "", "minutes": ""} | _row(dict.fromkeys(seeds, together), found[first])
+            )
     return pd.DataFrame(rows)
+
+
+def _answers(folder: Path, name: str, seeds: list[int]) -> dict[int, Any]:
+    """What is kept of a variant, by seed."""
+    return {seed: np.load(file) for seed in seeds if (file := path_of(folder, name, seed)).is_file()}
+
+
+def _row(found: dict[int, dict[str, np.ndarray]], first: dict[int, dict[str, np.ndarray]]) -> dict[str, Any]:
+    """The mean scores over seeds, and what they differ from those of the first variant over the seeds of both."""
+    row: dict[str, Any] = {}
+    for score in next(iter(found.values())):
+        row[score] = float(np.mean([one[score][0] for one in found.values()]))
+    for score in ("macro_f1", "robust macro_f1"):
+        difference = np.mean([found[seed][score] - first[seed][score] for seed in found.keys() & first.keys()], 0)
+        estimate = bootstrap.percentile(float(difference[0]), difference[1:])
+        row[f"{score} against the first"] = f"{estimate.value:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})"
+    return row
 
 
 def write(found: pd.DataFrame, manifest: Manifest, folder: Path) -> None:
     """Write the table as `recipe.csv` and, for readers, as `RECIPE.md`."""
+    folder.mkdir(parents=True, exist_ok=True)
     found.to_csv(folder / "recipe.csv", index=False, float_format="%.4f")
     words = {"_": " ", "macro f1": "macro-F1", "auc": "AUC"}
     titles = [reduce(lambda name, pair: name.replace(*pair), words.items(), name) for name in found.columns]

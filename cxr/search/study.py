@@ -52,13 +52,8 @@ class Study:
         self._optuna = optuna = library()
         self.maximise = maximise
         self._distributions = {name: _distribution(optuna, domain) for name, domain in settings.space.items()}
-        pruner = optuna.pruners.NopPruner()
-        if settings.prune_after is not None:
-            pruner = optuna.pruners.MedianPruner(settings.startup_trials, n_warmup_steps=settings.prune_after)
         self._study = optuna.create_study(
-            direction="maximize" if maximise else "minimize",
-            sampler=optuna.samplers.TPESampler(n_startup_trials=settings.startup_trials, seed=seed % 2**32),
-            pruner=pruner,
+            direction=direction(maximise), sampler=sampler(settings, seed), pruner=pruner(settings)
         )
         self._known: set[str] = set()
         self._asked: dict[str, Any] = {}
@@ -145,6 +140,33 @@ def library() -> ModuleType:
     optuna.logging.disable_default_handler()
     optuna.logging.enable_propagation()
     return optuna
+
+
+def direction(maximise: bool) -> str:
+    """What Optuna calls it whether a higher score is better."""
+    return "maximize" if maximise else "minimize"
+
+
+def sampler(settings: SearchSettings, seed: int) -> Any:
+    """What proposes trials: a tree of Parzen estimators, after some at random."""
+    return library().samplers.TPESampler(n_startup_trials=settings.startup_trials, seed=seed % 2**32)
+
+
+def pruner(settings: SearchSettings) -> Any:
+    """What ends trials early: the median of the others, or nothing."""
+    pruners = library().pruners
+    if settings.prune_after is None:
+        return pruners.NopPruner()
+    return pruners.MedianPruner(settings.startup_trials, n_warmup_steps=settings.prune_after)
+
+
+def suggest(trial: Any, name: str, domain: Range | Choices) -> Any:
+    """What a trial of Optuna should try of a setting."""
+    if isinstance(domain, Choices):
+        return trial.suggest_categorical(name, domain.choices)
+    if isinstance(domain.low, int) and isinstance(domain.high, int):
+        return trial.suggest_int(name, domain.low, domain.high, log=domain.log)
+    return trial.suggest_float(name, domain.low, domain.high, log=domain.log)
 
 
 def _distribution(optuna: ModuleType, domain: Range | Choices) -> Any:

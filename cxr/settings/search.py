@@ -3,7 +3,7 @@
 Whether the bounds are values of the settings that they name is checked by `cxr.search.space`.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, field_validator
 
@@ -62,6 +62,7 @@ class SearchSettings(Section):
     study: str = Field(pattern=r"^[\w .-]+$")
     trials: Annotated[int, Field(ge=1, le=1000)]
     hours: Annotated[float, Field(gt=0)] | None
+    engine: Literal["local", "spark"]
     workers: Annotated[int, Field(ge=1, le=64)]
     startup_trials: Positive
     prune_after: Positive | None

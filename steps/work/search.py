@@ -2,11 +2,13 @@
 
 import io
 import json
+from importlib import import_module
 
 import pandas as pd
 import yaml
 from mlflow.entities import ViewType
 
+from cxr.common import spark
 from cxr.common.files import sha256_of_text
 from cxr.errors import CxrError
 from cxr.search import plots, space
@@ -16,7 +18,7 @@ from steps.runtime import runs, step_key
 from steps.runtime.context import Context
 from steps.runtime.settings import DEFAULT_PROFILE, OWNED
 from steps.work import launching, trials
-from steps.work.searching import Search, all_failed, changes, short
+from steps.work.searching import Search, all_failed, changes, listed
 from steps.work.summary import store_prefix
 
 BEST, TABLE, PICTURE = "search/best.yaml", "search/trials.csv", "search/search.png"
@@ -31,6 +33,8 @@ def run(context: Context) -> None:
     """Go on with the study, or begin it, and log what it has found."""
     settings = context.settings
     library()
+    if settings.search.engine == "spark":
+        spark.session("cxr-search")  # before any step runs
     launching.begin(context, space.check(settings))
     metric = settings.finetune.metric
     maximise = bool(instantiate.metric(metric, len(settings.data.class_names)).higher_is_better)
@@ -42,8 +46,12 @@ def run(context: Context) -> None:
     for name in list(OWNED)[1 : list(OWNED).index(first)]:
         done[name] = launching.step(context, name, done, True)
     context.tag("cxr.study", settings.search.study)
-    study = Study(settings.search, maximise=maximise, seed=settings.seed + _place(context))
-    Search(context, study, done, shared).run()
+    seed = settings.seed + _place(context)
+    study = Study(settings.search, maximise=maximise, seed=seed)
+    if settings.search.engine == "spark":
+        import_module("steps.work.search_spark").run(context, done, shared, maximise=maximise, seed=seed)
+    else:
+        Search(context, study, done, shared).run()
     known = trials.known(context, settings.search.study)
     for trial in known:  # of other searches, which have ended since
         study.learn(trial)
@@ -72,6 +80,11 @@ def _check_study(context: Context, shared: dict[str, str]) -> None:
         raise CxrError(
             f"the study {study!r} has {counted(number)} with another {' and '.join(changed)}, so that scores do not "
             "compare; give this search a name of its own, -P study=NAME, or go on with what that study had"
+        )
+    if others := trials.engines(context, study) - {context.settings.search.engine}:
+        raise CxrError(
+            f"the study {study!r} has trials of engine={others.pop()}, which keeps them in another form; go on with "
+            "that engine, or give this search a name of its own, -P study=NAME"
         )
     lost = trials.end_lost(context, study)
     if lost:
@@ -136,8 +149,7 @@ def _summary(
     told = ", ".join(f"{number} {name.removeprefix('trials_')}" for name, number in counts.items())
     lines = ["", "=" * 78, f"Study {context.settings.search.study!r}: {told}", f"Best trials by validation {metric}"]
     for trial in ranked[:_SHOWN]:
-        values = ", ".join(f"{name}={short(value)}" for name, value in trial.values.items())
-        lines.append(f"  {trial.score:8.4f}  trial {trial.number}: {values}")
+        lines.append(f"  {trial.score:8.4f}  trial {trial.number}: {listed(trial.values)}")
     if importance:
         lines.append("Importance  " + ", ".join(f"{name} {share:.0%}" for name, share in importance.items()))
     lines += [f"Note  {OPTIMISTIC}", "Next"]

@@ -1,40 +1,19 @@
-"""The loop of a search: it begins trials, follows their trainings epoch by epoch, and ends those that fall behind.
-
-Each trial runs its steps in a thread of its own, which only waits for their processes. Whatever is decided or kept is
-decided and kept in the main thread.
-"""
+"""The loop of a search on this machine: it begins trials, and follows each until it ends."""
 
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-
-import mlflow
+from functools import partial
 
 from cxr.errors import CxrError
-from cxr.search import space
-from cxr.search.study import State, Study, Trial
+from cxr.search.study import Study, Trial
 from steps.runtime import process
 from steps.runtime.context import Context
 from steps.runtime.settings import OWNED, owner
-from steps.work import launching, trials
+from steps.work import trials
+from steps.work.trial_work import POLL_S, STEPS, TrialWork
 
-POLL_S = 1.0
-SEEN_S = 60.0
 FAILURES = 5  # trials that have all failed, after which there is no point in more
-STEPS = ("train", "finetune")
-
-
-@dataclass
-class _Running:
-    """A trial at work: its thread, the run of its last training once that is there, and what is known of it."""
-
-    number: int
-    future: Future[str]
-    training: str | None = None
-    epochs: dict[int, float] = field(default_factory=dict)
-    is_behind: bool = False
-    seen: float = field(default_factory=time.monotonic)
 
 
 class Search:
@@ -51,7 +30,7 @@ class Search:
         self.context, self.study, self.done, self.shared = context, study, done, shared
         self.settings = context.settings.search
         self.known: list[Trial] = []
-        self.running: dict[str, _Running] = {}
+        self.running: dict[str, tuple[int, TrialWork]] = {}  # with their numbers
         self.started = time.monotonic()
         self.stopping = threading.Event()
 
@@ -66,7 +45,7 @@ class Search:
                 while self._begin(pool) or self.running:
                     ended = False
                     while self.running and not ended:
-                        wait([one.future for one in self.running.values()], POLL_S, FIRST_COMPLETED)
+                        wait(self._futures(), POLL_S, FIRST_COMPLETED)
                         ended = self._follow_all()
             finally:
                 self._stop()
@@ -76,12 +55,11 @@ class Search:
         before = len(self.running)
         while len(self.running) < self.settings.workers and self._another():
             proposal, number = self.study.ask(), len(self.known) + 1
-            key = trials.begin(self.context, self.settings.study, number, proposal.values, self.shared)
+            key = trials.begin(self.context, number, proposal.values, self.shared)
             self.study.begin(key, proposal)
-            tried = ", ".join(f"{name}={short(value)}" for name, value in proposal.values.items())
-            self.context.log.info("trial %d: %s", number, tried)
-            future = pool.submit(self._train, key, space.overrides(proposal.values))
-            self.running[key] = _Running(number, future)
+            self.context.log.info("trial %d: %s", number, listed(proposal.values))
+            work = TrialWork(self.context, key, proposal.values, self.done, pool, self.stopping)
+            self.running[key] = (number, work)
         return len(self.running) > before
 
     def _another(self) -> bool:
@@ -89,86 +67,50 @@ class Search:
         self.known = trials.known(self.context, self.settings.study, self.known)
         for trial in self.known:
             self.study.learn(trial)
-        counted = [trial for trial in self.known if trial.state != "interrupted"]
-        failed = [trial for trial in counted if trial.state == "failed"]
-        if len(failed) >= FAILURES and all(trial.state in ("failed", "running") for trial in counted):
-            raise CxrError(all_failed(self.context, failed))
+        still = wanted(self.context, self.known)
         hours = (time.monotonic() - self.started) / 3600
-        return len(counted) < self.settings.trials and (self.settings.hours is None or hours < self.settings.hours)
-
-    def _train(self, key: str, overrides: dict[str, str]) -> str:
-        """Run the steps of a trial below its run; returns the run of the last. This is what a thread does."""
-        done = dict(self.done)
-        mlflow.start_run(run_id=key, log_system_metrics=False)  # the parent of what is launched in this thread
-        try:
-            for name in STEPS:
-                if self.stopping.is_set():
-                    raise CxrError("interrupted")
-                if name not in done:
-                    own = {setting: text for setting, text in overrides.items() if owner(setting) == name}
-                    done[name] = launching.step(self.context, name, done, True, own)
-        finally:
-            mlflow.end_run("RUNNING")  # how it ended is for the main thread to say
-        return done[STEPS[-1]]
+        return still > 0 and (self.settings.hours is None or hours < self.settings.hours)
 
     def _follow_all(self) -> bool:
         """Look after every trial at work; returns whether any has ended."""
         ended = False
-        for key, one in list(self.running.items()):
-            is_done = one.future.done()  # asked before its epochs are read, so that none is missed
-            self._follow(key, one)
+        for key, (number, work) in list(self.running.items()):
+            is_done = work.future.done()  # asked before its epochs are read, so that none is missed
+            work.follow(partial(self.study.report, key))
             if is_done:
-                self._end(key, one)
+                state, score, told = work.outcome()
+                trials.end(self.context, key, state, score, told if state == "failed" else None)
+                self.study.end(key, state, score)
+                self.context.log.info("trial %d: %s, %s", number, state, told)
                 ended = True
                 del self.running[key]
         return ended
 
-    def _follow(self, key: str, one: _Running) -> None:
-        """Take over the epochs that a trial's training has finished, and stop it where it falls behind."""
-        if time.monotonic() - one.seen > SEEN_S:
-            trials.seen(self.context, key)
-            one.seen = time.monotonic()
-        if one.future.done() and one.future.exception() is None:
-            one.training = one.future.result()  # too fast to be seen at work, or reused
-        elif one.training is None:
-            one.training = trials.training(self.context, key, STEPS[-1])
-        if one.training is None:
-            return
-        for epoch, score in trials.epochs(self.context.client, one.training).items():
-            if epoch in one.epochs:
-                continue
-            one.epochs[epoch] = score
-            trials.log_epoch(self.context, key, epoch, score)
-            if self.study.report(key, epoch, score) and not one.is_behind and not one.future.done():
-                one.is_behind = True
-                process.stop(self.context.client.get_run(one.training).data.tags["cxr.process"])
-
-    def _end(self, key: str, one: _Running) -> None:
-        """Note how a trial ended."""
-        state: State = "failed"
-        score: float | None = None
-        try:
-            found = self.context.client.get_run(one.future.result()).data.metrics["best_val_metric"]
-            told = f"validation metric {found:.4f}"
-            if trials.is_finite(found):
-                state, score = "complete", found
-        except CxrError as error:
-            told = str(error)
-            if one.is_behind:
-                state, told = "pruned", f"after epoch {max(one.epochs)}, worse than the median of the others"
-        trials.end(self.context, key, state, score, told if state == "failed" else None)
-        self.study.end(key, state, score)
-        self.context.log.info("trial %d: %s, %s", one.number, state, told)
+    def _futures(self) -> list[Future[str]]:
+        return [work.future for _, work in self.running.values()]
 
     def _stop(self) -> None:
         """End what is still at work: the search was interrupted, or has failed."""
         self.stopping.set()
-        while not all(one.future.done() for one in self.running.values()):
+        while not all(future.done() for future in self._futures()):
             process.stop_children()
-            wait([one.future for one in self.running.values()], POLL_S)
+            wait(self._futures(), POLL_S)
         for key in self.running:
             trials.end(self.context, key, "interrupted")
         self.running.clear()
+
+
+def wanted(context: Context, known: list[Trial]) -> int:
+    """How many more trials a study needs; those that were given up are replaced.
+
+    Raises:
+        CxrError: the first trials have all failed.
+    """
+    counted = [trial for trial in known if trial.state != "interrupted"]
+    failed = [trial for trial in counted if trial.state == "failed"]
+    if len(failed) >= FAILURES and all(trial.state in ("failed", "running") for trial in counted):
+        raise CxrError(all_failed(context, failed))
+    return context.settings.search.trials - len(counted)
 
 
 def changes(space_names: list[str]) -> str:
@@ -186,6 +128,11 @@ def all_failed(context: Context, failed: list[Trial]) -> str:
         f"{what} of the study {study!r} failed{last}: {reason}; once that is mended, "
         "give the search another name: -P study=NAME"
     )
+
+
+def listed(values: dict[str, object]) -> str:
+    """Settings and their values, for people."""
+    return ", ".join(f"{name}={short(value)}" for name, value in values.items())
 
 
 def short(value: object) -> str:

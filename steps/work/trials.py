@@ -1,9 +1,9 @@
 """Trials of a search as runs in the MLflow store, which is all that is kept of a study.
 
 A trial is a run below that of its search, tagged `cxr.step` = `trial`, and the runs of its steps are below it. Tags:
-`cxr.study`, `cxr.trial.number`, `cxr.trial.values` (the settings that it tries, as JSON), `cxr.trial.state` once it has
-ended, `cxr.trial.seen` (seconds since 1970: when its search last followed it), and `cxr.trial.same.*` (digests of what
-all trials of a study share). Metrics: `val_metric` by epoch, and `score`.
+`cxr.study`, `cxr.trial.engine`, `cxr.trial.number`, `cxr.trial.values` (the settings that it tries, as JSON),
+`cxr.trial.state` once it has ended, `cxr.trial.seen` (seconds since 1970: when its search last followed it), and
+`cxr.trial.same.*` (digests of what all trials of a study share). Metrics: `val_metric` by epoch, and `score`.
 """
 
 import json
@@ -12,7 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from mlflow.entities import Run, ViewType
+from mlflow.entities import Run, RunTag, ViewType
 
 from cxr.search.study import State, Trial
 from steps.runtime import process
@@ -38,22 +38,34 @@ def different(context: Context, study: str, shared: dict[str, str]) -> tuple[int
     return len(found), [name for name, value in shared.items() if any(t.get(_SAME + name) != value for t in tags)]
 
 
-def begin(context: Context, study: str, number: int, values: dict[str, Any], shared: dict[str, str]) -> str:
+def begin(context: Context, number: int, values: dict[str, Any], shared: dict[str, str]) -> str:
     """Open the run of a new trial; returns its ID."""
+    tags = _tags(context, number, values, shared) | {"mlflow.parentRunId": context.run_id}
+    run = context.client.create_run(context.experiment_id, tags=tags)
+    for name, value in values.items():  # for the tables and plots of MLflow's page
+        context.client.log_param(run.info.run_id, name, value)
+    return str(run.info.run_id)
+
+
+def adopt(context: Context, run_id: str, number: int, values: dict[str, Any], shared: dict[str, str]) -> None:
+    """Make a run that MLflow's storage for Optuna has opened, and given its parameters, one of a trial."""
+    tags = _tags(context, number, values, shared)
+    context.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
+def _tags(context: Context, number: int, values: dict[str, Any], shared: dict[str, str]) -> dict[str, str]:
+    search = context.settings.search
     tags = {
-        "mlflow.parentRunId": context.run_id,
+        "mlflow.runName": f"trial {number}",
         "cxr.step": "trial",
         "cxr.process": process.identity(),
-        "cxr.study": study,
+        "cxr.study": search.study,
+        "cxr.trial.engine": search.engine,
         "cxr.trial.number": str(number),
         "cxr.trial.values": json.dumps(values),
         "cxr.trial.seen": f"{time.time():.0f}",
     }
-    tags |= {_SAME + name: value for name, value in shared.items()}
-    run = context.client.create_run(context.experiment_id, tags=tags, run_name=f"trial {number}")
-    for name, value in values.items():  # for the tables and plots of MLflow's page
-        context.client.log_param(run.info.run_id, name, value)
-    return str(run.info.run_id)
+    return tags | {_SAME + name: value for name, value in shared.items()}
 
 
 def seen(context: Context, run_id: str) -> None:
@@ -67,14 +79,24 @@ def log_epoch(context: Context, run_id: str, epoch: int, score: float) -> None:
 
 
 def end(context: Context, run_id: str, state: State, score: float | None = None, reason: str | None = None) -> None:
-    """Close the run of a trial; a score is there before the state that says so."""
+    """Note how a trial ended, and close its run."""
+    note(context, run_id, state, score, reason)
+    status = {"complete": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
+    context.client.set_terminated(run_id, status)
+
+
+def note(context: Context, run_id: str, state: State, score: float | None = None, reason: str | None = None) -> None:
+    """Note how a trial ended; a score is there before the state that says so."""
     if score is not None:
         context.client.log_metric(run_id, "score", score)
     if reason is not None:
         context.client.set_tag(run_id, "cxr.error", reason[:4000])
     context.client.set_tag(run_id, "cxr.trial.state", state)
-    status = {"complete": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
-    context.client.set_terminated(run_id, status)
+
+
+def engines(context: Context, study: str) -> set[str]:
+    """The engines of a study's trials; those of before there was more than one have no tag."""
+    return {run.data.tags.get("cxr.trial.engine", "local") for run in _runs(context, study)}
 
 
 def end_lost(context: Context, study: str) -> int:

@@ -16,7 +16,7 @@ from cxr.search.study import Study
 from steps import search
 from steps.runtime import process
 from steps.runtime.context import Context
-from steps.work import launching, searching, trials
+from steps.work import launching, searching, trial_work, trials
 from steps.work.searching import Search, changes
 from tests.helpers import settings_with
 
@@ -152,7 +152,7 @@ def test_interrupted_trials_are_made_up_for_and_failed_ones_are_not(make):
     search, trainings = make(lambda number: [0.5], trials=3)
     values = {"finetune.optimizer.lr": 1e-4, "finetune.optimizer.weight_decay": 0.01, "finetune.unfreeze": 2}
     for number, state in enumerate(("interrupted", "failed"), start=1):
-        key = trials.begin(search.context, "search", number, values, SHARED)
+        key = trials.begin(search.context, number, values, SHARED)
         trials.end(search.context, key, state)
     search.run()
     assert len(trainings.calls) == 2
@@ -198,7 +198,7 @@ def test_an_interrupted_search_leaves_no_step_at_work(make, monkeypatch):
         if len(trainings.processes) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(search, "_follow", interrupt)
+    monkeypatch.setattr(trial_work.TrialWork, "follow", interrupt)
     with pytest.raises(KeyboardInterrupt):
         search.run()
     assert all(work.poll() is not None for work in trainings.processes)

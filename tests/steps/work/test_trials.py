@@ -10,6 +10,7 @@ from steps import search
 from steps.runtime import process
 from steps.runtime.context import Context
 from steps.work import trials
+from tests.helpers import settings_with
 
 SHARED = {"space": "a", "settings": "b", "split": "c"}
 
@@ -28,7 +29,8 @@ def context(experiment_id, tmp_path) -> Context:
 
 
 def begin(context, number: int = 1, study: str = "s", **values: object) -> str:
-    return trials.begin(context, study, number, values or {"finetune.optimizer.lr": 1e-05}, SHARED)
+    context.settings = settings_with({"search.study": study})
+    return trials.begin(context, number, values or {"finetune.optimizer.lr": 1e-05}, SHARED)
 
 
 def test_a_trial_is_read_as_it_was_left(context):
