@@ -9,6 +9,7 @@ import torch
 
 from cxr.common.hardware import cores
 from cxr.errors import CxrError
+from cxr.models import memory
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def pick(device: str = "auto", precision: str = "auto") -> Device:
 
 
 def prepare(seed: int, deterministic: bool) -> None:
-    """Seed Python, numpy and torch, limit threads to the cores, and select deterministic algorithms."""
+    """Seed Python, numpy and torch, limit threads to the cores, select deterministic algorithms, and keep memory."""
+    memory.keep_freed()
     torch.set_num_threads(cores())
     random.seed(seed)
     np.random.seed(seed)

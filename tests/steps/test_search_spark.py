@@ -27,7 +27,7 @@ def test_without_spark_one_line_says_how_to_install_it(refused, monkeypatch):
 def searched(new_workflow):
     pytest.importorskip("pyspark", reason="an extra: pip install -r requirements-spark.txt")
     workflow = new_workflow(run=False)
-    done = workflow.project("search", *SMALL, SPACE, SPARK, "trials=3", "workers=2")
+    done = workflow.project("search", *SMALL, SPACE, SPARK, "trials=3", "workers=2", timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return workflow, done.stdout + done.stderr
 
