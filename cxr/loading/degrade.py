@@ -96,6 +96,7 @@ def jpeg(grey: Tensor, quality: Tensor) -> Tensor:
     return left.round().clamp(0, 255).float()
 
 
+@_of_few
 def mask_border(grey: Tensor, share: Tensor) -> Tensor:
     """Black out a frame; `share` of the side, on each of the four sides."""
     centres = _centres(grey)
@@ -103,6 +104,7 @@ def mask_border(grey: Tensor, share: Tensor) -> Tensor:
     return grey * (inside[:, :, None] & inside[:, None, :])
 
 
+@_of_few
 def mask_corners(grey: Tensor, share: Tensor) -> Tensor:
     """Black out a square in each of the four corners; `share` of the side."""
     centres = _centres(grey)
