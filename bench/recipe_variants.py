@@ -81,6 +81,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "seven epochs, constant rate": {**_SEVEN, **finetune(scheduler="null", warmup=0.0)},
     "seven epochs, no geometry": {**_SEVEN, **augment(**_STILL)},
     "seven epochs, no tone": {**_SEVEN, **augment(**_LEVEL)},
+    "seven epochs, chosen by robustness": {**_SEVEN, **finetune(select="robust")},
     "seven epochs, no blanked images": _FIRST,
     "seven epochs, no blanked images, no degradation": {**_FIRST, **augment(clean=1.0)},
     "seven epochs, no blanked images, no masks": {**_FIRST, **augment(**_MASKS)},
