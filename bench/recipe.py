@@ -151,13 +151,14 @@ def table(folder: Path, names: list[str], seeds: list[int], sample: Sample) -> p
             rows.append({"variant": name, "seeds": len(scored), "minutes": minutes} | _row(scored, found[first]))
     everyone = [one for kept in logits.values() for one in kept.values()]
     for name, members in (
-        (f"{first}: {len(found.get(first, {}))} seeds together", list(logits.get(first, {}).values())),
-        (f"all {len(everyone)} networks above together", everyone),
+        (f"{first}: its seeds together", list(logits.get(first, {}).values())),
+        ("all networks above together", everyone),
     ):
         if len(members) > 1:
             together = values(sample, np.mean(members, 0))
             rows.append(
-                {"variant": name, "seeds": "", "minutes": ""} | _row(dict.fromkeys(seeds, together), found[first])
+                {"variant": name, "seeds": len(members), "minutes": math.nan}
+                | _row(dict.fromkeys(seeds, together), found[first])
             )
     return pd.DataFrame(rows)
 
@@ -185,11 +186,17 @@ def write(found: pd.DataFrame, manifest: Manifest, folder: Path) -> None:
     found.to_csv(folder / "recipe.csv", index=False, float_format="%.4f")
     words = {"_": " ", "macro f1": "macro-F1", "auc": "AUC"}
     titles = [reduce(lambda name, pair: name.replace(*pair), words.items(), name) for name in found.columns]
-    rows = [[f"{value:.3f}" if isinstance(value, float) else str(value) for value in row] for row in found.to_numpy()]
+    rows = [[_cell(value) for value in row] for row in found.to_numpy()]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [titles, ["---"] * len(titles), *rows])
     images = f"{len(manifest.split('train')):,} training and {len(manifest.split('val')):,} validation images"
     text = f"# What each part of the recipe is worth\n\n{EXPLAINED}\n\n{images}. {machine()}.\n\n{table}\n"
     (folder / "RECIPE.md").write_text(text, encoding="utf-8")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.3f}"
+    return str(value)
 
 
 def path_of(folder: Path, name: str, seed: int) -> Path:
