@@ -3,7 +3,7 @@
 from typing import Any
 
 _LEVEL = {"brightness": 0.0, "contrast": 0.0, "gamma": 0.0}
-_STILL = {"crop_scale": "[1.0, 1.0]", "aspect": 0.0, "rotate": 0.0, "translate": 0.0}
+_MOVED = {"crop_scale": "[0.7, 1.0]", "aspect": 0.1, "rotate": 7.0, "translate": 0.03}
 _MASKS = {"border": 0.0, "corners": 0.0}
 
 
@@ -26,7 +26,8 @@ def _stages(*stages: tuple[float, int, float]) -> str:
 _GROWING = finetune(stages=_stages((0.5, 128, 0.5), (0.2, 176, 0.75), (0.3, 224, 1.0)))
 _SEVEN = finetune(epochs=7, patience=7)
 _SMOOTHED = "{_target_: torch.nn.CrossEntropyLoss, label_smoothing: 0.1}"
-_FIRST = {**_SEVEN, **augment(blank=0.0)}  # what the recipe was made of
+_SECOND = {**_SEVEN, **augment(**_MOVED)}  # what the recipe was made of, and before that
+_FIRST = {**_SECOND, **augment(blank=0.0)}
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "recipe": {},
@@ -38,8 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no averaged weights": finetune(ema=0.0),
     "constant rate": finetune(scheduler="null", warmup=0.0),
     "no class weights": finetune(class_weights="none"),
-    "no augmentation": augment(**_LEVEL, **_STILL, clean=1.0, blank=0.0),
-    "no geometry": augment(**_STILL),
+    "no augmentation": augment(**_LEVEL, clean=1.0, blank=0.0),
     "no tone": augment(**_LEVEL),
     "no degradation": augment(clean=1.0),
     "no masks": augment(**_MASKS),
@@ -47,46 +47,45 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "every image degraded": augment(clean=0.0),
     "two blocks": finetune(unfreeze=2),
     # Tried, and not part of it.
+    "geometry": augment(**_MOVED),
+    "rotated and shifted": augment(rotate=7.0, translate=0.03),
+    "geometry, a quarter blanked": augment(**_MOVED, blank=0.25),
     "a quarter blanked": augment(blank=0.25),
-    "exchanged frames": augment(frame=0.2),
-    "exchanged frames, chosen by robustness": {**augment(frame=0.2), **finetune(select="robust")},
     "whole network": finetune(unfreeze="all"),
     "whole network, rate by depth": finetune(unfreeze="all", layer_decay=0.8, **{"optimizer.lr": 2e-4}),
     "three times the rate": finetune(**{"optimizer.lr": 3e-4}),
-    "strong crops": augment(crop_scale="[0.4, 1.0]"),
     "mix-up": augment(mixup=0.2),
     "label smoothing": finetune(loss=_SMOOTHED),
     "growing size": _GROWING,
     "288 pixels": {"model.input_size": 288},
-    "288 pixels, trained at 224": {"model.input_size": 288, **finetune(stages=_stages((1.0, 224, 1.0)))},
     "efficientnet_lite1": {"model.name": "efficientnet_lite1"},
     "efficientnet_lite2": {"model.name": "efficientnet_lite2"},
     "chosen by robustness": finetune(select="robust"),
-    # The same in seven epochs, at less cost.
-    "seven epochs, a quarter blanked": {**_SEVEN, **augment(blank=0.25)},
-    "seven epochs, exchanged frames": {**_SEVEN, **augment(frame=0.2)},
-    "seven epochs, no class weights": {**_SEVEN, **finetune(class_weights="none")},
-    "seven epochs, whole network, rate by depth": {
+    # The recipe before, which moved its images, in seven epochs.
+    "geometry, seven epochs": _SECOND,
+    "geometry, seven epochs, a quarter blanked": {**_SECOND, **augment(blank=0.25)},
+    "geometry, seven epochs, exchanged frames": {**_SECOND, **augment(frame=0.2)},
+    "geometry, seven epochs, no class weights": {**_SECOND, **finetune(class_weights="none")},
+    "geometry, seven epochs, whole network, rate by depth": {
         **finetune(unfreeze="all", layer_decay=0.8, **{"optimizer.lr": 2e-4}),
-        **_SEVEN,
+        **_SECOND,
     },
-    "seven epochs, efficientnet_lite1": {**_SEVEN, "model.name": "efficientnet_lite1"},
-    "seven epochs, mix-up": {**_SEVEN, **augment(mixup=0.2)},
-    "seven epochs, label smoothing": {**_SEVEN, **finetune(loss=_SMOOTHED)},
-    "seven epochs, strong crops": {**_SEVEN, **augment(crop_scale="[0.4, 1.0]")},
-    "seven epochs, three times the rate": {**_SEVEN, **finetune(**{"optimizer.lr": 3e-4})},
-    "seven epochs, two blocks": {**_SEVEN, **finetune(unfreeze=2)},
-    "seven epochs, centre crop": {**_SEVEN, "model.resize_mode": "crop"},
-    "seven epochs, no averaged weights": {**_SEVEN, **finetune(ema=0.0)},
-    "seven epochs, constant rate": {**_SEVEN, **finetune(scheduler="null", warmup=0.0)},
-    "seven epochs, no geometry": {**_SEVEN, **augment(**_STILL)},
-    "seven epochs, no tone": {**_SEVEN, **augment(**_LEVEL)},
-    "seven epochs, chosen by robustness": {**_SEVEN, **finetune(select="robust")},
-    "seven epochs, no blanked images": _FIRST,
-    "seven epochs, no blanked images, no degradation": {**_FIRST, **augment(clean=1.0)},
-    "seven epochs, no blanked images, no masks": {**_FIRST, **augment(**_MASKS)},
-    "seven epochs, no augmentation": {**_FIRST, **augment(**_LEVEL, **_STILL, clean=1.0)},
-    "seven epochs, no blanked images, trained batch norms": {**_FIRST, **finetune(batch_norm="trained")},
-    "seven epochs, no blanked images, growing size": {**_FIRST, **_GROWING},
-    "seven epochs, no blanked images, 288 pixels": {**_FIRST, "model.input_size": 288},
+    "geometry, seven epochs, efficientnet_lite1": {**_SECOND, "model.name": "efficientnet_lite1"},
+    "geometry, seven epochs, mix-up": {**_SECOND, **augment(mixup=0.2)},
+    "geometry, seven epochs, label smoothing": {**_SECOND, **finetune(loss=_SMOOTHED)},
+    "geometry, seven epochs, strong crops": {**_SECOND, **augment(crop_scale="[0.4, 1.0]")},
+    "geometry, seven epochs, three times the rate": {**_SECOND, **finetune(**{"optimizer.lr": 3e-4})},
+    "geometry, seven epochs, two blocks": {**_SECOND, **finetune(unfreeze=2)},
+    "geometry, seven epochs, centre crop": {**_SECOND, "model.resize_mode": "crop"},
+    "geometry, seven epochs, no averaged weights": {**_SECOND, **finetune(ema=0.0)},
+    "geometry, seven epochs, constant rate": {**_SECOND, **finetune(scheduler="null", warmup=0.0)},
+    "geometry, seven epochs, no tone": {**_SECOND, **augment(**_LEVEL)},
+    # The recipe before that, which blanked none either.
+    "geometry, seven epochs, no blanked images": _FIRST,
+    "geometry, seven epochs, no blanked images, no degradation": {**_FIRST, **augment(clean=1.0)},
+    "geometry, seven epochs, no blanked images, no masks": {**_FIRST, **augment(**_MASKS)},
+    "geometry, seven epochs, no blanked images, trained batch norms": {**_FIRST, **finetune(batch_norm="trained")},
+    "geometry, seven epochs, no blanked images, growing size": {**_FIRST, **_GROWING},
+    "geometry, seven epochs, no blanked images, 288 pixels": {**_FIRST, "model.input_size": 288},
+    "seven epochs, no augmentation": {**_SEVEN, **augment(**_LEVEL, clean=1.0, blank=0.0)},
 }
