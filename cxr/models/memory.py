@@ -1,7 +1,7 @@
 """Memory of tensors on the CPU: kept by the process, and in large pages.
 
 The C library gives large blocks back to the kernel as soon as they are free. Every tensor of a training step is then
-mapped, filled with zeros and unmapped again: an eighth of the time of a step of EfficientNet-Lite0 on two cores
+mapped, filled with zeros and unmapped again: 7 to 20 % of the CPU time of a step of EfficientNet-Lite0
 (`python -m bench.memory`). Kept blocks are used again by the next step, which needs as many.
 """
 
