@@ -5,15 +5,13 @@ CPU time of one thread, by the user and by the kernel, of processes with and wit
 
 import argparse
 import json
-import os
 import resource
-import subprocess
 import sys
 from statistics import median
 
 import torch
 
-from bench.common import ROOT, empty_cache, parser, quiet, real_images, report, settings
+from bench.common import apart, empty_cache, parser, peak, quiet, real_images, report, settings
 from bench.input import one_pass
 from cxr.models import device as devices
 from cxr.models import memory
@@ -48,7 +46,7 @@ def measure(given: argparse.Namespace) -> dict[str, float]:
     return {
         "user": (after.ru_utime - before.ru_utime) / count,
         "kernel": (after.ru_stime - before.ru_stime) / count,
-        "peak": after.ru_maxrss / 1e6,
+        "peak": peak() / 1e9,
     }
 
 
@@ -66,15 +64,13 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
     for _ in range(given.rounds):
         for mode in MODES:
-            command = [sys.executable, "-m", "bench.memory", *sys.argv[1:], "--mode", mode]
-            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, env=os.environ, check=True)
-            found[mode].append(json.loads(done.stdout.splitlines()[-1]))
+            found[mode].append(apart("bench.memory", *sys.argv[1:], "--mode", mode))
     total = {mode: [one["user"] + one["kernel"] for one in rounds] for mode, rounds in found.items()}
     ratio = median(kept / plain for plain, kept in zip(*total.values(), strict=True))
     rows = [("images", f"{given.images}, {given.blocks} blocks trained, as by the profile {given.profile}")]
     for mode, rounds in found.items():
-        user, kernel, peak = (median(one[name] for one in rounds) for name in ("user", "kernel", "peak"))
-        rows.append((mode, f"{user:.1f} ms an image by the program, {kernel:.1f} by the kernel; peak {peak:.2f} GB"))
+        user, kernel, most = (median(one[name] for one in rounds) for name in ("user", "kernel", "peak"))
+        rows.append((mode, f"{user:.1f} ms an image by the program, {kernel:.1f} by the kernel; peak {most:.2f} GB"))
     rows.append(("ratio", f"{ratio:.3f} (median of {given.rounds} pairs)"))
     report(given, "A training step with freed memory kept", rows, {"ratio": ratio, "rounds": found})
 

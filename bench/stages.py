@@ -8,15 +8,13 @@ import time
 from statistics import median
 
 from bench.common import empty_cache, parser, quiet, real_images, report, settings
+from bench.recipe_variants import VARIANTS
 from cxr.models import device as devices
 from cxr.models.build import build
 from cxr.training.loop import train
 from cxr.training.setup import set_up
 
-STAGES = (
-    "[{share: 0.5, size: 128, strength: 0.5}, {share: 0.2, size: 176, strength: 0.75},"
-    " {share: 0.3, size: 224, strength: 1.0}]"
-)
+STAGES = VARIANTS["growing size"]["finetune.stages"]
 
 
 def main() -> None:
