@@ -1,32 +1,22 @@
 """Trials as the workers of a Spark cluster run them, in this process, with steps that only look like trainings."""
 
-import logging
-
-import mlflow
 import optuna
 import pytest
 from mlflow.optuna.storage import MlflowStorage
 
-from steps import search
 from steps.runtime.context import Context
 from steps.work import launching, search_spark, trial_work, trials
-from tests.helpers import settings_with
-from tests.steps.work.test_searching import SHARED, Trainings
+from tests.steps.work.test_searching import SHARED, Trainings, context_of
 
 
 @pytest.fixture
 def optimise(experiment_id, tmp_path, monkeypatch):
     """Function that runs trials whose trainings have these curves; returns their study and the search's context."""
     monkeypatch.setattr(trial_work, "POLL_S", 0.05)
-    client = mlflow.MlflowClient()
     made: list[Trainings] = []
 
     def optimise(curve, number: int) -> tuple[optuna.Study, Context]:
-        run = client.create_run(experiment_id, tags={"cxr.step": "search"})
-        more = {"experiment_id": experiment_id, "client": client, "folder": tmp_path}
-        log = logging.getLogger("steps.search")
-        context = Context(step=search.STEP, flags={}, overrides={}, run_id=run.info.run_id, log=log, **more)
-        context.settings = settings_with({"search.engine": "spark"})
+        context = context_of(experiment_id, tmp_path, engine="spark")
         made.append(Trainings(curve))
         monkeypatch.setattr(launching, "step", made[-1].step)
         more = {
@@ -42,9 +32,7 @@ def optimise(experiment_id, tmp_path, monkeypatch):
 
     yield optimise
     for trainings in made:
-        for work in trainings.processes:
-            work.kill()
-            work.wait()
+        trainings.stop()
 
 
 def test_optuna_and_the_search_know_the_same_of_every_trial(optimise):

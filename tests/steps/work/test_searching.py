@@ -60,20 +60,31 @@ class Trainings:
         client.set_terminated(run_id, "FINISHED")
         return run_id
 
+    def stop(self):
+        for work in self.processes:
+            work.kill()
+            work.wait()
+
+
+def context_of(experiment_id, folder, **given: object) -> Context:
+    """The context of a search in a new run, with these settings of `search`."""
+    client = mlflow.MlflowClient()
+    run = client.create_run(experiment_id, tags={"cxr.step": "search"})
+    more = {"experiment_id": experiment_id, "client": client, "folder": folder}
+    log = logging.getLogger("steps.search")
+    context = Context(step=search.STEP, flags={}, overrides={}, run_id=run.info.run_id, log=log, **more)
+    context.settings = settings_with({f"search.{name}": value for name, value in given.items()})
+    return context
+
 
 @pytest.fixture
 def make(experiment_id, tmp_path, monkeypatch):
     """Function that makes a search whose trainings have these curves."""
     monkeypatch.setattr(searching, "POLL_S", 0.05)
-    client = mlflow.MlflowClient()
     made: list[Trainings] = []
 
     def make(curve, **given: object) -> tuple[Search, Trainings]:
-        run = client.create_run(experiment_id, tags={"cxr.step": "search"})
-        more = {"experiment_id": experiment_id, "client": client, "folder": tmp_path}
-        log = logging.getLogger("steps.search")
-        context = Context(step=search.STEP, flags={}, overrides={}, run_id=run.info.run_id, log=log, **more)
-        context.settings = settings_with({f"search.{name}": value for name, value in given.items()})
+        context = context_of(experiment_id, tmp_path, **given)
         trainings = Trainings(curve)
         made.append(trainings)
         monkeypatch.setattr(launching, "step", trainings.step)
@@ -82,9 +93,7 @@ def make(experiment_id, tmp_path, monkeypatch):
 
     yield make
     for trainings in made:
-        for work in trainings.processes:
-            work.kill()
-            work.wait()
+        trainings.stop()
 
 
 def known(search: Search) -> list:
