@@ -4,9 +4,9 @@
 
 Each variant trains a head and then fine-tunes, as `main` does, on the training images of the real set alone; its test
 images are never read. Answers on validation are kept in `--folder`, one file per variant and seed, so that an
-interrupted run goes on where it was. `--jobs 14` trains that many at once, on a GPU, or two on two cores, with
-OMP_NUM_THREADS=1. The table compares every variant with the first one, paired over patients, and is written to
-`recipe.csv` and `RECIPE.md` beside this file.
+interrupted run goes on where it was. `--jobs 14` trains that many at once, on a GPU, or two on two cores. The table
+compares every variant with the first one, paired over patients, and is written to `recipe.csv` and `RECIPE.md` beside
+this file.
 """
 
 import argparse
@@ -221,9 +221,7 @@ def main() -> None:
     kept = given.folder / manifest.digest[:12]  # answers to other images are not compared with these
     kept.mkdir(parents=True, exist_ok=True)
     if given.jobs > 1:
-        words = [sys.executable, "-m", "bench.recipe", *sys.argv[1:], "--jobs", "1"]
-        for process in [subprocess.Popen(words) for _ in range(given.jobs)]:
-            process.wait()
+        train_together(given.jobs)
     else:
         train_missing(given, manifest, kept)
     found = table(kept, given.variants, given.seeds, Sample.of(manifest.split("val"), 0))
@@ -231,6 +229,17 @@ def main() -> None:
     write(found, manifest, given.out)
     if given.json:
         given.json.write_text(json.dumps(found.to_dict("records"), indent=2) + "\n")
+
+
+def train_together(jobs: int) -> None:
+    """Run this command in `jobs` processes, each on its own cores: where two share one, their threads spin in vain."""
+    cores = sorted(os.sched_getaffinity(0))
+    words = [sys.executable, "-m", "bench.recipe", *sys.argv[1:], "--jobs", "1"]
+    processes = [subprocess.Popen(words) for _ in range(jobs)]
+    for number, process in enumerate(processes):
+        os.sched_setaffinity(process.pid, cores[number::jobs] or cores)
+    for process in processes:
+        process.wait()
 
 
 def train_missing(given: argparse.Namespace, manifest: Manifest, kept: Path) -> None:
