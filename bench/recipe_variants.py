@@ -47,6 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "every image degraded": augment(clean=0.0),
     "two blocks": finetune(unfreeze=2),
     # Tried, and not part of it.
+    "twenty epochs": finetune(epochs=20, patience=20),
     "geometry": augment(**_MOVED),
     "rotated and shifted": augment(rotate=7.0, translate=0.03),
     "geometry, a quarter blanked": augment(**_MOVED, blank=0.25),
