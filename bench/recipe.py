@@ -5,8 +5,8 @@
 Each variant trains a head and then fine-tunes, as `main` does, on the training images of the real set alone; its test
 images are never read. Answers on validation are kept in `--folder`, one file per variant and seed, so that an
 interrupted run goes on where it was. `--jobs 14` trains that many at once, on a GPU, or two on two cores. The table
-compares every variant with the first one, paired over patients, and is written to `recipe.csv` and `RECIPE.md` beside
-this file.
+compares every variant with the one that its name begins with, or else with the first, paired over patients, and is
+written to `recipe.csv` and `RECIPE.md` beside this file.
 """
 
 import argparse
@@ -49,8 +49,8 @@ from cxr.training.setup import set_up
 
 EXPLAINED = """Scores on validation, means over seeds; `python -m bench.recipe`. Robust: the mean over the rows of the
 robustness table; worst: the lowest of them. Border AUC: for pneumonia, of images whose inside is black; 0.5 is chance.
-Differences are to the first variant, with 95 % intervals paired over patients. Minutes are those of training alone,
-which shares the machine with the other trainings of `--jobs`."""
+Differences are to the variant that the name begins with, or else to the first one, over the seeds that both have; with
+95 % intervals paired over patients. Minutes are those of training alone, beside the other trainings of `--jobs`."""
 SEEN = [*CHANGES.values(), border_alone]
 SHOWN = ("macro_f1", "auc_pneumonia", "specificity", "loss")
 BATCH = 64
@@ -136,19 +136,19 @@ def values(sample: Sample, logits: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def table(folder: Path, names: list[str], seeds: list[int], sample: Sample) -> pd.DataFrame:
-    """One row per variant: means over its seeds, and the difference to the first variant with its interval, over the
-    seeds of both. Then one for the mean of the logits of the first variant's seeds, and one for that of every network
-    of the table: what an ensemble could reach at best."""
+    """One row per variant: means over its seeds, and the difference to another variant with its interval. Then one for
+    the mean of the logits of the first variant's seeds, and one for that of every network of the table: what an
+    ensemble could reach at best."""
     trained = {name: _answers(folder, name, seeds) for name in names}
     trained = {name: kept for name, kept in trained.items() if kept}
     logits = {name: {seed: made["logits"] for seed, made in kept.items()} for name, kept in trained.items()}
     found = {name: {seed: values(sample, one) for seed, one in kept.items()} for name, kept in logits.items()}
-    first = next(iter(found), "")
     rows = []
     for name, scored in found.items():
-        if scored.keys() & found[first].keys():
-            minutes = np.mean([made["minutes"] for made in trained[name].values()])
-            rows.append({"variant": name, "seeds": len(scored), "minutes": minutes} | _row(scored, found[first]))
+        other = compared_with(name, list(found))
+        minutes = np.mean([made["minutes"] for made in trained[name].values()])
+        rows.append({"variant": name, "seeds": len(scored), "minutes": minutes} | _row(scored, other, found[other]))
+    first = next(iter(found), "")
     everyone = [one for kept in logits.values() for one in kept.values()]
     for name, members in (
         (f"{first}: its seeds together", list(logits.get(first, {}).values())),
@@ -158,9 +158,16 @@ def table(folder: Path, names: list[str], seeds: list[int], sample: Sample) -> p
             together = values(sample, np.mean(members, 0))
             rows.append(
                 {"variant": name, "seeds": len(members), "minutes": math.nan}
-                | _row(dict.fromkeys(seeds, together), found[first])
+                | _row(dict.fromkeys(seeds, together), first, found[first])
             )
     return pd.DataFrame(rows)
+
+
+def compared_with(name: str, names: list[str]) -> str:
+    """Which of `names` a variant is compared with: the longest that it begins with, or else the first."""
+    words = name.split(", ")
+    starts = [", ".join(words[:length]) for length in range(len(words) - 1, 0, -1)]
+    return next((start for start in starts if start in names), names[0])
 
 
 def _answers(folder: Path, name: str, seeds: list[int]) -> dict[int, Any]:
@@ -168,16 +175,24 @@ def _answers(folder: Path, name: str, seeds: list[int]) -> dict[int, Any]:
     return {seed: np.load(file) for seed in seeds if (file := path_of(folder, name, seed)).is_file()}
 
 
-def _row(found: dict[int, dict[str, np.ndarray]], first: dict[int, dict[str, np.ndarray]]) -> dict[str, Any]:
-    """The mean scores over seeds, and what they differ from those of the first variant over the seeds of both."""
+def _row(
+    found: dict[int, dict[str, np.ndarray]], other: str, others: dict[int, dict[str, np.ndarray]]
+) -> dict[str, Any]:
+    """The mean scores over seeds, and what they differ from those of the `other` variant over the seeds of both."""
     row: dict[str, Any] = {}
     for score in next(iter(found.values())):
         row[score] = float(np.mean([one[score][0] for one in found.values()]))
+    row["compared with"] = other
     for score in ("macro_f1", "robust macro_f1"):
-        difference = np.mean([found[seed][score] - first[seed][score] for seed in found.keys() & first.keys()], 0)
-        estimate = bootstrap.percentile(float(difference[0]), difference[1:])
-        row[f"{score} against the first"] = f"{estimate.value:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})"
+        differences = [found[seed][score] - others[seed][score] for seed in found.keys() & others.keys()]
+        alone = found is others or not differences
+        row[f"change of {score}"] = "" if alone else _interval(np.mean(differences, 0))
     return row
+
+
+def _interval(resamples: np.ndarray) -> str:
+    estimate = bootstrap.percentile(float(resamples[0]), resamples[1:])
+    return f"{estimate.value:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})"
 
 
 def write(found: pd.DataFrame, manifest: Manifest, folder: Path) -> None:

@@ -1,10 +1,14 @@
-"""The variants that `bench.recipe` compares, as settings on top of the profile `cpu`, which is the first of them."""
+"""The variants that `bench.recipe` compares, as settings on top of the profile `cpu`, which is the first of them.
+
+A variant is compared with the one that its name begins with: "seven epochs, no tone" with "seven epochs". Most parts
+are judged in seven epochs, since those take half the time of the twelve of the recipe.
+"""
 
 from typing import Any
 
 _LEVEL = {"brightness": 0.0, "contrast": 0.0, "gamma": 0.0}
 _MOVED = {"crop_scale": "[0.7, 1.0]", "aspect": 0.1, "rotate": 7.0, "translate": 0.03}
-_MASKS = {"border": 0.0, "corners": 0.0}
+_SMOOTHED = "{_target_: torch.nn.CrossEntropyLoss, label_smoothing: 0.1}"
 
 
 def finetune(**changed: Any) -> dict[str, Any]:
@@ -23,17 +27,7 @@ def _stages(*stages: tuple[float, int, float]) -> str:
     return f"[{', '.join(named)}]"
 
 
-_GROWING = finetune(stages=_stages((0.5, 128, 0.5), (0.2, 176, 0.75), (0.3, 224, 1.0)))
-_SEVEN = finetune(epochs=7, patience=7)
-_SMOOTHED = "{_target_: torch.nn.CrossEntropyLoss, label_smoothing: 0.1}"
-_SECOND = {**_SEVEN, **augment(**_MOVED)}  # what the recipe was made of, and before that
-_FIRST = {**_SECOND, **augment(blank=0.0)}
-
-VARIANTS: dict[str, dict[str, Any]] = {
-    "recipe": {},
-    "head alone": finetune(unfreeze=0, epochs=1, **{"optimizer.lr": 1e-12}),
-    # The recipe without each of its parts.
-    "seven epochs": _SEVEN,
+WITHOUT = {  # the recipe without each of its parts
     "centre crop": {"model.resize_mode": "crop"},
     "trained batch norms": finetune(batch_norm="trained"),
     "no averaged weights": finetune(ema=0.0),
@@ -42,51 +36,54 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no augmentation": augment(**_LEVEL, clean=1.0, blank=0.0),
     "no tone": augment(**_LEVEL),
     "no degradation": augment(clean=1.0),
-    "no masks": augment(**_MASKS),
+    "no masks": augment(border=0.0, corners=0.0),
     "no blanked images": augment(blank=0.0),
     "every image degraded": augment(clean=0.0),
     "two blocks": finetune(unfreeze=2),
-    # Tried, and not part of it.
-    "twenty epochs": finetune(epochs=20, patience=20),
-    "geometry": augment(**_MOVED),
+}
+TRIED = {  # and not part of it
     "rotated and shifted": augment(rotate=7.0, translate=0.03),
-    "geometry, a quarter blanked": augment(**_MOVED, blank=0.25),
+    "strong crops": augment(crop_scale="[0.4, 1.0]"),
     "a quarter blanked": augment(blank=0.25),
-    "whole network": finetune(unfreeze="all"),
-    "whole network, rate by depth": finetune(unfreeze="all", layer_decay=0.8, **{"optimizer.lr": 2e-4}),
-    "three times the rate": finetune(**{"optimizer.lr": 3e-4}),
+    "exchanged frames": augment(frame=0.2),
     "mix-up": augment(mixup=0.2),
     "label smoothing": finetune(loss=_SMOOTHED),
-    "growing size": _GROWING,
+    "three times the rate": finetune(**{"optimizer.lr": 3e-4}),
+    "whole network": finetune(unfreeze="all", layer_decay=0.8, **{"optimizer.lr": 2e-4}),
+    "growing size": finetune(stages=_stages((0.5, 128, 0.5), (0.2, 176, 0.75), (0.3, 224, 1.0))),
     "288 pixels": {"model.input_size": 288},
     "efficientnet_lite1": {"model.name": "efficientnet_lite1"},
     "efficientnet_lite2": {"model.name": "efficientnet_lite2"},
     "chosen by robustness": finetune(select="robust"),
-    # The recipe before, which moved its images, in seven epochs.
-    "geometry, seven epochs": _SECOND,
-    "geometry, seven epochs, a quarter blanked": {**_SECOND, **augment(blank=0.25)},
-    "geometry, seven epochs, exchanged frames": {**_SECOND, **augment(frame=0.2)},
-    "geometry, seven epochs, no class weights": {**_SECOND, **finetune(class_weights="none")},
-    "geometry, seven epochs, whole network, rate by depth": {
-        **finetune(unfreeze="all", layer_decay=0.8, **{"optimizer.lr": 2e-4}),
-        **_SECOND,
-    },
-    "geometry, seven epochs, efficientnet_lite1": {**_SECOND, "model.name": "efficientnet_lite1"},
-    "geometry, seven epochs, mix-up": {**_SECOND, **augment(mixup=0.2)},
-    "geometry, seven epochs, label smoothing": {**_SECOND, **finetune(loss=_SMOOTHED)},
-    "geometry, seven epochs, strong crops": {**_SECOND, **augment(crop_scale="[0.4, 1.0]")},
-    "geometry, seven epochs, three times the rate": {**_SECOND, **finetune(**{"optimizer.lr": 3e-4})},
-    "geometry, seven epochs, two blocks": {**_SECOND, **finetune(unfreeze=2)},
-    "geometry, seven epochs, centre crop": {**_SECOND, "model.resize_mode": "crop"},
-    "geometry, seven epochs, no averaged weights": {**_SECOND, **finetune(ema=0.0)},
-    "geometry, seven epochs, constant rate": {**_SECOND, **finetune(scheduler="null", warmup=0.0)},
-    "geometry, seven epochs, no tone": {**_SECOND, **augment(**_LEVEL)},
-    # The recipe before that, which blanked none either.
-    "geometry, seven epochs, no blanked images": _FIRST,
-    "geometry, seven epochs, no blanked images, no degradation": {**_FIRST, **augment(clean=1.0)},
-    "geometry, seven epochs, no blanked images, no masks": {**_FIRST, **augment(**_MASKS)},
-    "geometry, seven epochs, no blanked images, trained batch norms": {**_FIRST, **finetune(batch_norm="trained")},
-    "geometry, seven epochs, no blanked images, growing size": {**_FIRST, **_GROWING},
-    "geometry, seven epochs, no blanked images, 288 pixels": {**_FIRST, "model.input_size": 288},
-    "seven epochs, no augmentation": {**_SEVEN, **augment(**_LEVEL, clean=1.0, blank=0.0)},
+}
+_PARTS = {**WITHOUT, **TRIED}
+
+
+def _below(name: str, base: dict[str, Any], *parts: str) -> dict[str, dict[str, Any]]:
+    """A variant, and others that change a part of it; a part of the same name replaces that of the base."""
+    return {name: base} | {f"{name}, {part}": {**base, **_PARTS[part]} for part in parts}
+
+
+_SEVEN = finetune(epochs=7, patience=7)
+_SECOND = {**_SEVEN, **augment(**_MOVED)}  # the recipe before this one, and the one before that
+_FIRST = {**_SECOND, **augment(blank=0.0)}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    **_below("recipe", {}, "centre crop", "no averaged weights", "three times the rate"),
+    "recipe, twenty epochs": finetune(epochs=20, patience=20),
+    "head alone": finetune(unfreeze=0, epochs=1, **{"optimizer.lr": 1e-12}),
+    **_below("seven epochs", _SEVEN, *_PARTS),
+    **_below("geometry", augment(**_MOVED), "a quarter blanked"),
+    **_below(
+        "geometry, seven epochs",
+        _SECOND,
+        *("centre crop", "no averaged weights", "constant rate", "no class weights", "no tone", "two blocks"),
+        *("strong crops", "a quarter blanked", "exchanged frames", "mix-up", "label smoothing"),
+        *("three times the rate", "whole network", "efficientnet_lite1"),
+    ),
+    **_below(
+        "geometry, seven epochs, no blanked images",
+        _FIRST,
+        *("trained batch norms", "no degradation", "no masks", "growing size", "288 pixels"),
+    ),
 }

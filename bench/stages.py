@@ -8,13 +8,13 @@ import time
 from statistics import median
 
 from bench.common import empty_cache, parser, quiet, real_images, report, settings
-from bench.recipe_variants import VARIANTS
+from bench.recipe_variants import TRIED
 from cxr.models import device as devices
 from cxr.models.build import build
 from cxr.training.loop import train
 from cxr.training.setup import set_up
 
-STAGES = VARIANTS["growing size"]["finetune.stages"]
+STAGES = TRIED["growing size"]["finetune.stages"]
 
 
 def main() -> None:
