@@ -9,7 +9,8 @@ class FocalLoss(nn.Module):
 
     Args:
         gamma: 0 is the cross-entropy.
-        weight: weights of the classes, shape (C,); the mean is over the weights of the images, as in PyTorch.
+        weight: weights of the classes, shape (C,). As in `torch.nn.CrossEntropyLoss`, the mean is over the weights of
+            the images where labels are classes, and over the images where they are probabilities.
         label_smoothing: share of each label that is spread over all classes.
     """
 
@@ -24,9 +25,10 @@ class FocalLoss(nn.Module):
         """Logits (B, C), and classes `int64` (B,) or their probabilities `float` (B, C), to a scalar."""
         count = logits.shape[1]
         shares = labels if labels.is_floating_point() else functional.one_hot(labels, count).to(logits.dtype)
-        weights = shares if self.weight is None else shares * self.weight
         smooth = shares * (1 - self.label_smoothing) + self.label_smoothing / count
         smooth = smooth if self.weight is None else smooth * self.weight
         log_p = logits.log_softmax(1)
         losses = -(smooth * (1 - log_p.exp()) ** self.gamma * log_p).sum(1)
-        return losses.sum() / (len(logits) if self.weight is None else weights.sum())
+        if self.weight is None or labels.is_floating_point():
+            return losses.mean()
+        return losses.sum() / self.weight[labels].sum()

@@ -15,6 +15,7 @@ from cxr.settings import instantiate
 from cxr.settings.schema import TARGET_KEY, Target, TrainingSettings
 
 ALL = "all"  # argument of a scheduler that stands for the number of its steps
+_RATES = ("base_lr", "max_lr")  # arguments of a scheduler that replace the learning rates of the groups
 _WARMUP_START = 0.01  # share of the learning rate in the first step
 
 
@@ -76,7 +77,7 @@ class Schedule:
         steps = settings.epochs * batches - warmup if self.by_batch else settings.epochs
         if steps < 1:
             raise CxrError(f"warmup={settings.warmup:g} leaves no epoch of {settings.epochs}; set a smaller one")
-        self.scheduler = _scheduler(settings.scheduler, optimizer, steps)
+        self.scheduler = _scheduler(settings, optimizer, steps)
         if self.by_batch and isinstance(self.scheduler, ReduceLROnPlateau):
             raise CxrError("ReduceLROnPlateau reads the validation loss of an epoch; set scheduler_step=epoch")
         if warmup:
@@ -106,10 +107,16 @@ class Schedule:
             self.scheduler.load_state_dict(state)
 
 
-def _scheduler(target: Target | None, optimizer: torch.optim.Optimizer, steps: int) -> Any:
+def _scheduler(settings: TrainingSettings, optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    target = settings.scheduler
     if target is None:
         return None
-    replaced = {name: steps if value == ALL else value for name, value in target.arguments.items()}
+    arguments = {name: steps if value == ALL else value for name, value in target.arguments.items()}
+    if settings.layer_decay < 1:  # parameter_groups has made sure that there is a rate
+        lr = float(settings.optimizer.arguments["lr"])
+        shares = [group["lr"] / lr for group in optimizer.param_groups]
+        numbers = {name: arguments[name] for name in _RATES if isinstance(arguments.get(name), int | float)}
+        arguments |= {name: [rate * share for share in shares] for name, rate in numbers.items()}
     return instantiate.build(
-        Target.model_validate({TARGET_KEY: target.target, **replaced}), optimizer, kind=LRScheduler
+        Target.model_validate({TARGET_KEY: target.target, **arguments}), optimizer, kind=LRScheduler
     )

@@ -12,6 +12,7 @@ from tests.helpers import network, settings_with
 CPU = device.Device(torch.device("cpu"), torch.float32)
 COSINE = "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: all}"
 ONE_CYCLE = "{_target_: torch.optim.lr_scheduler.OneCycleLR, max_lr: 0.4, total_steps: all}"
+CYCLIC = "{_target_: torch.optim.lr_scheduler.CyclicLR, base_lr: 0.1, max_lr: 0.4, cycle_momentum: false}"
 PLATEAU = "{_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, patience: 0, factor: 0.5}"
 
 
@@ -79,6 +80,21 @@ def test_by_epoch_the_rate_stays_within_an_epoch():
 def test_one_cycle_goes_up_and_down():
     seen = rates(given(scheduler=ONE_CYCLE, scheduler_step="batch"))
     assert max(seen) == pytest.approx(0.4, rel=0.05) and seen[0] < 0.05 and seen[-1] < 0.01
+
+
+@pytest.mark.parametrize("scheduler", [COSINE, ONE_CYCLE, CYCLIC])
+def test_a_scheduler_keeps_the_rates_by_depth_apart(scheduler):
+    settings = given(layer_decay=0.5, scheduler=scheduler, scheduler_step="batch")
+    made = network()
+    optimizer = build_optimizer(settings, made, made.module, CPU)
+    apart = [group["lr"] / optimizer.param_groups[0]["lr"] for group in optimizer.param_groups]
+    schedule = Schedule(settings, optimizer, 5)
+    for _ in range(19):
+        optimizer.step()
+        schedule.after_batch()
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert [rate / rates[0] for rate in rates] == pytest.approx(apart)
+    assert max(apart) / min(apart) > 100
 
 
 @pytest.mark.parametrize(
