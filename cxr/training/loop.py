@@ -144,38 +144,15 @@ def train(training: Training, resume: State | None = None) -> TrainingResult:
         for epoch in range(len(history) + 1, settings.epochs + 1):
             if stopping.over:
                 break
-            torch.manual_seed(t.seed * 100_003 + epoch)  # dropout of an epoch does not depend on the epochs before
             started = time.perf_counter()
             lr = t.optimizer.param_groups[0]["lr"]
-
-            set_train_mode(t.suffix, t.settings.batch_norm)
-            # Sums stay on the device: reading a number would synchronise with it after every step.
-            sums = torch.float32 if t.device.device.type == "mps" else torch.float64
-            loss_sum = torch.zeros((), device=t.device.device, dtype=sums)
-            first_bad_step = torch.zeros((), device=t.device.device, dtype=torch.int64)
-            for step, (count, x, y) in enumerate(_batches(t, epoch), start=1):
-                loss = t.step(x, y, count)
-                loss_sum += loss * count
-                is_bad = (first_bad_step == 0) & ~torch.isfinite(loss)
-                first_bad_step = torch.where(is_bad, step, first_bad_step)
-            if first_bad_step:
-                raise CxrError(
-                    f"the loss is not finite in epoch {epoch}, step {int(first_bad_step)} (lr {lr:g}, {t.device}); "
-                    "lower the learning rate or try precision=float32; the best weights so far are kept"
-                )
-            train_loss = loss_sum.item() / t.train.images
+            train_loss = _epoch(t, epoch)
             train_seconds = time.perf_counter() - started
-
-            scores = validate(t, epoch)
-            if t.averaged is not None:
-                averaged = validate(t, epoch, t.averaged.module)
-                if stopping.is_better(averaged.val_metric, scores.val_metric):
-                    scores = replace(averaged, averaged=True)
+            scores = _raw_or_averaged(t, epoch, stopping)
             if not math.isfinite(scores.val_loss):
                 raise CxrError(
                     f"the validation loss is {scores.val_loss} in epoch {epoch} (lr {lr:g}); lower the learning rate"
                 )
-
             record = Epoch(
                 **asdict(scores),
                 lr=lr,
@@ -198,6 +175,37 @@ def train(training: Training, resume: State | None = None) -> TrainingResult:
         t.suffix.eval()
     best = history[stopping.best_epoch - 1] if stopping.best_epoch else start
     return TrainingResult(start, history, best, "patience" if stopping.over else "epochs")
+
+
+def _epoch(t: Training, epoch: int) -> float:
+    """Take the steps of an epoch; the mean training loss of an image."""
+    torch.manual_seed(t.seed * 100_003 + epoch)  # dropout of an epoch does not depend on the epochs before
+    lr = t.optimizer.param_groups[0]["lr"]
+    set_train_mode(t.suffix, t.settings.batch_norm)
+    # Sums stay on the device: reading a number would synchronise with it after every step.
+    sums = torch.float32 if t.device.device.type == "mps" else torch.float64
+    loss_sum = torch.zeros((), device=t.device.device, dtype=sums)
+    first_bad_step = torch.zeros((), device=t.device.device, dtype=torch.int64)
+    for step, (count, x, y) in enumerate(_batches(t, epoch), start=1):
+        loss = t.step(x, y, count)
+        loss_sum += loss * count
+        is_bad = (first_bad_step == 0) & ~torch.isfinite(loss)
+        first_bad_step = torch.where(is_bad, step, first_bad_step)
+    if first_bad_step:
+        raise CxrError(
+            f"the loss is not finite in epoch {epoch}, step {int(first_bad_step)} (lr {lr:g}, {t.device}); "
+            "lower the learning rate or try precision=float32; the best weights so far are kept"
+        )
+    return loss_sum.item() / t.train.images
+
+
+def _raw_or_averaged(t: Training, epoch: int, stopping: EarlyStopping) -> Validation:
+    """Validation after `epoch`, of the trained weights or of their average, whichever is better."""
+    scores = validate(t, epoch)
+    if t.averaged is None:
+        return scores
+    averaged = validate(t, epoch, t.averaged.module)
+    return replace(averaged, averaged=True) if stopping.is_better(averaged.val_metric, scores.val_metric) else scores
 
 
 @torch.no_grad()
