@@ -1,5 +1,7 @@
 """Stages: sizes and strengths grow as told, in epochs that a resumed training finds again."""
 
+import json
+
 import pytest
 import torch
 
@@ -43,6 +45,31 @@ def test_an_epoch_has_the_size_and_the_dropout_of_its_stage(tmp_path):
         seen.append((shapes, layer.p))
     assert seen == [({32}, 0.2), ({32}, 0.2), ({64}, 0.4), ({64}, 0.4)]
     assert {x.shape[-1] for x, _ in fed.val.epoch(0)} == {64}
+
+
+def test_augmentation_grows_with_the_strength_of_its_stage(tmp_path):
+    keys = {"augment.rotate": 10, "augment.crop_scale": "[0.5, 1.0]", "augment.jpeg": 20, "augment.mixup": 0.4}
+    given = settings_with({f"finetune.{name}": value for name, value in {**keys, "stages": STAGES}.items()}).finetune
+    full = given.augment
+    weak = full.scaled(0.5)
+    assert (weak.rotate, weak.crop_scale, weak.jpeg, weak.mixup) == (5, [0.75, 1.0], 60, 0.2)
+    assert full.scaled(1.0) == full and full.scaled(0.0).off
+    manifest, made = small_set(tmp_path), network()
+    fed = build_loaders(made, manifest, given, None, prefix=torch.nn.Identity(), unfreeze="all", device=CPU, seed=0)
+    assert [loader.augment.settings for loader in fed.train.loaders] == [weak, full]
+    assert all(loader.mixing is not None for loader in fed.train.loaders)
+
+
+def test_a_stage_reads_rasters_of_its_own_size_from_the_disk_cache(tmp_path):
+    manifest, made = small_set(tmp_path), network()
+    given = settings_with({"finetune.stages": STAGES, "cache.dir": tmp_path / "cache", "cache.views": 0})
+    prefix = torch.nn.Identity()
+    fed = build_loaders(made, manifest, given.finetune, given.cache, prefix=prefix, unfreeze="all", device=CPU, seed=0)
+    for epoch in (1, given.finetune.epochs):
+        list(fed.train.epoch(epoch))
+    count = len(manifest.split("train"))
+    kept = [json.loads(file.read_text())["about"] for file in (tmp_path / "cache").glob("decoded-*/facts.json")]
+    assert {f"{count} images at 32 x 32", f"{count} images at 64 x 64"} <= set(kept)
 
 
 @pytest.mark.parametrize(
