@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Every bench that a GPU changes, in one call of under ten minutes. Needs one NVIDIA GPU, `CXR_DATA` (or the data beside
-# the checkout), Python 3.11 or newer with torch >= 2.11 and torchvision >= 0.26; what else is missing is installed
-# without touching these two.
+# Every bench that a GPU changes, in one call of ten minutes at most beside the installation. Needs one NVIDIA GPU,
+# `CXR_DATA` (or the data beside the checkout), Python 3.11 or newer with torch >= 2.11 and torchvision >= 0.26; what else
+# is missing is installed without touching these two.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out="${OUT:-bench/gpu}"
