@@ -4,7 +4,7 @@
 """
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -149,6 +149,7 @@ class ModelSettings(Section):
 class TrainingSettings(Section):
     """Section `train`: a new head on the frozen backbone."""
 
+    section: ClassVar[str] = "train"  # its name, for messages
     epochs: Positive
     batch_size: Positive
     patience: Positive
@@ -194,6 +195,7 @@ class TrainingSettings(Section):
 class FinetuneSettings(TrainingSettings):
     """Section `finetune`: further training of the head and of the last feature blocks."""
 
+    section: ClassVar[str] = "finetune"
     unfreeze: Literal["all"] | Annotated[int, Field(ge=0)]
 
 

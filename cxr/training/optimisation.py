@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ConstantLR, LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
 
-from cxr.errors import CxrError
+from cxr.errors import CxrError, in_short
 from cxr.models.build import Network
 from cxr.models.device import Device
 from cxr.models.freezing import depths
@@ -16,6 +16,7 @@ from cxr.settings.schema import TARGET_KEY, Target, TrainingSettings
 
 ALL = "all"  # argument of a scheduler that stands for the number of its steps
 _RATES = ("base_lr", "max_lr")  # arguments of a scheduler that replace the learning rates of the groups
+_COUNTS = ("total_steps", "T_max", "total_iters")  # arguments of PyTorch's schedulers that are numbers of steps
 _WARMUP_START = 0.01  # share of the learning rate in the first step
 
 
@@ -66,11 +67,12 @@ class Schedule:
     `after_batch` and `after_epoch` are called by the loop after every step of the optimizer and every epoch.
 
     Raises:
-        CxrError: settings that do not go together, or a scheduler that cannot be built.
+        CxrError: settings that do not go together, or a scheduler that cannot be built or cannot take a step.
     """
 
     def __init__(self, settings: TrainingSettings, optimizer: torch.optim.Optimizer, batches: int):
         warmup = round(settings.warmup * batches)
+        self.settings = settings
         self.by_batch = settings.scheduler_step == "batch" or settings.scheduler is None
         if warmup and not self.by_batch:
             raise CxrError("a warm-up goes batch by batch, the scheduler epoch by epoch; set scheduler_step=batch")
@@ -88,14 +90,29 @@ class Schedule:
     def after_batch(self) -> None:
         """Take a step of a warm-up, and of a scheduler that steps by batch."""
         if self.by_batch and self.scheduler is not None:
-            self.scheduler.step()
+            self._step()
 
     def after_epoch(self, val_loss: float) -> None:
         """Take a step of a scheduler that steps by epoch."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
-            self.scheduler.step(val_loss)
+            self._step(val_loss)
         elif not self.by_batch:
-            self.scheduler.step()
+            self._step()
+
+    def _step(self, *reads: float) -> None:
+        """Take a step of the scheduler, which may have been set up for fewer of them."""
+        try:
+            self.scheduler.step(*reads)
+        except Exception as error:  # schedulers raise any type, by the arguments they were given
+            target = self.settings.scheduler
+            if target is None:  # the warm-up, which is ours
+                raise
+            counts = [name for name in target.arguments if name in _COUNTS]
+            remedy = f"set {counts[0]}: {ALL}" if counts else "give other arguments or another scheduler"
+            raise CxrError(
+                f"{self.settings.section}.scheduler: {target.target} with {target.arguments} cannot take a step "
+                f"({in_short(error)}); {remedy}"
+            ) from None
 
     def state_dict(self) -> dict[str, Any] | None:
         """State to resume from."""

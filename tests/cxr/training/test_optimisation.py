@@ -110,6 +110,27 @@ def test_what_does_not_go_together_is_refused(changed, words):
         rates(given(**changed))
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "words"),
+    [
+        (
+            {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "max_lr": 0.001, "total_steps": 1},
+            r"finetune\.scheduler: .*OneCycleLR with .*'total_steps': 1.* cannot take a step "
+            r"\(Tried to step 2 times\. .*; set total_steps: all$",
+        ),
+        (
+            {"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 0},
+            r"finetune\.scheduler: .*StepLR .* cannot take a step \(.*zero\); "
+            "give other arguments or another scheduler$",
+        ),
+    ],
+)
+@pytest.mark.parametrize(("step", "warmup"), [("epoch", 0.0), ("batch", 0.0), ("batch", 0.2)])
+def test_a_scheduler_that_cannot_take_a_step(scheduler, words, step, warmup):
+    with pytest.raises(CxrError, match=words):
+        rates(given(scheduler=scheduler, scheduler_step=step, warmup=warmup))
+
+
 def test_layer_decay_needs_a_rate():
     made = network()
     settings = given(layer_decay=0.5, **{"optimizer.lr": "null"})
