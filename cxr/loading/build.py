@@ -8,7 +8,6 @@ from torch import nn
 
 from cxr.common.share import ALONE, WHOLE, Crew, Share
 from cxr.datasets.manifest import Manifest
-from cxr.errors import CxrError
 from cxr.imaging.preprocess import InputSpec
 from cxr.loading.augment import Augment, raster_spec
 from cxr.loading.batches import ImageLoader, Loader
@@ -20,6 +19,7 @@ from cxr.loading.rasters import LazyDataset
 from cxr.loading.stages import StagedLoader, last_epochs
 from cxr.models.build import Network
 from cxr.models.device import Device
+from cxr.settings.agreement import cached_views
 from cxr.settings.augment import AugmentSettings
 from cxr.settings.schema import CacheSettings, TrainingSettings
 
@@ -62,9 +62,6 @@ def build_loaders(
     `prefix` is the frozen half of the network; with cached features nothing of it is left to run. Of several
     processes, each reads its `share` of every batch; those of a machine, its `crew`, compute the features together,
     while one of them decodes the images and the others wait.
-
-    Raises:
-        CxrError: settings that train on images only, together with cached features.
     """
     decoded = open_cache(cache)
     train, val = manifest.split("train"), manifest.split("val")
@@ -82,7 +79,6 @@ def build_loaders(
     if cache is None or not views or isinstance(prefix, nn.Identity):
         staged = _staged(network, train, settings, decoded, common)
         return Loaders(staged, val_images, list(changed.values()), prefix)
-    _check_features(settings)
     train_images = _training_loader(network, train, settings, decoded, common, settings.augment, network.spec)
     some = replace(val, rows=val.rows.iloc[rows])
     frozen: dict[str, Any] = {"network": network, "prefix": prefix, "unfreeze": unfreeze, "device": device}
@@ -117,28 +113,6 @@ def build_loaders(
         ],
         nn.Identity(),
     )
-
-
-def cached_views(settings: TrainingSettings, cache: CacheSettings | None, unfreeze: int | str) -> int:
-    """Cached views of each training image; 0 where every epoch draws its own."""
-    if cache is None or not cache.features or unfreeze == "all":
-        return 0
-    if not settings.augment.off:
-        return cache.views
-    return 0 if settings.stages and not cache.views else 1
-
-
-def _check_features(settings: TrainingSettings) -> None:
-    """Refuse what needs the images themselves in every epoch."""
-    asked = {
-        "stages": settings.stages,
-        "augment.frame": settings.augment.frame,
-        "augment.blank": settings.augment.blank,
-        "augment.mixup": settings.augment.mixup,
-        "augment.cutmix": settings.augment.cutmix,
-    }
-    if given := [name for name, value in asked.items() if value]:
-        raise CxrError(f"{' and '.join(given)}: not possible with cached features; set unfreeze=all or cache.views=0")
 
 
 def _changed(val: ImageLoader, rows: np.ndarray, spec: InputSpec, common: dict[str, Any]) -> dict[str, ImageLoader]:

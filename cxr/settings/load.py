@@ -223,4 +223,4 @@ def _explain(error: ErrorDetails) -> str:
         return f"setting {key!r} is missing; add it, or start from the params.yaml of this project"
     message = error["msg"].removeprefix("Value error, ").replace("Input should", "it should")
     shown = "" if isinstance(value, dict) else f" = {value!r}"
-    return f"setting {key}{shown}: {message}"
+    return f"setting {key}{shown}: {message}" if key else message  # of all settings: the message names them

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cxr.settings import agreement
 from cxr.settings.augment import AugmentSettings, StageSettings
 from cxr.settings.classes import check_classes, check_finding, check_name, class_names
 from cxr.settings.labels import ColumnSettings, Filter, Mapping, Pattern, Tables, Text
@@ -191,6 +192,11 @@ class TrainingSettings(Section):
             raise ValueError(f"{len(self.stages)} stages need at least as many epochs, got {self.epochs}")
         return self
 
+    @model_validator(mode="after")
+    def _check_rates(self):
+        agreement.check_rates(self)
+        return self
+
 
 class FinetuneSettings(TrainingSettings):
     """Section `finetune`: further training of the head and of the last feature blocks."""
@@ -276,6 +282,12 @@ class Settings(Section):
     serving: ServingSettings
     monitor: MonitorSettings
     search: SearchSettings
+
+    @model_validator(mode="after")
+    def _check_images(self):
+        agreement.check_images(self.train, self.cache, 0)
+        agreement.check_images(self.finetune, self.cache, self.finetune.unfreeze)
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values under the keys of `params.yaml`."""

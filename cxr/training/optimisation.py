@@ -42,8 +42,6 @@ def parameter_groups(settings: TrainingSettings, network: Network, suffix: nn.Mo
     al., "ELECTRA", 2020). With `decay_norms` off, vectors (norms and biases) have no weight decay.
     """
     lr = float(settings.optimizer.arguments.get("lr") or 0)
-    if settings.layer_decay < 1 and not lr:
-        raise CxrError(f"layer_decay={settings.layer_decay:g} needs a learning rate; set lr of the optimizer")
     depth = depths(network)
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in suffix.named_parameters():

@@ -10,16 +10,17 @@ from torch import nn
 from cxr.datasets.manifest import Manifest
 from cxr.errors import CxrError
 from cxr.loading.batches import class_weights
-from cxr.loading.build import Loaders, build_loaders, cached_views
+from cxr.loading.build import Loaders, build_loaders
 from cxr.loading.feature_cache import FeatureLoader
 from cxr.loading.stages import StagedLoader
 from cxr.models import speedups
-from cxr.models.build import Network, check_size
+from cxr.models.build import Network
 from cxr.models.device import Device
 from cxr.models.freezing import fold_batch_norms, split_network
 from cxr.settings import instantiate
+from cxr.settings.agreement import cached_views
 from cxr.settings.schema import CacheSettings, TrainingSettings
-from cxr.training import averaging
+from cxr.training import averaging, suitability
 from cxr.training.distributed import Processes
 from cxr.training.loop import Callbacks, Training
 from cxr.training.optimisation import Schedule, build_optimizer
@@ -55,8 +56,7 @@ def set_up(
     balanced = settings.class_weights == "balanced"
     weight = class_weights(manifest.split("train")).to(device.device) if balanced else None
     network.module.to(device.device).to(memory_format=torch.channels_last)
-    for stage in settings.stages:
-        check_size(network, stage.size, "the size of a stage")
+    suitability.check_stages(network, settings)
     prefix, suffix = split_network(network, unfreeze)
     prefix = prefix if isinstance(prefix, nn.Identity) else fold_batch_norms(prefix)
     suffix.requires_grad_(True)

@@ -102,8 +102,12 @@ def is_common(key: str) -> bool:
 
 
 def begin(context: Context, settings: Settings) -> None:
-    """Check the classes that `settings` name before any step runs, and warn of phantoms and of their profile."""
+    """Check what `settings` name, and what they ask of the network, before any step runs.
+
+    Warns of phantoms and of their profile.
+    """
     _check_classes(settings)
+    _check_network(settings)
     if context.settings.data.path == "sample":
         context.log.warning("SYNTHETIC DATA: the sample consists of phantoms; its scores say nothing about X-rays")
     elif context.flags.get("profile", DEFAULT_PROFILE) == DEFAULT_PROFILE:
@@ -125,6 +129,15 @@ def _check_classes(settings: Settings) -> None:
                 from cxr.settings import instantiate  # imports torch, which a driver rarely needs
 
                 instantiate.check(target)
+
+
+def _check_network(settings: Settings) -> None:
+    """Check what depends on the network, if anything is asked of it that not every one can do."""
+    trainings = [settings.train, settings.finetune]
+    if settings.model.input_size is not None or any(t.stages or t.dropout is not None for t in trainings):
+        from cxr.training import suitability  # imports torch, which a driver rarely needs
+
+        suitability.check(settings.model, settings.data.class_names, trainings)
 
 
 def _inputs(context: Context, name: str, done: dict[str, str]) -> list[str]:

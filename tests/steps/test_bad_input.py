@@ -173,6 +173,38 @@ def test_main_checks_the_network_before_the_first_step(refused, workflow):
     assert len(workflow.runs("prepare_split")) == len(before)
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            {
+                "finetune__stages": "[{share: 1.0, size: 32, strength: 1.0}]",
+                "model__name": "alexnet",
+                "cache__views": 0,
+            },
+            "finetune.stages: size=32: alexnet",
+        ),
+        ({"train__dropout": 0.5, "model__name": "resnet18"}, "train.dropout=0.5: resnet18 has no dropout"),
+        ({"finetune__augment.mixup": 0.2}, "finetune.augment.mixup: not possible with cached features"),
+        (
+            {
+                "finetune__warmup": 1,
+                "finetune__scheduler": "{_target_: torch.optim.lr_scheduler.StepLR, step_size: 1}",
+            },
+            "setting finetune: warmup=1 goes batch by batch",
+        ),
+    ],
+    ids=["stage", "dropout", "features", "warm-up"],
+)
+def test_main_checks_each_training_before_the_first_step(refused, workflow, given, words):
+    def begun():
+        return [len(workflow.runs("prepare_split", status)) for status in ("FINISHED", "FAILED", "RUNNING")]
+
+    before = begun()
+    assert words in refused("main", **{"model__weights": "none", **given})
+    assert begun() == before
+
+
 def test_an_architecture_without_a_known_head_is_refused(refused):
     assert "its head was not found" in refused("train", model__name="squeezenet1_0", model__weights="none")
 

@@ -14,10 +14,15 @@ from tests.helpers import settings_with
 COUNT, SIDE = 300, 40
 
 
+def augmentation(given: dict[str, float]):
+    keys = {"cache.views": 0} | {f"finetune.augment.{name}": value for name, value in given.items()}
+    return settings_with(keys).finetune.augment
+
+
 def mixed(mixup: float, cutmix: float, frame: float = 0.0, blank: float = 0.0):
     """Every image is black of class 0, every partner white of class 1: the mean tells the share."""
     given = {"mixup": mixup, "cutmix": cutmix, "frame": frame, "blank": blank}
-    settings = settings_with({f"finetune.augment.{name}": value for name, value in given.items()}).finetune.augment
+    settings = augmentation(given)
     mixing = Mixing(settings, 3)
     partners = mixing.draw(COUNT, seeded(1))
     black, white = torch.zeros(COUNT, SIDE, SIDE), torch.full((COUNT, SIDE, SIDE), 255.0)
@@ -67,7 +72,7 @@ def test_frames_are_exchanged_beside_blends():
 
 
 def test_a_blanked_image_keeps_a_frame_and_is_of_every_class_alike():
-    settings = settings_with({"finetune.augment.blank": 0.25}).finetune.augment
+    settings = augmentation({"blank": 0.25})
     mixing = Mixing(settings, 3)
     partners = mixing.draw(COUNT, seeded(1))
     white, own = torch.full((COUNT, SIDE, SIDE), 255.0), torch.full((COUNT,), 2)
@@ -92,7 +97,7 @@ def test_blanked_images_have_flat_labels_beside_blends():
 @pytest.mark.parametrize("given", [{"frame": 0.2}, {"blank": 0.3}, {"frame": 0.2, "blank": 0.3, "mixup": 0.4}])
 def test_mixing_does_not_depend_on_the_batch(given):
     """An image gets the same frame, blend and label in batches of any size."""
-    settings = settings_with({f"finetune.augment.{name}": value for name, value in given.items()}).finetune.augment
+    settings = augmentation(given)
     rasters = np.random.default_rng(0).integers(0, 256, (6, SIDE, SIDE), np.uint8)
     spec = InputSpec(size=SIDE, resize=SIDE)
 

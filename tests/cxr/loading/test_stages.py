@@ -33,7 +33,7 @@ def test_every_stage_has_an_epoch(shares, epochs, ends):
 def test_an_epoch_has_the_size_and_the_dropout_of_its_stage(tmp_path):
     manifest, made = small_set(tmp_path), network()
     keys = {"finetune.epochs": 4, "finetune.stages": STAGES, "finetune.augment.rotate": 10, "finetune.batch_size": 9}
-    given = settings_with(keys).finetune
+    given = settings_with({"cache.views": 0, **keys}).finetune
     fed = build_loaders(made, manifest, given, None, prefix=torch.nn.Identity(), unfreeze="all", device=CPU, seed=0)
     assert isinstance(fed.train, StagedLoader)
     layer = next(module for module in made.module.modules() if isinstance(module, torch.nn.Dropout))
@@ -77,18 +77,16 @@ def test_a_stage_reads_rasters_of_its_own_size_from_the_disk_cache(tmp_path):
     [{"stages": STAGES}, {"augment.frame": 0.1}, {"augment.mixup": 0.2}, {"augment.cutmix": 0.2}],
     ids=["stages", "frame", "mixup", "cutmix"],
 )
-def test_what_needs_the_images_is_refused_with_cached_features(tmp_path, changed):
+def test_without_cached_views_what_needs_the_images_gets_them(tmp_path, changed):
     manifest, made = small_set(tmp_path), network()
-    given = settings_with({"cache.dir": tmp_path, **{f"finetune.{name}": value for name, value in changed.items()}})
+    keys = {"cache.dir": tmp_path, "cache.views": 0} | {f"finetune.{name}": value for name, value in changed.items()}
+    given = settings_with(keys)
     prefix, _ = split_network(made, 2)
     asked = {"prefix": prefix, "unfreeze": 2, "device": CPU, "seed": 0}
-    with pytest.raises(CxrError, match="not possible with cached features; set unfreeze=all or cache.views=0"):
-        build_loaders(made, manifest, given.finetune, given.cache, **asked)
-    drawn_anew = given.cache.model_copy(update={"views": 0})
-    fed = build_loaders(made, manifest, given.finetune, drawn_anew, **asked)
+    fed = build_loaders(made, manifest, given.finetune, given.cache, **asked)
     assert fed.prefix is prefix
     assert next(iter(fed.train.epoch(1)))[0].shape[1] == 3  # images
-    exact = build_loaders(made, manifest, given.train, drawn_anew, **asked)
+    exact = build_loaders(made, manifest, given.train, given.cache, **asked)
     assert isinstance(exact.train, FeatureLoader)
 
 

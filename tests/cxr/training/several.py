@@ -53,8 +53,9 @@ def _one(rank: int, world: int, port: int, work: Callable, args: tuple, kwargs: 
 def prepared(processes, manifest, overrides, *, unfreeze=2, cache=None, callbacks=None) -> Training:
     """A small training, as `set_up` makes it."""
     keys = {"epochs": 3, "batch_size": 8, "patience": 10, "optimizer._target_": "torch.optim.SGD", **overrides}
-    settings = settings_with({f"train.{key}": value for key, value in {"optimizer.lr": 0.01, **keys}.items()})
-    stored = CacheSettings(**{**settings.cache.model_dump(), **cache}) if cache is not None else None
+    named = {f"train.{key}": value for key, value in {"optimizer.lr": 0.01, **keys}.items()}
+    settings = settings_with({"cache.features": "false", **named})
+    stored = CacheSettings(**{**settings.cache.model_dump(), "features": True, **cache}) if cache is not None else None
     return setup.set_up(
         network(), manifest, settings.train, unfreeze=unfreeze, device=CPU, seed=1, cache=stored, processes=processes,
         callbacks=callbacks,

@@ -20,8 +20,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("several processes")]  #
 EVERYTHING = {
     "scheduler": "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: all}",
     "scheduler_step": "batch", "warmup": 1.0, "ema": 0.5, "layer_decay": 0.8, "clip_norm": 1.0, "select": "robust",
-    "select_images": 4, "sampler": "balanced", "dropout": 0.3, "augment.mixup": 0.3, "augment.cutmix": 0.3,
-    "augment.frame": 0.3, "augment.rotate": 10, "augment.noise": 0.05, "augment.crop_scale": "[0.6, 1.0]",
+    "select_images": 4, "sampler": "balanced", "class_weights": "none", "dropout": 0.3, "augment.mixup": 0.3,
+    "augment.cutmix": 0.3, "augment.frame": 0.3, "augment.rotate": 10, "augment.noise": 0.05,
+    "augment.crop_scale": "[0.6, 1.0]",
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("deterministic")
 
 def fit(manifest, *, unfreeze=2, resume=None, callbacks=None, made=None, precision=CPU, **changed):
     keys = {"epochs": 4, "batch_size": 8, "patience": 10, "optimizer.lr": 0.001, **changed}
-    settings = settings_with({f"train.{k}": v for k, v in keys.items()}).train
+    settings = settings_with({"cache.views": 0} | {f"train.{k}": v for k, v in keys.items()}).train
     made = made or network()
     training = setup.set_up(made, manifest, settings, unfreeze=unfreeze, device=precision, seed=1, callbacks=callbacks)
     return made, train(training, resume)
@@ -83,7 +83,8 @@ def test_statistics_of_trained_blocks_stay_where_they_are_told_to(manifest):
         {
             "scheduler": "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: all}",
             "scheduler_step": "batch", "warmup": 1.0, "ema": 0.9, "layer_decay": 0.8, "clip_norm": 1.0,
-            "sampler": "balanced", "dropout": 0.3, "augment.mixup": 0.3, "augment.cutmix": 0.3, "augment.blur": 1.0,
+            "sampler": "balanced", "class_weights": "none", "dropout": 0.3,
+            "augment.mixup": 0.3, "augment.cutmix": 0.3, "augment.blur": 1.0,
             "augment.noise": 0.05, "augment.jpeg": 40, "augment.border": 0.1, "augment.erase": 0.1,
             "stages": "[{share: 0.5, size: 32, strength: 0.5}, {share: 0.5, size: 64, strength: 1.0}]",
         },
