@@ -31,6 +31,12 @@ def check_images(settings: "TrainingSettings", cache: "CacheSettings | None", un
         raise ValueError(f"{' and '.join(given)}: not possible with cached features; set {all_blocks}cache.views=0")
 
 
+def check_classes(settings: "TrainingSettings") -> None:
+    """Raise `ValueError` if rare classes would count twice over: drawn more often, and weighted as if they were not."""
+    if settings.sampler == settings.class_weights == "balanced":
+        raise ValueError("sampler=balanced already makes classes equally frequent; set class_weights=none")
+
+
 def check_rates(settings: "TrainingSettings") -> None:
     """Raise `ValueError` for learning rates that cannot be as they are told."""
     scheduler, by_epoch = settings.scheduler, settings.scheduler_step == "epoch"

@@ -193,7 +193,8 @@ class TrainingSettings(Section):
         return self
 
     @model_validator(mode="after")
-    def _check_rates(self):
+    def _check_parts(self):
+        agreement.check_classes(self)
         agreement.check_rates(self)
         return self
 

@@ -30,6 +30,15 @@ def test_learning_rates_that_do_not_go_together(section, changed, words):
     assert str(error.value).startswith(f"setting {section}: ") and words in str(error.value)
 
 
+@pytest.mark.parametrize("section", ["train", "finetune"])
+def test_classes_are_balanced_once(section):
+    with pytest.raises(CxrError) as error:
+        settings_with({f"{section}.sampler": "balanced"})
+    told = f"setting {section}: sampler=balanced already makes classes equally frequent; set class_weights=none"
+    assert str(error.value) == told
+    settings_with({f"{section}.sampler": "balanced", f"{section}.class_weights": "none"})
+
+
 @pytest.mark.parametrize(
     "changed",
     [{"stages": STAGES}, {"augment.frame": 0.1}, {"augment.blank": 0.1}, {"augment.mixup": 0.2}],
