@@ -186,7 +186,7 @@ def test_every_section_of_the_settings_has_one_owner():
     assert sorted(set(COMMON) - common) == sorted(key for key in load.known_keys() if "." not in key)
 
 
-@pytest.mark.parametrize("profile", ["", "sample", "cpu", "paper"])
+@pytest.mark.parametrize("profile", ["", *load.profiles(ROOT / "params.yaml")])
 def test_every_profile_of_params_yaml_is_valid(profile):
     assert load.load_settings(ROOT / "params.yaml", profile).seed == 42
 

@@ -82,6 +82,11 @@ def is_given(key: str, params: str | Path, profile: str = "", overrides: dict[st
     return key in (overrides or {})
 
 
+def profiles(params: str | Path) -> list[str]:
+    """The names of the profiles of the file `params`."""
+    return list(read_file(params).get("profiles") or {})
+
+
 def _layers(params: str | Path, profile: str, overrides: dict[str, str]) -> tuple[dict, dict, dict]:
     """The settings of the file, of the recipe and of the profile."""
     values = read_file(params)

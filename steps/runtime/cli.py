@@ -8,12 +8,15 @@ import argparse
 import difflib
 import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cxr.errors import CxrError
+from cxr.settings import load
 
+PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 # Parameters that every step takes, with the help text of each.
 COMMON = {
-    "profile": "sample | cpu | paper, or another profile of the settings file",
+    "profile": "profile of the settings file",
     "params": "settings file to use instead of params.yaml",
     "seed": "setting seed",
     "log_dir": "setting log_dir",
@@ -125,7 +128,8 @@ def _help(step: Step, declared: dict[str, str]) -> None:
         description=step.about,
         epilog="Any setting of params.yaml can be given by its full name, e.g. --train.epochs 10 (-P train.epochs=10).",
     )
-    for name, text in declared.items():
+    profiles = " | ".join(load.profiles(PARAMS))
+    for name, text in {**declared, "profile": f"{profiles}, or another {declared['profile']}"}.items():
         parser.add_argument(f"--{name}", help=text.replace("%", "%%"), metavar="")
     parser.print_help()
     raise SystemExit(0)

@@ -6,13 +6,12 @@ and can no longer be changed. The step's own sections come from the settings fil
 line always wins for the step's own sections.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.errors import CxrError
 from cxr.settings import load
 from cxr.settings.schema import Settings
-from steps.runtime.cli import PLAIN_SETTINGS, Arguments
+from steps.runtime.cli import PARAMS, PLAIN_SETTINGS, Arguments
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -31,7 +30,6 @@ ALONE = {"monitor": ("monitor",), "search": ("search",)}
 READ = {"validate": ("data", "evaluate")}
 COMMON = (*PLAIN_SETTINGS, "cache", "calibration")
 DEFAULT_PROFILE = "sample"
-PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 
 
 def owner(key: str) -> str | None:

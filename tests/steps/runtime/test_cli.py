@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from cxr.errors import CxrError
 from steps.runtime.cli import Step, parse
@@ -59,6 +60,8 @@ def test_help_names_every_parameter(capsys):
     assert exit_.value.code == 0
     text = capsys.readouterr().out
     assert all(f"--{name}" in text for name in STEP.parameters())
+    profiles = yaml.safe_load((ROOT / "params.yaml").read_text())["profiles"]
+    assert " | ".join(profiles) in " ".join(text.split())
 
 
 def test_a_setting_without_a_section_is_a_setting():
