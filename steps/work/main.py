@@ -17,6 +17,12 @@ def run(context: Context) -> None:
     plan = repeats.plan(context.settings, context.flags.get("seeds", "1"), context.overrides)
     if ensemble and len(plan) < 2:
         raise CxrError("ensemble=true needs several trainings; add -P seeds=5, or -P folds=5")
+    views = context.settings.evaluate.views
+    if ensemble and context.settings.data.folds is not None and views > 1:
+        raise CxrError(
+            f"evaluate.views={views}: the out-of-fold answers that calibrate an ensemble of folds are of one view; set "
+            "evaluate.views=1, or give seeds=5 instead of folds"
+        )
     supervisor.asked(context.flags)
     launching.begin(context, context.settings)
     if context.settings.data.folds is not None:

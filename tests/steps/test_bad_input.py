@@ -205,6 +205,13 @@ def test_main_checks_each_training_before_the_first_step(refused, workflow, give
     assert begun() == before
 
 
+def test_an_ensemble_of_folds_with_several_views_is_refused_before_the_first_step(refused, workflow):
+    before = workflow.runs("prepare_split")
+    line = refused("main", folds=2, ensemble="true", evaluate__views=3)
+    assert "evaluate.views=3: the out-of-fold answers" in line and "set evaluate.views=1, or give seeds=5" in line
+    assert len(workflow.runs("prepare_split")) == len(before)
+
+
 def test_an_architecture_without_a_known_head_is_refused(refused):
     assert "its head was not found" in refused("train", model__name="squeezenet1_0", model__weights="none")
 
