@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from cxr.errors import CxrError
 from cxr.models.device import random_states, restore_random_states
+from cxr.settings import differences
+from cxr.settings.differences import flat
+from cxr.settings.schema import TrainingSettings
 from cxr.training.early_stopping import EarlyStopping
 from cxr.training.results import Epoch, Validation
 
@@ -12,6 +15,12 @@ if TYPE_CHECKING:
     from cxr.training.loop import Training
 
 State = dict[str, Any]
+_IDLE = {"workers", "checkpoint_interval", "compile"}  # settings that change no result
+
+
+def decisive(settings: TrainingSettings) -> State:
+    """The settings that must be the same for a training to resume from a checkpoint, by name."""
+    return {name: value for name, value in settings.model_dump(by_alias=True).items() if name not in _IDLE}
 
 
 def state(
@@ -30,16 +39,21 @@ def state(
         "history": [asdict(record) for record in history],
         "random": random_states(),
         "fingerprint": t.fingerprint,
+        "settings": decisive(t.settings),  # the fingerprint has a digest of them
     }
 
 
 def restore(t: "Training", stopping: EarlyStopping, saved: State) -> tuple[Validation, list[Epoch], State]:
     """Put a training back to where `saved` was taken; a state of another training raises `CxrError`."""
     then = saved.get("fingerprint", {})
-    differing = [f"{k} ({then.get(k)} then, {v} now)" for k, v in t.fingerprint.items() if then.get(k) != v]
+    differing = [f"{k} was {then.get(k)}, now {v}" for k, v in t.fingerprint.items() if then.get(k) != v]
+    if then.get("settings") != t.fingerprint["settings"] and "settings" in saved:
+        section = t.settings.section
+        told = differences.told(flat({section: saved["settings"]}), flat({section: decisive(t.settings)}))
+        differing = [told, *(text for text in differing if not text.startswith("settings "))]
     if differing:
         raise CxrError(
-            f"the checkpoint is of another training: {', '.join(differing)}; train from scratch, without resume"
+            f"the checkpoint is of another training: {'; '.join(differing)}; train from scratch, without resume"
         )
     try:
         t.suffix.load_state_dict(saved["suffix"])

@@ -20,7 +20,7 @@ from cxr.models.freezing import fold_batch_norms, split_network
 from cxr.settings import instantiate
 from cxr.settings.agreement import cached_views
 from cxr.settings.schema import CacheSettings, TrainingSettings
-from cxr.training import averaging, suitability
+from cxr.training import averaging, resuming, suitability
 from cxr.training.distributed import Processes
 from cxr.training.loop import Callbacks, Training
 from cxr.training.optimisation import Schedule, build_optimizer
@@ -145,8 +145,7 @@ def _fingerprint(
     seed: int,
 ) -> dict[str, str]:
     """What must be the same for a training to resume from a checkpoint."""
-    irrelevant = {"workers", "checkpoint_interval", "compile"}
-    values = {k: v for k, v in settings.model_dump(by_alias=True).items() if k not in irrelevant}
+    values = resuming.decisive(settings)
     return {
         "model": network.name,
         "classes": ",".join(network.classes),

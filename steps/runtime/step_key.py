@@ -12,6 +12,7 @@ from typing import Any
 from cxr.common import code, storage
 from cxr.common.remote import Remote
 from cxr.common.storage import Place
+from cxr.settings.differences import flat
 from cxr.settings.schema import DataSettings, Settings
 from steps.runtime.cli import PLAIN_SETTINGS
 from steps.runtime.context import Context
@@ -54,12 +55,17 @@ def tag(context: Context, parts: dict[str, str]) -> None:
 
 def used_settings(step: str, settings: Settings) -> dict[str, Any]:
     """Settings that decide the result of a step, by full name."""
+    return used_values(step, settings.to_dict())
+
+
+def used_values(step: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Those of them that `values` has, which may be of an earlier version of the schema."""
     sections: tuple[str, ...] = READ.get(step) or OWNED[step]
     sections += ("seed",) if step in ("prepare_split", *READ) else PLAIN_SETTINGS
     sections += ("cache",) if step in ("train", "finetune") else ()
     sections += ("calibration",) if step in OWNED and step != "prepare_split" else ()
-    flat = _flat({name: settings.to_dict()[name] for name in sections})
-    return {name: value for name, value in flat.items() if name not in IDLE}
+    used = flat({name: values[name] for name in sections if name in values})
+    return {name: value for name, value in used.items() if name not in IDLE}
 
 
 def data_fingerprint(data: DataSettings) -> str:
@@ -71,7 +77,7 @@ def data_fingerprint(data: DataSettings) -> str:
     images, tables = _images(data), data.labels
     if tables is None:
         return images
-    files = [storage.under(_root(data), name, "data.labels") for name in _flat({"": tables}).values()]
+    files = [storage.under(_root(data), name, "data.labels") for name in flat({"": tables}).values()]
     # A table that is not there yet is part of an archive or a download, which `images` stands for.
     return _digest([images, *(storage.sha256_of(file) for file in files if file.is_file())])
 
@@ -97,16 +103,6 @@ def _root(data: DataSettings) -> Place:
 def entries(step: str) -> tuple[str, ...]:
     """Modules that a step begins with: its entry point, its work, and what it uses without importing it."""
     return (f"steps.{step}", f"steps.work.{step}", *UNIMPORTED.get(step, ()))
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _digest(values: Any) -> str:

@@ -12,6 +12,7 @@ from cxr.loading.rasters import open_rasters
 from cxr.models import bundle, device
 from cxr.models.build import Network
 from cxr.models.bundle import Bundle
+from cxr.settings import differences, load
 from cxr.settings.schema import CacheSettings, TrainingSettings
 from cxr.training import checkpoint, distributed
 from cxr.training.curves import training_curves
@@ -58,13 +59,22 @@ def begin(context: Context, inputs: list[str]) -> State | None:
     changed = [name for name in ("settings", "inputs") if tags.get(f"cxr.key.{name}") != components[name]]
     if changed:
         raise CxrError(
-            f"resume={resume}: its {' and '.join(changed)} differ from those of this command; "
+            f"resume={resume}: its {' and '.join(changed)} differ from those of this command"
+            f"{_differences(context, resume) if 'settings' in changed else ''}; "
             "resume with the same ones, or train from scratch, without resume"
         )
     state = checkpoint.load(context.fetch(resume, LAST))
     context.continue_run(earlier)
     context.log.info("resuming run %s after epoch %d", resume, state["epoch"])
     return state
+
+
+def _differences(context: Context, run_id: str) -> str:
+    """The settings that another run of this step had, where they differ, in brackets."""
+    name = context.step.name
+    then = step_key.used_values(name, load.read_file(context.fetch(run_id, "settings.yaml")))
+    found = differences.told(then, step_key.used_settings(name, context.settings))
+    return f" ({found})" if found else ""
 
 
 def load_manifest(context: Context, split_run_id: str) -> Manifest:

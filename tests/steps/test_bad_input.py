@@ -162,8 +162,14 @@ def test_a_truncated_checkpoint_is_refused_and_its_run_unchanged(refused, workfl
 
 
 def test_training_is_not_resumed_with_other_settings(refused, workflow):
-    line = refused("train", resume=workflow.first("train").info.run_id, train__epochs=9, model__input_size=64)
-    assert "its settings differ from those of this command" in line
+    same = {"train__epochs": 2, "train__optimizer__lr": 3e-4, "model__input_size": 64, "precision": "float32"}
+    run_id = workflow.first("train").info.run_id
+    line = refused("train", resume=run_id, **{**same, "train__epochs": 9})
+    assert "its settings differ from those of this command (train.epochs was 2, now 9); resume with" in line
+    stages = "[{share: 0.5, size: 32, strength: 0.5}, {share: 0.5, size: 64, strength: 1.0}]"
+    line = refused("train", resume=run_id, train__stages=stages, cache__views=0, **same)
+    assert 'differ from those of this command (train.stages was [], now [{"share": 0.5, "size": 32, ' in line
+    assert "…; cache.views was 4, now 0); resume with the same ones, or train from scratch, without resume" in line
 
 
 def test_main_checks_the_network_before_the_first_step(refused, workflow):

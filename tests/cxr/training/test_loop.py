@@ -117,14 +117,18 @@ def test_a_resumed_training_reaches_the_same_weights_bit_for_bit(manifest, tmp_p
     assert timeless[:4] == timeless[4:]
 
 
-def test_a_checkpoint_of_another_training_is_refused(manifest):
+def test_a_checkpoint_of_another_training_is_refused(manifest, tmp_path):
     states = []
     fit(manifest, epochs=1, callbacks=Callbacks(on_checkpoint=lambda s: states.append(copy.deepcopy(s))))
-    with pytest.raises(CxrError, match="is of another training: settings .*train from scratch, without resume"):
+    checkpoint.save(states[0], tmp_path / "last.pt")
+    states[0] = checkpoint.load(tmp_path / "last.pt")
+    with pytest.raises(CxrError, match=r"another training: train\.epochs was 1, now 4; train from scratch, without"):
         fit(manifest, resume=states[0], epochs=4)
-    with pytest.raises(CxrError, match="is of another training: settings"):
-        fit(manifest, resume=states[0], epochs=1, select="robust")
-    with pytest.raises(CxrError, match="is of another training: settings"):
+    with pytest.raises(CxrError, match=r"another training: unfreeze was 2, now 1; train from scratch"):
+        fit(manifest, resume=states[0], epochs=1, unfreeze=1)
+    with pytest.raises(CxrError, match=r"another training: train\.select was clean, now robust; unfreeze was 2, now"):
+        fit(manifest, resume=states[0], epochs=1, unfreeze=1, select="robust")
+    with pytest.raises(CxrError, match=r'another training: train\.stages was \[\], now \[{"share": 1\.0, "size": 32'):
         fit(manifest, resume=states[0], epochs=1, stages="[{share: 1.0, size: 32, strength: 1.0}]")
     broken = {k: v for k, v in states[0].items() if k != "optimizer"}
     with pytest.raises(CxrError, match="does not fit this training"):
