@@ -18,7 +18,8 @@ from cxr.models import timm_models
 from cxr.models.build import Network
 from cxr.models.efficientnet_lite import SameConv2d
 
-# A child that holds this share of the backbone is a container of blocks, not a block.
+# A child that holds this share of the backbone is a container of blocks, not a block. Stages are another container,
+# however small they are beside a wide layer after them (that of timm's MobileNetV3 holds half of the weights).
 _CONTAINER_SHARE = 0.8
 # A frozen prefix runs on whole chunks of this many images, the last one padded: kernels may round odd batch sizes
 # differently, and the features of an image would depend on its neighbours. On a CPU small chunks stay in its caches
@@ -32,20 +33,21 @@ _PLAIN = (nn.Conv2d, SameConv2d)
 def blocks(network: Network) -> list[str]:
     """Names of the backbone's blocks from the input to the head, such as `features.0` to `features.8`.
 
-    Norms between the blocks of a network of timm are no blocks: each belongs to the one before it.
+    A stage, where a network has stages of several blocks each, counts as one. Norms between the blocks of a network of
+    timm are no blocks: each belongs to the one before it.
     """
     smallest = 2 if timm_models.owns(network.name) else 1  # dimensions of a weight; those of norms have one
-    names = [n for n, child in network.module.named_children() if _learns(child, smallest)]
-    names = [name for name in names if not _holds(name, network.head)]
+    names = [name for name in _learning(network.module, smallest) if not _holds(name, network.head)]
     while True:
-        largest = max(names, key=lambda name: _size(network.module.get_submodule(name)))
-        total = sum(_size(network.module.get_submodule(name)) for name in names)
-        child = network.module.get_submodule(largest)
-        inner = [f"{largest}.{name}" for name, grandchild in child.named_children() if _learns(grandchild, smallest)]
-        if len(inner) < 2 or _size(child) < _CONTAINER_SHARE * total:
+        children = [network.module.get_submodule(name) for name in names]
+        large = _CONTAINER_SHARE * sum(_size(child) for child in children)
+        for index, child in enumerate(children):
+            inner = _learning(child, smallest)
+            if len(inner) > 1 and (_size(child) >= large or _has_stages(child, inner)):
+                names[index : index + 1] = [f"{names[index]}.{name}" for name in inner]
+                break
+        else:
             return names
-        index = names.index(largest)
-        names[index : index + 1] = inner
 
 
 def depths(network: Network) -> dict[str, int]:
@@ -203,9 +205,17 @@ def _holds(outer: str, name: str) -> bool:
     return name == outer or name.startswith(outer + ".")
 
 
-def _learns(module: nn.Module, dimensions: int) -> bool:
-    """Whether a module has weights of at least so many dimensions."""
-    return any(p.dim() >= dimensions and p.numel() for p in module.parameters())
+def _learning(module: nn.Module, dimensions: int) -> list[str]:
+    """Names of the children that have weights of at least so many dimensions."""
+    children = module.named_children()
+    return [name for name, child in children if any(p.dim() >= dimensions and p.numel() for p in child.parameters())]
+
+
+def _has_stages(module: nn.Module, inner: list[str]) -> bool:
+    """Whether a module is a sequence of sequences of blocks; a stem is one of sequences of mere layers."""
+    stages = [module.get_submodule(name) for name in inner]
+    sequences = all(isinstance(sequence, nn.Sequential) for sequence in (module, *stages))
+    return sequences and any(any(block.children()) for stage in stages for block in stage.children())
 
 
 def _size(module: nn.Module) -> int:

@@ -20,8 +20,8 @@ from cxr.training.loop import train
 from tests.cxr.training.test_loop import CPU
 from tests.helpers import ROOT, network, settings_with, small_set
 
-# A convolutional network of today, one of yesterday with a deep stem, and a transformer.
-NAMES = ["timm/convnextv2_atto", "timm/resnet26d", "timm/vit_tiny_patch16_224"]
+# Convolutional networks: of today, of yesterday with a deep stem, with a wide layer before the head; and a transformer.
+NAMES = ["timm/convnextv2_atto", "timm/resnet26d", "timm/mobilenetv3_small_100", "timm/vit_tiny_patch16_224"]
 SIZE = 32
 
 
@@ -73,6 +73,25 @@ def test_what_lies_outside_all_blocks_counts_with_the_block_before_it():
     assert depth["cls_token"] == depth["pos_embed"] == depth["patch_embed.proj.weight"] == count
     assert depth["norm.weight"] == depth["blocks.11.attn.qkv.weight"] == 1
     assert depth["head.weight"] == depth["head.bias"] == 0
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_100", "mobilenetv2_050", "mobilenetv4_conv_small", "ghostnet_100"])
+def test_stages_are_blocks_also_beside_a_wide_layer_after_them(name):
+    made = network(f"timm/{name}", size=SIZE)
+    names = blocks(made)
+    stages = len(made.module.blocks)
+    assert names == ["conv_stem", *(f"blocks.{i}" for i in range(stages)), "conv_head"]
+    _, suffix = split_network(made, 2)
+    backbone = sum(p.numel() for n, p in made.module.named_parameters() if not n.startswith(made.head))
+    trained = sum(p.numel() for n, p in suffix.named_parameters() if not n.startswith(made.head))
+    assert trained < 0.55 * backbone
+    last = {n.split(".")[1] for n, _ in suffix.named_parameters() if n.startswith("blocks.")}
+    assert last == {str(stages - 1)}
+
+
+def test_a_stem_of_layers_is_one_block():
+    names = blocks(network("timm/efficientvit_m0", size=64))
+    assert names == ["patch_embed", "stages.0", "stages.1", "stages.2"]
 
 
 def test_layers_that_only_look_like_a_batch_norm_and_a_convolution_are_not_folded():
