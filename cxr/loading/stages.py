@@ -36,9 +36,9 @@ class StagedLoader:
         self.loaders, self.ends, self.strengths = loaders, ends, strengths
         self._dropouts: list[tuple[nn.Dropout, float]] = []
 
-    def control(self, module: nn.Module) -> None:
-        """Set the dropout of `module` at the start of every epoch; its present rates are those of full strength."""
-        self._dropouts = [(layer, layer.p) for layer in module.modules() if isinstance(layer, nn.Dropout)]
+    def control(self, dropouts: list[nn.Dropout]) -> None:
+        """Set the rates of `dropouts` at the start of every epoch; their present rates are those of full strength."""
+        self._dropouts = [(layer, layer.p) for layer in dropouts]
 
     @property
     def images(self) -> int:

@@ -57,16 +57,14 @@ def set_up(
     weight = class_weights(manifest.split("train")).to(device.device) if balanced else None
     network.module.to(device.device).to(memory_format=torch.channels_last)
     suitability.check_stages(network, settings)
+    dropouts = suitability.dropouts(network, settings)
+    if settings.dropout is not None:
+        for layer in dropouts:
+            layer.p = settings.dropout
     prefix, suffix = split_network(network, unfreeze)
     prefix = prefix if isinstance(prefix, nn.Identity) else fold_batch_norms(prefix)
     suffix.requires_grad_(True)
     speedups.for_training(suffix)
-    if settings.dropout is not None:
-        dropouts = [layer for layer in suffix.modules() if isinstance(layer, nn.Dropout)]
-        if not dropouts:
-            raise CxrError(f"dropout={settings.dropout:g}: {network.name} has no dropout; leave it at null")
-        for layer in dropouts:
-            layer.p = settings.dropout
     parameters = [p for p in suffix.parameters() if p.requires_grad]
     log.info(
         "training %s of %s parameters of %s on %s",
@@ -89,7 +87,7 @@ def set_up(
         crew=processes.machine,
     )
     if isinstance(loaders.train, StagedLoader):
-        loaders.train.control(suffix)
+        loaders.train.control(dropouts)
     averaged = averaging.averaged(suffix, settings.ema)
     _compile(settings, loaders, suffix, device, processes)
     metric = instantiate.metric(settings.metric, len(network.classes)).to(device.device)

@@ -5,8 +5,8 @@ from torch import nn
 
 from cxr.errors import CxrError
 from cxr.models.build import Network, build, check_size
-from cxr.models.freezing import split_network
-from cxr.settings.schema import FinetuneSettings, ModelSettings, TrainingSettings
+from cxr.models.dropout import before_head
+from cxr.settings.schema import ModelSettings, TrainingSettings
 
 _STEP = 32  # pixels between the sizes that are tried for a message; most networks halve their input five times
 
@@ -16,14 +16,18 @@ def check(model: ModelSettings, classes: tuple[str, ...], trainings: list[Traini
     network = _outline(model, classes)
     for settings in trainings:
         check_stages(network, settings)
-        if settings.dropout is None:
-            continue
-        unfreeze = settings.unfreeze if isinstance(settings, FinetuneSettings) else 0
-        _, suffix = split_network(network, unfreeze)
-        if not any(isinstance(layer, nn.Dropout) for layer in suffix.modules()):
-            raise CxrError(
-                f"{settings.section}.dropout={settings.dropout:g}: {network.name} has no dropout; leave it at null"
-            )
+        dropouts(network, settings)
+
+
+def dropouts(network: Network, settings: TrainingSettings) -> list[nn.Dropout]:
+    """The dropout layers that `settings.dropout` is about; `CxrError` if it is given and there are none."""
+    found = before_head(network)
+    if settings.dropout is not None and not found:
+        raise CxrError(
+            f"{settings.section}.dropout={settings.dropout:g}: {network.name} has no dropout between its last block and "
+            "its head; leave it at null"
+        )
+    return found
 
 
 def check_stages(network: Network, settings: TrainingSettings) -> None:

@@ -36,9 +36,8 @@ def test_an_epoch_has_the_size_and_the_dropout_of_its_stage(tmp_path):
     given = settings_with({"cache.views": 0, **keys}).finetune
     fed = build_loaders(made, manifest, given, None, prefix=torch.nn.Identity(), unfreeze="all", device=CPU, seed=0)
     assert isinstance(fed.train, StagedLoader)
-    layer = next(module for module in made.module.modules() if isinstance(module, torch.nn.Dropout))
-    layer.p = 0.4
-    fed.train.control(made.module)
+    layer = torch.nn.Dropout(0.4)
+    fed.train.control([layer])
     seen = []
     for epoch in (1, 2, 3, 4):
         shapes = {x.shape[-1] for x, _ in fed.train.epoch(epoch)}
