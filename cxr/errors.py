@@ -41,6 +41,6 @@ class OverloadedError(BusyError):
     status = 429
 
 
-def in_short(error: Exception) -> str:
+def in_short(error: BaseException) -> str:
     """Shorten another library's error message to one line of at most 120 characters."""
     return " ".join(str(error).split())[:120] or type(error).__name__

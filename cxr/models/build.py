@@ -98,7 +98,7 @@ def build(settings: ModelSettings, classes: tuple[str, ...], *, seed: int, pretr
         old = module.get_submodule(head)
         state = weights.state(name, settings.weights) if pretrained and not downloaded else None
         if state is not None:
-            one_channel = weights.load(module, state, head, what)
+            one_channel = weights.load(module, state, head, name, settings.weights)
         if not isinstance(old, nn.Linear):
             raise TypeError(f"{head} is a {type(old).__name__}")  # find_head gives linear layers only
         new = nn.Linear(old.in_features, len(classes))

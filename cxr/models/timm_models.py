@@ -5,13 +5,19 @@ NAME is a name of `timm.list_models()`, with or without the tag of its weights: 
 """
 
 import difflib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from cxr.errors import CxrError, in_short
 from cxr.imaging.preprocess import InputSpec
+
+log = logging.getLogger(__name__)
 
 PREFIX = "timm/"
 SCRATCH = "model.weights=none trains from scratch"
@@ -69,16 +75,20 @@ def build(name: str, size: int, *, pretrained: bool) -> nn.Module:
         raise CxrError(f"timm has no weights for {own}; {remedy}")
     extra: dict[str, Any] = {"img_size": size} if config and config.fixed_input_size else {}
     try:
-        module = timm.create_model(own, num_classes=1, **extra)
+        with torch.device("meta" if pretrained else "cpu"):  # a trial without memory or random numbers, or the network
+            module = timm.create_model(own, num_classes=1, **extra)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise CxrError(f"model.name={name} cannot be built at input size {size}: {in_short(error)}") from None
     _check_patches(name, module, size)
     if pretrained:
+        where = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
+        log.info("%s: loading the weights of %s", name, where)
         try:
-            module = timm.create_model(own, num_classes=1, pretrained=True, **extra)
+            with _retrying_in_silence():
+                module = timm.create_model(own, num_classes=1, pretrained=True, **extra)
         except Exception as error:  # the hub, its client and every network in between raise kinds of their own
-            where = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
-            raise CxrError(f"{name}: {where} could not be downloaded ({in_short(error)}); {remedy}") from None
+            cause = in_short(_innermost(error))
+            raise CxrError(f"{name}: {where} could not be downloaded ({cause}); {remedy}") from None
     return module
 
 
@@ -90,6 +100,25 @@ def head(name: str, module: nn.Module) -> str:
         kind = type(classifier).__name__
         raise CxrError(f"model.name={name}: its head is not one layer (a {kind}); choose another architecture")
     return found[0]
+
+
+@contextmanager
+def _retrying_in_silence() -> Iterator[None]:
+    """Keep the hub's client from warning of every try; the last one ends in an error."""
+    client = logging.getLogger("huggingface_hub")
+    before = client.level
+    client.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        client.setLevel(before)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What an error goes back to, such as a refused connection."""
+    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = inner
+    return error
 
 
 def _check_patches(name: str, module: nn.Module, size: int) -> None:

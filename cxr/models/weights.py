@@ -96,20 +96,25 @@ def read(file: Path) -> dict[str, Tensor]:
     return loaded
 
 
-def load(module: nn.Module, state: dict[str, Tensor], head: str, what: str) -> bool:
+def load(module: nn.Module, state: dict[str, Tensor], head: str, name: str, weights: str) -> bool:
     """Load all weights but those of the head; anything missing or of another shape is an error.
+
+    `name` and `weights` are the settings that `module` and `state` came from.
 
     Returns:
         Whether the weights see one channel: their first convolution is then spread over the three of `module`, which
         answers to three equal channels as theirs to one.
     """
+    what = f"{name}, model.weights={weights}"
+    remedy = f"give weights of {name}, or set model.name to the network they were made for"
     wanted = {k: v for k, v in module.state_dict().items() if not k.startswith(head + ".")}
     given = {k: v for k, v in state.items() if not k.startswith((head + ".", *_NOT_OURS))}
     for keys, problem in ((wanted.keys() - given.keys(), "missing"), (given.keys() - wanted.keys(), "unexpected")):
         names = sorted(k for k in keys if not k.endswith("num_batches_tracked"))
         if names:
+            examples = ", ".join(names[:3])
             raise CxrError(
-                f"{what}: weights of another architecture ({len(names)} {problem}, e.g. {', '.join(names[:3])})"
+                f"{what}: weights of another architecture ({len(names)} {problem}, e.g. {examples}); {remedy}"
             )
     first = _of_one_channel(wanted, given)
     if first is not None:
@@ -117,7 +122,7 @@ def load(module: nn.Module, state: dict[str, Tensor], head: str, what: str) -> b
     wrong = [k for k in wanted.keys() & given.keys() if wanted[k].shape != given[k].shape]
     if wrong:
         k = sorted(wrong)[0]
-        raise CxrError(f"{what}: expected {k} of shape {tuple(wanted[k].shape)}, got {tuple(given[k].shape)}")
+        raise CxrError(f"{what}: expected {k} of shape {tuple(wanted[k].shape)}, got {tuple(given[k].shape)}; {remedy}")
     module.load_state_dict(given, strict=False)
     if first is not None:
         log.info("%s: %s sees one channel; spread over three equal ones, each with a third of its weights", what, first)

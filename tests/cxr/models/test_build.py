@@ -76,11 +76,12 @@ def test_a_head_that_is_not_found_is_refused():
 
 def test_weights_of_another_architecture_are_refused(tmp_path):
     torch.save(network("resnet18").module.state_dict(), tmp_path / "r18.pth")
-    with pytest.raises(CxrError, match=r"weights of another architecture .* missing"):
+    words = "give weights of efficientnet_lite0, or set model.name to the network they were made for"
+    with pytest.raises(CxrError, match=rf"weights of another architecture .* missing.*\); {words}"):
         network("efficientnet_lite0", weights=tmp_path / "r18.pth")
     state = {k: v[:1] if k == "layer1.0.conv1.weight" else v for k, v in torch.load(tmp_path / "r18.pth").items()}
     torch.save(state, tmp_path / "cut.pth")
-    with pytest.raises(CxrError, match=r"conv1\.weight of shape \(64, 64, 3, 3\), got \(1, 64, 3, 3\)"):
+    with pytest.raises(CxrError, match=r"of shape \(64, 64, 3, 3\), got \(1, 64, 3, 3\); give weights of resnet18, or"):
         network("resnet18", weights=tmp_path / "cut.pth")
 
 

@@ -1,7 +1,10 @@
 """Any classification model of timm by its name, with what comes after: cutting, bundles, cached features."""
 
 import ast
+import logging
+import socket
 import sys
+import time
 
 import huggingface_hub
 import pytest
@@ -113,7 +116,9 @@ def test_weights_from_a_file_are_loaded_whatever_their_head(suffix, tmp_path):
     made = network("timm/resnet26d", weights=file).module
     assert torch.equal(made.layer4[1].conv2.weight, given.layer4[1].conv2.weight)
     assert made.fc.out_features == 3
-    with pytest.raises(CxrError, match=r"convnextv2_atto, model\.weights=.*: weights of another architecture"):
+    with pytest.raises(
+        CxrError, match=r"convnextv2_atto, model\.weights=.*: weights of another architecture .*; give weights of timm/"
+    ):
         network("timm/convnextv2_atto", weights=file)
 
 
@@ -132,6 +137,41 @@ def test_weights_that_cannot_be_downloaded_name_their_address(monkeypatch):
         network("timm/resnet26d", weights="imagenet")
     with pytest.raises(CxrError, match=r"timm has no weights for darknet17; give -P model\.weights=FILE"):
         network("timm/darknet17", weights="imagenet")
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line_with_its_cause(monkeypatch, tmp_path, caplog):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    path = "/{repo_id}/resolve/{revision}/{filename}"
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    waits = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    client = logging.getLogger("huggingface_hub")
+    monkeypatch.setattr(client, "handlers", [caplog.handler])
+    level = client.level
+    with pytest.raises(CxrError, match=r"resnet26d\.bt_in1k could not be downloaded \(.*Connection refused\); give -P"):
+        network("timm/resnet26d", weights="imagenet")
+    assert waits, "the connection was tried again, so there was something to warn of"
+    assert not [record for record in caplog.records if record.name.startswith("huggingface_hub")]
+    assert client.level == level
+
+
+def test_pretrained_networks_are_tried_without_memory_and_made_once(monkeypatch):
+    devices = []
+
+    def given(*args, pretrained=False, create=timm.create_model, **kwargs):
+        module = create(*args, **kwargs)
+        devices.append(next(module.parameters()).device.type)
+        return module
+
+    monkeypatch.setattr(timm, "create_model", given)
+    made = network("timm/resnet26d", weights="imagenet")
+    assert devices == ["meta", "cpu"]
+    assert {parameter.device.type for parameter in made.module.parameters()} == {"cpu"}
 
 
 @pytest.mark.parametrize(
