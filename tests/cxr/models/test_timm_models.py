@@ -1,4 +1,4 @@
-"""Any classification model of timm by its name, with what comes after: cutting, bundles, cached features."""
+"""Classification models of timm by their names, with what comes after: cutting, bundles, cached features."""
 
 import ast
 import logging

@@ -16,9 +16,17 @@ RASTERS = np.random.default_rng(0).integers(0, 256, (5, 64, 64), dtype=np.uint8)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["efficientnet_lite0", "resnet18", "mobilenet_v3_small", "timm/resnet26d", "timm/convnextv2_atto"]
+    ("name", "has_maps"),
+    [
+        ("efficientnet_lite0", True),
+        ("resnet18", True),
+        ("mobilenet_v3_small", False),  # its head has a hidden layer
+        ("swin_t", True),
+        ("timm/resnet26d", True),
+        ("timm/convnextv2_atto", True),
+    ],
 )
-def test_logits_features_and_maps(name):
+def test_logits_features_and_maps(name, has_maps):
     net = network(name)
     bundle = Bundle(net)
     session, predictor = Session(to_onnx(bundle), 2, 64), Predictor(bundle)
@@ -30,7 +38,8 @@ def test_logits_features_and_maps(name):
     weights, bias = head.weight.detach().numpy(), head.bias.detach().numpy()
     np.testing.assert_allclose(features @ weights.T + bias, logits, atol=1e-4)
     exact = ClassActivationMap.of(predictor, net)
-    assert maps.shape[:2] == (5, 3 if exact else 0)
+    assert maps.shape[:2] == (5, 3 if has_maps else 0)
+    assert (exact is not None) == has_maps
     if exact:
         np.testing.assert_allclose(maps, exact.maps(RASTERS), atol=1e-3)
 
