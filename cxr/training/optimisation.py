@@ -72,14 +72,10 @@ class Schedule:
         warmup = round(settings.warmup * batches)
         self.settings = settings
         self.by_batch = settings.scheduler_step == "batch" or settings.scheduler is None
-        if warmup and not self.by_batch:
-            raise CxrError("a warm-up goes batch by batch, the scheduler epoch by epoch; set scheduler_step=batch")
         steps = settings.epochs * batches - warmup if self.by_batch else settings.epochs
         if steps < 1:
             raise CxrError(f"warmup={settings.warmup:g} leaves no epoch of {settings.epochs}; set a smaller one")
         self.scheduler = _scheduler(settings, optimizer, steps)
-        if self.by_batch and isinstance(self.scheduler, ReduceLROnPlateau):
-            raise CxrError("ReduceLROnPlateau reads the validation loss of an epoch; set scheduler_step=epoch")
         if warmup:
             rising = LinearLR(optimizer, _WARMUP_START, total_iters=warmup)
             then = self.scheduler or ConstantLR(optimizer, 1.0)
@@ -127,7 +123,7 @@ def _scheduler(settings: TrainingSettings, optimizer: torch.optim.Optimizer, ste
     if target is None:
         return None
     arguments = {name: steps if value == ALL else value for name, value in target.arguments.items()}
-    if settings.layer_decay < 1:  # parameter_groups has made sure that there is a rate
+    if settings.layer_decay < 1:  # the schema has made sure that there is a rate
         lr = float(settings.optimizer.arguments["lr"])
         shares = [group["lr"] / lr for group in optimizer.param_groups]
         numbers = {name: arguments[name] for name in _RATES if isinstance(arguments.get(name), int | float)}

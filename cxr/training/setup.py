@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from cxr.datasets.manifest import Manifest
-from cxr.errors import CxrError
 from cxr.loading.batches import class_weights
 from cxr.loading.build import Loaders, build_loaders
 from cxr.loading.feature_cache import FeatureLoader

@@ -24,8 +24,8 @@ def dropouts(network: Network, settings: TrainingSettings) -> list[nn.Dropout]:
     found = before_head(network)
     if settings.dropout is not None and not found:
         raise CxrError(
-            f"{settings.section}.dropout={settings.dropout:g}: {network.name} has no dropout between its last block and "
-            "its head; leave it at null"
+            f"{settings.section}.dropout={settings.dropout:g}: {network.name} has no dropout between its last block "
+            "and its head; leave it at null"
         )
     return found
 
