@@ -42,7 +42,8 @@ def test_a_dropout_that_the_network_does_not_have(name, tmp_path):
 
 
 def set_up(made: Network, folder: Path, *, unfreeze: int | str = 1, **keys: object) -> Training:
-    settings = settings_with({f"finetune.{key}": value for key, value in keys.items()}).finetune
+    given = {f"finetune.{key}": value for key, value in keys.items()}
+    settings = settings_with({**given, "cache.views": 0}).finetune
     return setup.set_up(made, small_set(folder, 4), settings, unfreeze=unfreeze, device=CPU, seed=0)
 
 
