@@ -1,7 +1,6 @@
 """Chooses what a training reads: images or cached features, whichever is faster and fits the disk."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -12,10 +11,10 @@ from cxr.imaging.preprocess import InputSpec
 from cxr.loading.augment import Augment, raster_spec
 from cxr.loading.batches import ImageLoader, Loader
 from cxr.loading.changes import CHANGES, UNCHANGED, ChangedDataset, whole_patients
-from cxr.loading.disk_cache import DiskCache
+from cxr.loading.disk_cache import CachedArray, DiskCache
 from cxr.loading.feature_cache import FeatureLoader, FeatureRequest, open_features
 from cxr.loading.mixing import Mixing
-from cxr.loading.rasters import LazyDataset
+from cxr.loading.rasters import LazyDataset, RasterDataset
 from cxr.loading.stages import StagedLoader, last_epochs
 from cxr.models.build import Network
 from cxr.models.device import Device
@@ -63,98 +62,110 @@ def build_loaders(
     processes, each reads its `share` of every batch; those of a machine, its `crew`, compute the features together,
     while one of them decodes the images and the others wait.
     """
-    decoded = open_cache(cache)
+    source = _Source(network, settings, open_cache(cache), device, seed, share)
     train, val = manifest.split("train"), manifest.split("val")
-    common: dict[str, Any] = {
-        "device": device.device,
-        "batch_size": settings.batch_size,
-        "seed": seed,
-        "workers": settings.workers,
-        "share": share,
-    }
-    val_images = ImageLoader(LazyDataset(val, network.spec, decoded), network.spec, **common)
+    val_images = source.validation(val)
     rows = whole_patients(val, seed, settings.select_images)
-    changed = _changed(val_images, rows, network.spec, common) if settings.select == "robust" else {}
+    changed = source.changed(val_images, rows) if settings.select == "robust" else {}
     views = cached_views(settings, cache, unfreeze)
     if cache is None or not views or isinstance(prefix, nn.Identity):
-        staged = _staged(network, train, settings, decoded, common)
-        return Loaders(staged, val_images, list(changed.values()), prefix)
-    train_images = _training_loader(network, train, settings, decoded, common, settings.augment, network.spec)
+        return Loaders(source.staged(train), val_images, list(changed.values()), prefix)
+    train_images = source.training(train, settings.augment, network.spec)
+
+    def request(split: Manifest, images: ImageLoader, views: int = 1, change: str | None = None) -> FeatureRequest:
+        return FeatureRequest(split, images, network, prefix, unfreeze, device, views, change)
+
     some = replace(val, rows=val.rows.iloc[rows])
-    frozen: dict[str, Any] = {"network": network, "prefix": prefix, "unfreeze": unfreeze, "device": device}
-    features = open_features(
-        [
-            FeatureRequest(train, train_images, views=views, **frozen),
-            FeatureRequest(val, val_images, views=1, **frozen),
-            *(FeatureRequest(some, images, views=1, change=name, **frozen) for name, images in changed.items()),
-        ],
-        DiskCache(cache.dir, cache.max_gb),
-        crew,
-    )
-    if features is None:
+    requests = [request(train, train_images, views), request(val, val_images)]
+    requests += [request(some, images, change=name) for name, images in changed.items()]
+    arrays = open_features(requests, DiskCache(cache.dir, cache.max_gb), crew)
+    if arrays is None:
         return Loaders(train_images, val_images, list(changed.values()), prefix)
-    size = settings.batch_size
-    ordered: dict[str, Any] = {"batch_size": size, "device": device, "seed": None, "share": share}
+    of_train, of_val, *of_changed = arrays
     return Loaders(
-        FeatureLoader(
-            features[0],
-            train_images.dataset.labels,
-            batch_size=size,
-            device=device,
-            seed=seed,
-            views=views,
-            sampler=settings.sampler,
-            share=share,
-        ),
-        FeatureLoader(features[1], val_images.dataset.labels, **ordered),
-        [
-            FeatureLoader(array, images.dataset.labels, **ordered)
-            for array, images in zip(features[2:], changed.values(), strict=True)
-        ],
+        source.features(of_train, train_images, views),
+        source.features(of_val, val_images),
+        [source.features(array, images) for array, images in zip(of_changed, changed.values(), strict=True)],
         nn.Identity(),
     )
 
 
-def _changed(val: ImageLoader, rows: np.ndarray, spec: InputSpec, common: dict[str, Any]) -> dict[str, ImageLoader]:
-    """Loaders of some validation images under every change, by its name."""
-    changes = {name: change for name, change in CHANGES.items() if name != UNCHANGED}
-    return {
-        name: ImageLoader(ChangedDataset(val.dataset, rows, change), spec, **common) for name, change in changes.items()
-    }
+@dataclass(frozen=True)
+class _Source:
+    """Makes the loaders of a training, all of which have its batches, device and seed."""
 
+    network: Network
+    settings: TrainingSettings
+    decoded: DiskCache | None
+    device: Device
+    seed: int
+    share: Share
 
-def _staged(
-    network: Network, split: Manifest, settings: TrainingSettings, cache: DiskCache | None, common: dict[str, Any]
-) -> Loader:
-    """The training loader: one, or one for each stage."""
-    if not settings.stages:
-        return _training_loader(network, split, settings, cache, common, settings.augment, network.spec)
-    loaders: list[Loader] = []
-    for stage in settings.stages:
-        augment, spec = settings.augment.scaled(stage.strength), network.spec.scaled(stage.size)
-        loaders.append(_training_loader(network, split, settings, cache, common, augment, spec))
-    ends = last_epochs(settings.stages, settings.epochs)
-    return StagedLoader(loaders, ends, [stage.strength for stage in settings.stages])
+    def validation(self, split: Manifest) -> ImageLoader:
+        """Images as evaluation sees them."""
+        return self._images(LazyDataset(split, self.network.spec, self.decoded), self.network.spec)
 
+    def changed(self, val: ImageLoader, rows: np.ndarray) -> dict[str, ImageLoader]:
+        """Some validation images under every change, by its name."""
+        changes = {name: change for name, change in CHANGES.items() if name != UNCHANGED}
+        return {
+            name: self._images(ChangedDataset(val.dataset, rows, change), self.network.spec)
+            for name, change in changes.items()
+        }
 
-def _training_loader(
-    network: Network,
-    split: Manifest,
-    settings: TrainingSettings,
-    cache: DiskCache | None,
-    common: dict[str, Any],
-    augment: AugmentSettings,
-    spec: InputSpec,
-) -> ImageLoader:
-    """Batches of views of the training images at the size of `spec`."""
-    views = None if augment.off else Augment(augment, spec.size)
-    rasters = spec if augment.off else raster_spec(spec, augment)
-    return ImageLoader(
-        LazyDataset(split, rasters, cache),
-        spec,
-        shuffle=True,
-        sampler=settings.sampler,
-        augment=views,
-        mixing=Mixing(augment, len(network.classes)) if augment.mixes else None,
-        **common,
-    )
+    def staged(self, split: Manifest) -> Loader:
+        """Training images: one loader, or one for each stage."""
+        settings, spec = self.settings, self.network.spec
+        if not settings.stages:
+            return self.training(split, settings.augment, spec)
+        loaders: list[Loader] = [
+            self.training(split, settings.augment.scaled(stage.strength), spec.scaled(stage.size))
+            for stage in settings.stages
+        ]
+        ends = last_epochs(settings.stages, settings.epochs)
+        return StagedLoader(loaders, ends, [stage.strength for stage in settings.stages])
+
+    def training(self, split: Manifest, augment: AugmentSettings, spec: InputSpec) -> ImageLoader:
+        """Views of training images at the size of `spec`."""
+        views = None if augment.off else Augment(augment, spec.size)
+        rasters = spec if augment.off else raster_spec(spec, augment)
+        mixing = Mixing(augment, len(self.network.classes)) if augment.mixes else None
+        dataset = LazyDataset(split, rasters, self.decoded)
+        return self._images(dataset, spec, shuffle=True, augment=views, mixing=mixing)
+
+    def features(self, array: CachedArray, images: ImageLoader, views: int | None = None) -> FeatureLoader:
+        """Cached features of `images`: of so many views of each, for training, or of the images as they are."""
+        training = views is not None
+        return FeatureLoader(
+            array,
+            images.dataset.labels,
+            batch_size=self.settings.batch_size,
+            device=self.device,
+            seed=self.seed if training else None,
+            views=views or 1,
+            sampler=self.settings.sampler if training else "shuffled",
+            share=self.share,
+        )
+
+    def _images(
+        self,
+        dataset: RasterDataset,
+        spec: InputSpec,
+        *,
+        shuffle: bool = False,
+        augment: Augment | None = None,
+        mixing: Mixing | None = None,
+    ) -> ImageLoader:
+        return ImageLoader(
+            dataset,
+            spec,
+            batch_size=self.settings.batch_size,
+            device=self.device.device,
+            seed=self.seed,
+            shuffle=shuffle,
+            sampler=self.settings.sampler if shuffle else "shuffled",
+            augment=augment,
+            mixing=mixing,
+            workers=self.settings.workers,
+            share=self.share,
+        )

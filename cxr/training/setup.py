@@ -54,24 +54,7 @@ def set_up(
     processes = processes or Processes()
     balanced = settings.class_weights == "balanced"
     weight = class_weights(manifest.split("train")).to(device.device) if balanced else None
-    network.module.to(device.device).to(memory_format=torch.channels_last)
-    suitability.check_stages(network, settings)
-    dropouts = suitability.dropouts(network, settings)
-    if settings.dropout is not None:
-        for layer in dropouts:
-            layer.p = settings.dropout
-    prefix, suffix = split_network(network, unfreeze)
-    prefix = prefix if isinstance(prefix, nn.Identity) else fold_batch_norms(prefix)
-    suffix.requires_grad_(True)
-    speedups.for_training(suffix)
-    parameters = [p for p in suffix.parameters() if p.requires_grad]
-    log.info(
-        "training %s of %s parameters of %s on %s",
-        f"{sum(p.numel() for p in parameters):,}",
-        f"{sum(p.numel() for p in network.module.parameters()):,}",
-        network.name,
-        device,
-    )
+    prefix, suffix, dropouts = _halves(network, settings, unfreeze, device)
     optimizer = build_optimizer(settings, network, suffix, device)
     loaders = build_loaders(
         network,
@@ -110,6 +93,31 @@ def set_up(
         callbacks=callbacks or Callbacks(),
         processes=processes,
     )
+
+
+def _halves(
+    network: Network, settings: TrainingSettings, unfreeze: int | str, device: Device
+) -> tuple[nn.Module, nn.Module, list[nn.Dropout]]:
+    """The frozen and the trained half of the network, and the dropout before its head, as `settings` have it."""
+    network.module.to(device.device).to(memory_format=torch.channels_last)
+    suitability.check_stages(network, settings)
+    dropouts = suitability.dropouts(network, settings)
+    if settings.dropout is not None:
+        for layer in dropouts:
+            layer.p = settings.dropout
+    prefix, suffix = split_network(network, unfreeze)
+    prefix = prefix if isinstance(prefix, nn.Identity) else fold_batch_norms(prefix)
+    suffix.requires_grad_(True)
+    speedups.for_training(suffix)
+    parameters = [p for p in suffix.parameters() if p.requires_grad]
+    log.info(
+        "training %s of %s parameters of %s on %s",
+        f"{sum(p.numel() for p in parameters):,}",
+        f"{sum(p.numel() for p in network.module.parameters()):,}",
+        network.name,
+        device,
+    )
+    return prefix, suffix, dropouts
 
 
 def _compile(

@@ -48,7 +48,8 @@ def test_an_epoch_has_the_size_and_the_dropout_of_its_stage(tmp_path):
 
 def test_augmentation_grows_with_the_strength_of_its_stage(tmp_path):
     keys = {"augment.rotate": 10, "augment.crop_scale": "[0.5, 1.0]", "augment.jpeg": 20, "augment.mixup": 0.4}
-    given = settings_with({f"finetune.{name}": value for name, value in {**keys, "stages": STAGES}.items()}).finetune
+    keys = {f"finetune.{name}": value for name, value in {**keys, "stages": STAGES}.items()}
+    given = settings_with({**keys, "cache.views": 0}).finetune
     full = given.augment
     weak = full.scaled(0.5)
     assert (weak.rotate, weak.crop_scale, weak.jpeg, weak.mixup) == (5, [0.75, 1.0], 60, 0.2)
