@@ -50,7 +50,8 @@ from cxr.training.setup import set_up
 EXPLAINED = """Scores on validation, means over seeds; `python -m bench.recipe`. Robust: the mean over the rows of the
 robustness table; worst: the lowest of them. Border AUC: for pneumonia, of images whose inside is black; 0.5 is chance.
 Differences are to the variant that the name begins with, or else to the first one, over the seeds that both have; with
-95 % intervals paired over patients. Minutes are those of training alone, beside the other trainings of `--jobs`."""
+95 % intervals paired over patients. Where no epoch was better than the start, a row has the scores of the head alone.
+Minutes are those of training alone, beside the other trainings of `--jobs` and whatever else ran."""
 SEEN = [*CHANGES.values(), border_alone]
 SHOWN = ("macro_f1", "auc_pneumonia", "specificity", "loss")
 BATCH = 64
