@@ -123,9 +123,9 @@ def train_and_log(
     def on_epoch(record: Epoch) -> None:
         context.metrics(record.values(), step=record.epoch)
         context.log.info(
-            "epoch %d of %d: loss %.4f, validation loss %.4f, %s %.4f, %.0f images/s",
+            "epoch %d of %d: loss %.4f, validation loss %.4f, %s %.4f%s, %.0f images/s",
             *(record.epoch, settings.epochs, record.train_loss, record.val_loss),
-            *(metric, record.val_metric, record.images_per_second),
+            *(metric, record.val_metric, " of averaged weights" if record.averaged else "", record.images_per_second),
         )
 
     def on_checkpoint(last: State) -> None:
