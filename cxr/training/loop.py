@@ -146,7 +146,7 @@ def train(training: Training, resume: State | None = None) -> TrainingResult:
                 break
             started = time.perf_counter()
             lr = t.optimizer.param_groups[0]["lr"]
-            train_loss = _epoch(t, epoch)
+            train_loss = _epoch(t, epoch, lr)
             train_seconds = time.perf_counter() - started
             scores = _raw_or_averaged(t, epoch, stopping)
             if not math.isfinite(scores.val_loss):
@@ -177,10 +177,9 @@ def train(training: Training, resume: State | None = None) -> TrainingResult:
     return TrainingResult(start, history, best, "patience" if stopping.over else "epochs")
 
 
-def _epoch(t: Training, epoch: int) -> float:
-    """Take the steps of an epoch; the mean training loss of an image."""
+def _epoch(t: Training, epoch: int, lr: float) -> float:
+    """Take the steps of an epoch that begins at the rate `lr`; the mean training loss of an image."""
     torch.manual_seed(t.seed * 100_003 + epoch)  # dropout of an epoch does not depend on the epochs before
-    lr = t.optimizer.param_groups[0]["lr"]
     set_train_mode(t.suffix, t.settings.batch_norm)
     # Sums stay on the device: reading a number would synchronise with it after every step.
     sums = torch.float32 if t.device.device.type == "mps" else torch.float64

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxr.errors import CxrError
 from cxr.models.device import random_states, restore_random_states
-from cxr.settings import differences
-from cxr.settings.differences import flat
+from cxr.settings.differences import flat, told
 from cxr.settings.schema import TrainingSettings
 from cxr.training.early_stopping import EarlyStopping
 from cxr.training.results import Epoch, Validation
@@ -49,8 +48,8 @@ def restore(t: "Training", stopping: EarlyStopping, saved: State) -> tuple[Valid
     differing = [f"{k} was {then.get(k)}, now {v}" for k, v in t.fingerprint.items() if then.get(k) != v]
     if then.get("settings") != t.fingerprint["settings"] and "settings" in saved:
         section = t.settings.section
-        told = differences.told(flat({section: saved["settings"]}), flat({section: decisive(t.settings)}))
-        differing = [told, *(text for text in differing if not text.startswith("settings "))]
+        changed = told(flat({section: saved["settings"]}), flat({section: decisive(t.settings)}))
+        differing = [changed, *(text for text in differing if not text.startswith("settings "))]
     if differing:
         raise CxrError(
             f"the checkpoint is of another training: {'; '.join(differing)}; train from scratch, without resume"

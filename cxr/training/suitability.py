@@ -43,11 +43,14 @@ def _outline(model: ModelSettings, classes: tuple[str, ...]) -> Network:
     """The network without weights; on the device "meta", which has shapes and no numbers, if it can be built there."""
     try:
         with torch.device("meta"):
-            network = build(model, classes, seed=0, pretrained=False)
-            check_size(network, network.spec.size, "model.input_size")
+            return _built(model, classes)
     except Exception:  # some architectures read numbers, of which "meta" has none, with errors of any type
-        network = build(model, classes, seed=0, pretrained=False)
-        check_size(network, network.spec.size, "model.input_size")
+        return _built(model, classes)
+
+
+def _built(model: ModelSettings, classes: tuple[str, ...]) -> Network:
+    network = build(model, classes, seed=0, pretrained=False)
+    check_size(network, network.spec.size, "model.input_size")
     return network
 
 
