@@ -6,17 +6,25 @@ from torch import nn
 from cxr.errors import CxrError
 from cxr.models.build import Network, build, check_size
 from cxr.models.dropout import before_head
-from cxr.settings.schema import ModelSettings, TrainingSettings
+from cxr.models.freezing import split_network
+from cxr.settings.schema import FinetuneSettings, ModelSettings, TrainingSettings
 
 _STEP = 32  # pixels between the sizes that are tried for a message; most networks halve their input five times
 
 
 def check(model: ModelSettings, classes: tuple[str, ...], trainings: list[TrainingSettings]) -> None:
-    """Raise `CxrError` if the network cannot take images of its input size or of a stage, or has no dropout to set."""
+    """Check what `trainings` ask of the network.
+
+    Raises:
+        CxrError: it cannot take images of its input size or of a stage, has no dropout to set, or cannot be cut where
+            the blocks begin that are to be trained.
+    """
     network = _outline(model, classes)
     for settings in trainings:
         check_stages(network, settings)
         dropouts(network, settings)
+        if isinstance(settings, FinetuneSettings):
+            split_network(network, settings.unfreeze)
 
 
 def dropouts(network: Network, settings: TrainingSettings) -> list[nn.Dropout]:

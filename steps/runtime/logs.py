@@ -81,7 +81,8 @@ def close_files() -> None:
 
 
 def close_logs() -> None:
-    """Detach all handlers of the root logger."""
+    """Detach all handlers of the root logger, and let it drop what is below a warning again."""
+    logging.getLogger().setLevel(logging.WARNING)
     for handler in list(logging.getLogger().handlers):
         _detach(handler)
 

@@ -133,8 +133,9 @@ def _check_classes(settings: Settings) -> None:
 
 def _check_network(settings: Settings) -> None:
     """Check what depends on the network, if anything is asked of it that not every one can do."""
-    trainings = [settings.train, settings.finetune]
-    if settings.model.input_size is not None or any(t.stages or t.dropout is not None for t in trainings):
+    shipped, trainings = load.load_settings(PARAMS), [settings.train, settings.finetune]
+    cut_elsewhere = (settings.model, settings.finetune.unfreeze) != (shipped.model, shipped.finetune.unfreeze)
+    if cut_elsewhere or any(t.stages or t.dropout is not None for t in trainings):
         from cxr.training import suitability  # imports torch, which a driver rarely needs
 
         suitability.check(settings.model, settings.data.class_names, trainings)

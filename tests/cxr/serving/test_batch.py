@@ -1,6 +1,7 @@
 """Many files: one row each, in order, none twice, and memory that does not grow with their number."""
 
 import json
+import logging
 import shutil
 from datetime import UTC, datetime
 
@@ -132,8 +133,9 @@ def test_other_predictions_are_not_mixed(service, folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_files(service, tmp_path):
+def test_memory_does_not_grow_with_the_number_of_files(service, tmp_path, caplog):
     """The same few files many times over: 10,000 rows may not take more than 2,000."""
+    caplog.set_level(logging.INFO)  # else pytest keeps what Pillow says of each file
     rng, files = np.random.default_rng(0), []
     for number in range(20):
         files.append(tmp_path / f"{number}.png")

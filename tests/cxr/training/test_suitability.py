@@ -43,6 +43,11 @@ def test_an_input_size_that_the_network_cannot_take():
         check("alexnet", model__input_size=32)
 
 
+def test_more_blocks_than_the_network_has():
+    with pytest.raises(CxrError, match=r"^unfreeze=50: resnet18 has \d+ blocks; allowed: 0 to \d+, all$"):
+        check("resnet18", finetune__unfreeze=50)
+
+
 def test_an_architecture_that_reads_numbers_is_built_with_some(monkeypatch):
     def on_meta(*args, **kwargs):
         if torch.empty(0).device.type == "meta":
