@@ -21,5 +21,5 @@ bench 60 input "$large --compile false"
 # The recipe for a GPU from end to end; without a file in WEIGHTS, from weights drawn at random.
 bench 240 main "--once --profile gpu --set model.weights=${WEIGHTS:-none}"
 # What each part of the recipe for a laptop is worth: a training every few seconds. Interrupted, it goes on.
-bench 300 recipe "--jobs $(($(nproc) - 2)) --minutes 4 --folder ${RECIPE:-bench-recipe} --out $out"
+bench 300 recipe "--jobs $(($(nproc) - 2)) --minutes 4 --folder ${RECIPE:-bench/answers} --out $out"
 cp bench/RESULTS.md "$out/"

@@ -3,14 +3,15 @@
     python -m bench.recipe --variants recipe "mix-up" --seeds 0 1 2 --images 2000
 
 Each variant trains a head and then fine-tunes, as `main` does, on the training images of the real set alone; its test
-images are never read. Answers on validation are kept in `--folder`, one file per variant and seed, so that an
-interrupted run goes on where it was. `--jobs 14` trains that many at once, on a GPU, or two on two cores. The table
-compares every variant with the one that its name begins with, or else with the first, paired over patients, and is
-written to `recipe.csv` and `RECIPE.md` beside this file.
+images are never read. Answers on validation are kept in `answers/`, one file per settings and seed, so that a run goes
+on where another was interrupted, on any machine. `--jobs 14` trains that many at once, on a GPU, or two on two cores.
+The table compares every variant with the one that its name begins with, or else with the first, paired over patients,
+and is written to `recipe.csv` and `RECIPE.md` beside this file.
 """
 
 import argparse
 import copy
+import hashlib
 import json
 import math
 import os
@@ -35,7 +36,6 @@ from cxr.datasets.manifest import COLUMNS, Manifest
 from cxr.evaluation import bootstrap, scores
 from cxr.evaluation.predictor import Predictor
 from cxr.evaluation.scores import Sample
-from cxr.imaging.preprocess import InputSpec
 from cxr.loading.build import open_cache
 from cxr.loading.changes import CHANGES, border_alone
 from cxr.loading.rasters import open_rasters
@@ -45,6 +45,7 @@ from cxr.serving.probabilities import softmax
 from cxr.settings.classes import CLASS_NAMES
 from cxr.settings.schema import Settings
 from cxr.training.loop import Callbacks, train
+from cxr.training.resuming import decisive
 from cxr.training.setup import set_up
 
 EXPLAINED = """Scores on validation, means over seeds; `python -m bench.recipe`. Robust: the mean over the rows of the
@@ -69,7 +70,7 @@ def training_images(share: float, seed: int, images: int | None = None) -> Manif
     return Manifest(rows[COLUMNS].reset_index(drop=True), root, CLASS_NAMES[3])
 
 
-def run(name: str, chosen: Settings, manifest: Manifest, seed: int, folder: Path) -> dict[str, np.ndarray]:
+def run(name: str, chosen: Settings, manifest: Manifest, seed: int) -> dict[str, np.ndarray]:
     """Train a variant; returns its logits on validation under every change that is `SEEN`, (changes, n, C), and the
     minutes."""
     started = time.perf_counter()
@@ -99,31 +100,20 @@ def run(name: str, chosen: Settings, manifest: Manifest, seed: int, folder: Path
         result = train(training)
         print(f"  {name}, seed {seed}: {section} {result.best}", flush=True)
     minutes = (time.perf_counter() - started) / 60
-    return {"logits": answers(network, chosen, manifest, folder), "minutes": np.array(minutes)}
+    # Half precision is exact to 0.002 here, and half as large to keep.
+    return {"logits": answers(network, chosen, manifest).astype(np.float16), "minutes": np.array(minutes)}
 
 
-def answers(network: build.Network, chosen: Settings, manifest: Manifest, folder: Path) -> np.ndarray:
+def answers(network: build.Network, chosen: Settings, manifest: Manifest) -> np.ndarray:
     """Logits on validation under every change that is `SEEN`, (changes, n, C)."""
     predictor = Predictor(Bundle(copy.deepcopy(network)), str(device.pick(chosen.device).device))
-    changed = changed_images(chosen, manifest.split("val"), network.spec, folder)
-    rows = [
-        [predictor.logits(np.array(images[i : i + BATCH])) for i in range(0, len(images), BATCH)] for images in changed
-    ]
+    dataset = open_rasters(manifest.split("val"), network.spec, open_cache(chosen.cache))
+    rasters = dataset.rasters(np.arange(len(dataset)))
+    rows = []
+    for change in SEEN:
+        changed = np.stack([change(raster) for raster in rasters])
+        rows.append([predictor.logits(changed[i : i + BATCH]) for i in range(0, len(changed), BATCH)])
     return np.stack([np.concatenate(row) for row in rows])
-
-
-def changed_images(chosen: Settings, val: Manifest, spec: InputSpec, folder: Path) -> np.ndarray:
-    """Rasters of validation under every change that is `SEEN`, `uint8` (changes, n, S, S); kept in `folder`, since all
-    variants of one size and way to resize share them."""
-    file = folder / f"changed-{spec.size}-{spec.resize_mode}.npy"
-    if not file.is_file():
-        dataset = open_rasters(val, spec, open_cache(chosen.cache))
-        rasters = dataset.rasters(np.arange(len(dataset)))
-        own = file.with_suffix(f".{os.getpid()}.tmp")  # several processes may begin at once
-        with own.open("wb") as out:
-            np.save(out, np.stack([[change(raster) for raster in rasters] for change in SEEN]))
-        own.rename(file)
-    return np.load(file, mmap_mode="r")
 
 
 def values(sample: Sample, logits: np.ndarray) -> dict[str, np.ndarray]:
@@ -142,7 +132,9 @@ def table(folder: Path, names: list[str], seeds: list[int], sample: Sample) -> p
     ensemble could reach at best."""
     trained = {name: _answers(folder, name, seeds) for name in names}
     trained = {name: kept for name, kept in trained.items() if kept}
-    logits = {name: {seed: made["logits"] for seed, made in kept.items()} for name, kept in trained.items()}
+    logits = {
+        name: {seed: made["logits"].astype(np.float32) for seed, made in kept.items()} for name, kept in trained.items()
+    }
     found = {name: {seed: values(sample, one) for seed, one in kept.items()} for name, kept in logits.items()}
     rows = []
     for name, scored in found.items():
@@ -216,8 +208,12 @@ def _cell(value: object) -> str:
 
 
 def path_of(folder: Path, name: str, seed: int) -> Path:
-    """The answers of a variant and seed."""
-    return folder / f"{name.replace(' ', '_')}-{seed}.npz"
+    """The answers of a variant and seed, by its settings: one whose settings change is trained anew, and one that gets
+    another name is not."""
+    chosen = settings(VARIANTS[name], profile="cpu")
+    sections = [chosen.model.model_dump(), chosen.cache.views, decisive(chosen.train), decisive(chosen.finetune)]
+    digest = hashlib.sha256(json.dumps(sections, sort_keys=True, default=str).encode()).hexdigest()
+    return folder / f"{digest[:12]}-{seed}.npz"
 
 
 def main() -> None:
@@ -225,7 +221,7 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     made.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    made.add_argument("--folder", type=Path, default=Path("bench-recipe"))
+    made.add_argument("--folder", type=Path, default=ROOT / "bench/answers", help="folder of the answers")
     made.add_argument("--out", type=Path, default=ROOT / "bench", help="folder of the tables")
     made.add_argument("--images", type=int, help="images in all; default: every one")
     made.add_argument("--share", type=float, default=0.2, help="share of the images for validation")
@@ -274,7 +270,7 @@ def train_missing(given: argparse.Namespace, manifest: Manifest, kept: Path) -> 
             if file.is_file():
                 continue
             chosen = settings({"device": given.device, **VARIANTS[name]}, profile="cpu")
-            np.savez(file.with_suffix(".tmp.npz"), **run(name, chosen, manifest, seed, kept))
+            np.savez_compressed(file.with_suffix(".tmp.npz"), **run(name, chosen, manifest, seed))
             file.with_suffix(".tmp.npz").rename(file)
             torch.use_deterministic_algorithms(False)
 
