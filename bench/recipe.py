@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import time
-from functools import reduce
+from functools import cache, reduce
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -210,10 +210,15 @@ def _cell(value: object) -> str:
 def path_of(folder: Path, name: str, seed: int) -> Path:
     """The answers of a variant and seed, by its settings: one whose settings change is trained anew, and one that gets
     another name is not."""
+    return folder / f"{_digest(name)}-{seed}.npz"
+
+
+@cache
+def _digest(name: str) -> str:
+    """What stands for the settings of a variant that decide its answers."""
     chosen = settings(VARIANTS[name], profile="cpu")
     sections = [chosen.model.model_dump(), chosen.cache.views, decisive(chosen.train), decisive(chosen.finetune)]
-    digest = hashlib.sha256(json.dumps(sections, sort_keys=True, default=str).encode()).hexdigest()
-    return folder / f"{digest[:12]}-{seed}.npz"
+    return hashlib.sha256(json.dumps(sections, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def main() -> None:

@@ -106,17 +106,17 @@ def begin(context: Context, settings: Settings) -> None:
 
     Warns of phantoms and of their profile.
     """
-    _check_classes(settings)
-    _check_network(settings)
+    shipped = load.load_settings(PARAMS)
+    _check_classes(settings, shipped)
+    _check_network(settings, shipped)
     if context.settings.data.path == "sample":
         context.log.warning("SYNTHETIC DATA: the sample consists of phantoms; its scores say nothing about X-rays")
     elif context.flags.get("profile", DEFAULT_PROFILE) == DEFAULT_PROFILE:
         context.log.warning("profile %r is meant for the phantoms; for X-rays use -P profile=cpu", DEFAULT_PROFILE)
 
 
-def _check_classes(settings: Settings) -> None:
+def _check_classes(settings: Settings, shipped: Settings) -> None:
     """Check the network and the `_target_` classes that differ from the shipped ones."""
-    shipped = load.load_settings(PARAMS)
     if settings.model != shipped.model:
         from cxr.models import build  # imports torch, which a driver rarely needs
 
@@ -131,9 +131,9 @@ def _check_classes(settings: Settings) -> None:
                 instantiate.check(target)
 
 
-def _check_network(settings: Settings) -> None:
+def _check_network(settings: Settings, shipped: Settings) -> None:
     """Check what depends on the network, if anything is asked of it that not every one can do."""
-    shipped, trainings = load.load_settings(PARAMS), [settings.train, settings.finetune]
+    trainings = [settings.train, settings.finetune]
     cut_elsewhere = (settings.model, settings.finetune.unfreeze) != (shipped.model, shipped.finetune.unfreeze)
     if cut_elsewhere or any(t.stages or t.dropout is not None for t in trainings):
         from cxr.training import suitability  # imports torch, which a driver rarely needs
