@@ -27,6 +27,7 @@ from cxr.serving.probabilities import in_digits
 from cxr.settings.serving import ServingSettings
 
 log = logging.getLogger(__name__)
+_DECIMALS = 9  # of a distance in log-odds
 _ROUNDING = 1e-9  # 0.29 * 100 is 28.999999999999996
 
 
@@ -52,7 +53,8 @@ class Bands:
 
         They end halfway between neighbours, as thresholds do. Images at the same distance are referred together.
         """
-        distances = np.unique(decision.distance(score, threshold))
+        # Those of 0.01 and 0.99 from 0.5 are equal, and differ in the last bit on some CPUs.
+        distances = np.unique(np.round(decision.distance(score, threshold), _DECIMALS))
         distances = distances[np.isfinite(distances)]
         widths = [[0.0], (distances[1:] + distances[:-1]) / 2, distances[-1:] + 1]  # the last one refers all of them
         ends = decision.bands_around(threshold, np.concatenate(widths))

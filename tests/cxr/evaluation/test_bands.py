@@ -113,6 +113,19 @@ def test_images_at_the_same_distance_are_referred_together_or_not_at_all():
         assert decision.in_band(score, band).sum() == referred
 
 
+@pytest.mark.parametrize("last_bit", [-1, 0, 1])
+def test_distances_that_differ_by_rounding_are_one_distance(monkeypatch, last_bit):
+    distance = decision.distance
+
+    def on_another_cpu(score, threshold):
+        found = distance(score, threshold)
+        return np.where(score > threshold, found + last_bit * np.spacing(found), found)
+
+    monkeypatch.setattr(decision, "distance", on_another_cpu)
+    score = np.array([0.01, 0.4, 0.6, 0.99])
+    assert Bands.of(score > 0.5, score, 0.5).referred.tolist() == [0, 2, 4]
+
+
 def test_all_saturated_probabilities_are_decided():
     score = np.array([0.0, 1.0] * 50)
     for point in (0.5, 0.0, 1.0):

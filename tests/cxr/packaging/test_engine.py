@@ -68,15 +68,17 @@ def test_a_proof_counts_what_changes(case):
     session, images = OpenVinoSession(case.network, 2, 64), case.images
     rest = (images, case.evaluated, case.temperature, case.thresholds)
     found = prove(session, *rest)
-    assert found.holds and found.difference < 1e-4
+    difference = found.difference
+    assert found.holds and difference < 1e-4
     moved = case.evaluated.copy()
     moved[0] = moved[0][::-1]
     found = prove(session, images, moved, *rest[2:])
     assert not found.holds and found.changed >= 1
     assert not Proof(2e-3, 0).holds and not Proof(0.0, 1).holds and not Proof(float("nan"), 0).holds
-    at_threshold = dict.fromkeys(case.thresholds, float(1 - case.evaluated[0, 0]) + 1e-9)
+    margin = difference + 1e-6  # between what OpenVINO answers and the threshold, on any CPU
+    at_threshold = dict.fromkeys(case.thresholds, float(1 - case.evaluated[0, 0]) + margin)
     lowered = case.evaluated.copy()
-    lowered[0, 0] -= 1e-6
+    lowered[0, 0] -= 2 * margin
     assert prove(session, images, lowered, case.temperature, at_threshold).changed >= 1
 
 
