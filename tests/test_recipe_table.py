@@ -1,0 +1,56 @@
+"""The table of `bench.recipe`: every variant is compared with the first on the folds that both have."""
+
+import numpy as np
+import pytest
+
+from bench.recipe_table import table
+from cxr.evaluation.scores import Sample
+
+CHANGES, IMAGES = 3, 60
+CLASSES = ("normal", "bacteria", "virus")
+
+
+def sample(seed: int) -> Sample:
+    labels = np.random.default_rng(seed).permutation(np.arange(IMAGES) % 3)
+    return Sample.from_labels(labels, np.array([f"patient {i}" for i in range(IMAGES)]), CLASSES, seed)
+
+
+SAMPLES = [sample(0), sample(1)]
+
+
+def answers(fold: int, wrong: int) -> dict[str, np.ndarray]:
+    """Logits that are sure, and wrong about the first images."""
+    given = SAMPLES[fold].labels.copy()
+    given[:wrong] = (given[:wrong] + 1) % 3
+    logits = np.tile(4 * np.eye(3)[given], (CHANGES, 1, 1))
+    return {"logits": logits.astype(np.float16), "minutes": np.array(2.0 + fold)}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    answered = {
+        "recipe": {0: answers(0, 6), 1: answers(1, 12)},
+        "alike": {0: answers(0, 6), 1: answers(1, 12)},
+        "worse": {1: answers(1, 30)},
+    }
+    return table(answered, SAMPLES).set_index("variant")
+
+
+def test_a_row_is_the_mean_over_its_folds(rows):
+    assert rows["folds"].tolist() == [2, 2, 1, 2]
+    assert rows.loc["recipe", "minutes"] == 2.5 and rows.loc["worse", "minutes"] == 3.0
+    assert rows.loc["recipe", "macro_f1"] == pytest.approx((0.9 + 0.8) / 2, abs=0.01)
+    assert rows.loc["worse", "macro_f1"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_differences_are_over_the_folds_that_both_have(rows):
+    assert rows.loc["recipe", "change of macro_f1"] == ""
+    assert rows.loc["alike", "change of macro_f1"] == "+0.0000 (+0.0000 to +0.0000)"
+    value, low, _, high = rows.loc["worse", "change of macro_f1"].replace("(", "").replace(")", "").split()
+    assert float(value) == pytest.approx(0.5 - 0.8, abs=0.02)  # and not 0.5 - 0.85
+    assert float(low) < float(value) < float(high) < -0.1
+
+
+def test_the_networks_of_a_fold_answer_together(rows):
+    """Of fold 1 two of three networks are right about the images that the third alone has wrong."""
+    assert rows.loc["all networks of a fold together", "macro_f1"] == pytest.approx(rows.loc["recipe", "macro_f1"])
