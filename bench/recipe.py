@@ -15,9 +15,8 @@ import copy
 import hashlib
 import json
 import math
+import multiprocessing
 import os
-import subprocess
-import sys
 import time
 from functools import cache
 from itertools import product
@@ -158,7 +157,7 @@ def main() -> None:
     quiet()
     manifests = folds_of(settings({}, profile="cpu"), given.images)
     if given.jobs > 1:
-        train_together(given.jobs)
+        train_together(given, manifests)
     else:
         train_missing(given, manifests)
     answered = {name: kept for name in given.variants if (kept := kept_of(given, manifests, name))}
@@ -170,19 +169,29 @@ def main() -> None:
         given.json.write_text(json.dumps(found.to_dict("records"), indent=2) + "\n")
 
 
-def train_together(jobs: int) -> None:
-    """Run this command in `jobs` processes, each on its own cores: where two share one, their threads spin in vain."""
+def train_together(given: argparse.Namespace, manifests: list[Manifest]) -> None:
+    """Train in `given.jobs` processes, each on its own cores: where two share one, their threads spin in vain.
+
+    Raises:
+        SystemExit: If a process failed. What the others trained is kept.
+    """
     cores = sorted(os.sched_getaffinity(0))
-    words = [sys.executable, "-m", "bench.recipe", *sys.argv[1:], "--jobs", "1"]
-    processes = [subprocess.Popen(words) for _ in range(jobs)]
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=train_missing, args=(given, manifests)) for _ in range(given.jobs)]
     for number, process in enumerate(processes):
-        os.sched_setaffinity(process.pid, cores[number::jobs] or cores)
+        # Before the start, since torch counts its threads when it is imported.
+        os.sched_setaffinity(0, cores[number :: given.jobs] or cores)
+        process.start()
+    os.sched_setaffinity(0, cores)
     for process in processes:
-        process.wait()
+        process.join()
+    if any(process.exitcode for process in processes):
+        raise SystemExit("a training failed; see above")
 
 
 def train_missing(given: argparse.Namespace, manifests: list[Manifest]) -> None:
     """Train every variant and fold whose answers are not there yet, and that no other process trains."""
+    quiet()
     started = time.monotonic()
     for name, fold in product(given.variants, given.folds):
         file = path_of(given.folder, name, manifests[fold])

@@ -19,6 +19,7 @@ for pneumonia, of images whose inside is black; 0.5 is chance. Differences are t
 both have, with 95 % intervals paired over patients. Where no epoch was better than the start, a row has the scores of
 the head alone. Minutes are those of training alone, beside the other trainings of `--jobs` and whatever else ran."""
 SHOWN = ("macro_f1", "auc_pneumonia", "specificity", "loss")
+COMPARED = ("macro_f1", "robust macro_f1", "loss")
 
 Answers = dict[int, Any]  # of a variant, by fold: `logits` under every change, (changes, n, C), and `minutes`
 
@@ -35,7 +36,7 @@ def values(sample: Sample, logits: np.ndarray) -> dict[str, np.ndarray]:
 
 def table(answered: dict[str, Answers], samples: list[Sample]) -> pd.DataFrame:
     """One row per variant: means over its folds, and the difference to the first one with its interval. Then one for
-    the mean of the logits of every network of a fold: what an ensemble could reach at best.
+    the mean of the logits of all networks of a fold that has several: what an ensemble could reach at best.
 
     Args:
         answered: by variant.
@@ -50,11 +51,9 @@ def table(answered: dict[str, Answers], samples: list[Sample]) -> pd.DataFrame:
     for name, scored in found.items():
         minutes = np.mean([made["minutes"] for made in answered[name].values()])
         rows.append({"variant": name, "folds": len(scored), "minutes": minutes} | _row(scored, found[first]))
-    if len(found) > 1:
-        together = {
-            fold: values(samples[fold], np.mean([kept[fold] for kept in logits.values() if fold in kept], 0))
-            for fold in found[first]
-        }
+    networks = {fold: [kept[fold] for kept in logits.values() if fold in kept] for fold in found.get(first, ())}
+    together = {fold: values(samples[fold], np.mean(each, 0)) for fold, each in networks.items() if len(each) > 1}
+    if together:
         rows.append(
             {"variant": "all networks of a fold together", "folds": len(together), "minutes": math.nan}
             | _row(together, found[first])
@@ -67,7 +66,7 @@ def _row(found: dict[int, dict[str, np.ndarray]], others: dict[int, dict[str, np
     row: dict[str, Any] = {}
     for score in next(iter(found.values())):
         row[score] = float(np.mean([one[score][0] for one in found.values()]))
-    for score in ("macro_f1", "robust macro_f1"):
+    for score in COMPARED:
         differences = [found[fold][score] - others[fold][score] for fold in found.keys() & others.keys()]
         alone = found is others or not differences
         row[f"change of {score}"] = "" if alone else _interval(np.mean(differences, 0))

@@ -15,7 +15,7 @@ def sample(seed: int) -> Sample:
     return Sample.from_labels(labels, np.array([f"patient {i}" for i in range(IMAGES)]), CLASSES, seed)
 
 
-SAMPLES = [sample(0), sample(1)]
+SAMPLES = [sample(0), sample(1), sample(2)]
 
 
 def answers(fold: int, wrong: int) -> dict[str, np.ndarray]:
@@ -29,7 +29,7 @@ def answers(fold: int, wrong: int) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def rows():
     answered = {
-        "recipe": {0: answers(0, 6), 1: answers(1, 12)},
+        "recipe": {0: answers(0, 6), 1: answers(1, 12), 2: answers(2, 9)},
         "alike": {0: answers(0, 6), 1: answers(1, 12)},
         "worse": {1: answers(1, 30)},
     }
@@ -37,9 +37,9 @@ def rows():
 
 
 def test_a_row_is_the_mean_over_its_folds(rows):
-    assert rows["folds"].tolist() == [2, 2, 1, 2]
-    assert rows.loc["recipe", "minutes"] == 2.5 and rows.loc["worse", "minutes"] == 3.0
-    assert rows.loc["recipe", "macro_f1"] == pytest.approx((0.9 + 0.8) / 2, abs=0.01)
+    assert rows["folds"].tolist() == [3, 2, 1, 2]
+    assert rows.loc["alike", "minutes"] == 2.5 and rows.loc["worse", "minutes"] == 3.0
+    assert rows.loc["alike", "macro_f1"] == pytest.approx((0.9 + 0.8) / 2, abs=0.01)
     assert rows.loc["worse", "macro_f1"] == pytest.approx(0.5, abs=0.02)
 
 
@@ -52,5 +52,11 @@ def test_differences_are_over_the_folds_that_both_have(rows):
 
 
 def test_the_networks_of_a_fold_answer_together(rows):
-    """Of fold 1 two of three networks are right about the images that the third alone has wrong."""
-    assert rows.loc["all networks of a fold together", "macro_f1"] == pytest.approx(rows.loc["recipe", "macro_f1"])
+    """Of fold 1 two of three networks are right about the images that the third alone has wrong; fold 2 has one
+    network."""
+    assert rows.loc["all networks of a fold together", "macro_f1"] == pytest.approx(rows.loc["alike", "macro_f1"])
+
+
+def test_networks_that_share_no_fold_have_no_answer_together():
+    found = table({"recipe": {0: answers(0, 6)}, "other": {1: answers(1, 6)}}, SAMPLES)
+    assert found["variant"].tolist() == ["recipe", "other"] and found["change of loss"].tolist() == ["", ""]
