@@ -10,14 +10,16 @@ import pandas as pd
 
 from bench.common import machine
 from cxr.evaluation import bootstrap, scores
+from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.scores import Sample
 from cxr.serving.probabilities import softmax
 
 EXPLAINED = """Scores on validation, means over folds of a cross-validation, each with the other four for training;
-`python -m bench.recipe`. Robust: the mean over the rows of the robustness table; worst: the lowest of them. Border AUC:
-for pneumonia, of images whose inside is black; 0.5 is chance. Differences are to the first row, over the folds that
-both have, with 95 % intervals paired over patients. Where no epoch was better than the start, a row has the scores of
-the head alone. Minutes are those of training alone, beside the other trainings of `--jobs` and whatever else ran."""
+`python -m bench.recipe`. The loss is that of calibrated answers, with the temperature that fits the unchanged images
+best. Robust: the mean over the rows of the robustness table; worst: the lowest of them. Border AUC: for pneumonia, of
+images whose inside is black; 0.5 is chance. Differences are to the first row, over the folds that both have, with 95 %
+intervals paired over patients. Where no epoch was better than the start, a row has the scores of the head alone.
+Minutes are those of training alone, beside the other trainings of `--jobs` and whatever else ran."""
 SHOWN = ("macro_f1", "auc_pneumonia", "specificity", "loss")
 COMPARED = ("macro_f1", "robust macro_f1", "loss")
 
@@ -25,8 +27,12 @@ Answers = dict[int, Any]  # of a variant, by fold: `logits` under every change, 
 
 
 def values(sample: Sample, logits: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores and their resamples: unchanged, in the mean over all changes, at the worst of them, and by the border."""
-    *tables, border = [scores.resampled(sample, softmax(changed)) for changed in logits]
+    """Scores and their resamples: unchanged, in the mean over all changes, at the worst of them, and by the border.
+
+    Of the calibrated answers, as they are served: the loss of an overconfident network says little of its worth.
+    """
+    temperature = fit_temperature(logits[0], sample.labels)
+    *tables, border = [scores.resampled(sample, softmax(changed / temperature)) for changed in logits]
     found = {name: tables[0][name] for name in SHOWN}
     every = np.stack([table["macro_f1"] for table in tables])
     found |= {"robust macro_f1": every.mean(0), "worst macro_f1": every.min(0)}

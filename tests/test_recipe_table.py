@@ -18,11 +18,11 @@ def sample(seed: int) -> Sample:
 SAMPLES = [sample(0), sample(1), sample(2)]
 
 
-def answers(fold: int, wrong: int) -> dict[str, np.ndarray]:
-    """Logits that are sure, and wrong about the first images."""
+def answers(fold: int, wrong: int, sure: float = 4.0) -> dict[str, np.ndarray]:
+    """Logits that are wrong about the first images."""
     given = SAMPLES[fold].labels.copy()
     given[:wrong] = (given[:wrong] + 1) % 3
-    logits = np.tile(4 * np.eye(3)[given], (CHANGES, 1, 1))
+    logits = np.tile(sure * np.eye(3)[given], (CHANGES, 1, 1))
     return {"logits": logits.astype(np.float16), "minutes": np.array(2.0 + fold)}
 
 
@@ -60,3 +60,11 @@ def test_the_networks_of_a_fold_answer_together(rows):
 def test_networks_that_share_no_fold_have_no_answer_together():
     found = table({"recipe": {0: answers(0, 6)}, "other": {1: answers(1, 6)}}, SAMPLES)
     assert found["variant"].tolist() == ["recipe", "other"] and found["change of loss"].tolist() == ["", ""]
+
+
+def test_the_loss_is_that_of_calibrated_answers():
+    answered = {"recipe": {0: answers(0, 6)}, "overconfident": {0: answers(0, 6, sure=16.0)}}
+    found = table(answered, SAMPLES).set_index("variant")["loss"]
+    assert found["overconfident"] == pytest.approx(found["recipe"], abs=1e-3)
+    # One in ten is wrong, and no temperature gives the two other classes different probabilities.
+    assert found["recipe"] == pytest.approx(-0.9 * np.log(0.9) - 0.1 * np.log(0.05), abs=1e-3)
