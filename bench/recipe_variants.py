@@ -49,6 +49,7 @@ TRIED = {  # and not part of it
     "a quarter blanked": augment(blank=0.25),
     "exchanged frames": augment(frame=0.2),
     "rotated and shifted": augment(rotate=7.0, translate=0.03),
+    "mirrored": augment(flip=True),
     "strong crops": augment(crop_scale="[0.4, 1.0]"),
     "mix-up": augment(mixup=0.2),
     "label smoothing": finetune(loss=_SMOOTHED),
