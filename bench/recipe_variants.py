@@ -50,6 +50,7 @@ TRIED = {  # and not part of it
     "exchanged frames": augment(frame=0.2),
     "rotated and shifted": augment(rotate=7.0, translate=0.03),
     "mirrored": augment(flip=True),
+    "mirrored, rotated and shifted": augment(flip=True, rotate=7.0, translate=0.03),
     "strong crops": augment(crop_scale="[0.4, 1.0]"),
     "mix-up": augment(mixup=0.2),
     "label smoothing": finetune(loss=_SMOOTHED),
