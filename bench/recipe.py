@@ -125,11 +125,11 @@ def answers(network: build.Network, chosen: Settings, manifest: Manifest) -> np.
 def path_of(folder: Path, name: str, manifest: Manifest) -> Path:
     """The answers of a variant to a fold, by its settings: one whose settings change is trained anew, and one that gets
     another name is not."""
-    return folder / manifest.digest[:12] / f"{_digest(name)}.npz"
+    return folder / manifest.digest[:12] / f"{digest(name)}.npz"
 
 
 @cache
-def _digest(name: str) -> str:
+def digest(name: str) -> str:
     """What stands for the settings of a variant that decide its answers."""
     chosen = settings(VARIANTS[name], profile="cpu")
     decide = [chosen.seed, chosen.model.model_dump(), chosen.cache.views]

@@ -32,11 +32,14 @@ WITHOUT = {  # the recipe without each of its parts
     "centre crop": {"model.resize_mode": "crop"},
     "trained batch norms": finetune(batch_norm="trained"),
     "constant rate": finetune(scheduler="null", warmup=0.0),
+    "no warm-up": finetune(warmup=0.0),
+    "no weight decay": finetune(**{"optimizer.weight_decay": 0.0}),
     "no class weights": finetune(class_weights="none"),
     "no augmentation": augment(**_LEVEL, clean=1.0, blank=0.0),
     "no tone": augment(**_LEVEL),
-    "no degradation": augment(clean=1.0),
+    "no degradation": augment(blur=0.0, noise=0.0, jpeg=100),
     "no masks": augment(border=0.0, corners=0.0),
+    "neither degradation nor masks": augment(clean=1.0),
     "no blanked images": augment(blank=0.0),
 }
 TRIED = {  # and not part of it

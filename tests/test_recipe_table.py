@@ -1,9 +1,12 @@
-"""The table of `bench.recipe`: every variant is compared with the first on the folds that both have."""
+"""The variants of `bench.recipe` are different trainings; its table compares each with the first on the folds that both
+have."""
 
 import numpy as np
 import pytest
 
+from bench.recipe import digest
 from bench.recipe_table import table
+from bench.recipe_variants import VARIANTS
 from cxr.evaluation.scores import Sample
 
 CHANGES, IMAGES = 3, 60
@@ -34,6 +37,10 @@ def rows():
         "worse": {1: answers(1, 30)},
     }
     return table(answered, SAMPLES).set_index("variant")
+
+
+def test_every_variant_has_settings_that_load_and_that_no_other_has():
+    assert len({digest(name) for name in VARIANTS}) == len(VARIANTS)
 
 
 def test_a_row_is_the_mean_over_its_folds(rows):

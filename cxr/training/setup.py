@@ -17,7 +17,6 @@ from cxr.models.build import Network
 from cxr.models.device import Device
 from cxr.models.freezing import fold_batch_norms, split_network
 from cxr.settings import instantiate
-from cxr.settings.agreement import cached_views
 from cxr.settings.schema import CacheSettings, TrainingSettings
 from cxr.training import averaging, resuming, suitability
 from cxr.training.distributed import Processes
@@ -89,7 +88,7 @@ def set_up(
         settings=settings,
         device=device,
         seed=seed,
-        fingerprint=_fingerprint(network, manifest, settings, cache, unfreeze, seed),
+        fingerprint=_fingerprint(network, manifest, settings, loaders, unfreeze, seed),
         callbacks=callbacks or Callbacks(),
         processes=processes,
     )
@@ -145,12 +144,14 @@ def _fingerprint(
     network: Network,
     manifest: Manifest,
     settings: TrainingSettings,
-    cache: CacheSettings | None,
+    loaders: Loaders,
     unfreeze: int | str,
     seed: int,
 ) -> dict[str, str]:
     """What must be the same for a training to resume from a checkpoint."""
     values = resuming.decisive(settings)
+    # Of the loader, not of the settings: features beyond `cache.max_gb` are not cached.
+    views = loaders.train.views if isinstance(loaders.train, FeatureLoader) else 0
     return {
         "model": network.name,
         "classes": ",".join(network.classes),
@@ -158,7 +159,7 @@ def _fingerprint(
         "seed": str(seed),
         "manifest": manifest.digest,
         "settings": hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16],
-        "views": str(0 if settings.augment.off else cached_views(settings, cache, unfreeze)),
+        "views": str(0 if settings.augment.off else views),
     }
 
 

@@ -53,6 +53,29 @@ def test_a_crop_keeps_the_share_it_was_told():
     assert sides.max() - sides.min() > 0.1
 
 
+def test_the_sides_of_a_crop_have_the_ratio_they_were_told():
+    """The area stays what it is, whichever side is longer."""
+    across, down = ramp(200), ramp(200).transpose(1, 2)
+    given = {"crop_scale": "[0.3, 0.3]", "aspect": 1.0}
+    wide, tall = (
+        (v.amax((1, 2)) - v.amin((1, 2))) / 252 for v in (augmented(across, **given), augmented(down, **given))
+    )
+    torch.testing.assert_close(wide * tall, torch.full((200,), 0.3), atol=0.03, rtol=0)
+    assert 0.45 < (wide / tall).min() < 0.6 and 1.7 < (wide / tall).max() < 2.2
+
+
+def test_a_slant_has_the_angle_it_was_told_and_leaves_rows_where_they_are():
+    half = torch.zeros(200, SIDE, SIDE, dtype=torch.uint8)
+    half[:, :, : SIDE // 2] = 200
+    # For every row, pixels from a column that stays inside the image.
+    edges = augmented(half, shear=10.0)[:, :, SIDE // 4 :].sum(2) / 200
+    slopes = (edges[:, -9] - edges[:, 8]) / (SIDE - 17)
+    steepest = torch.tensor(10.0).deg2rad().tan()
+    assert -steepest * 1.02 < slopes.min() < -0.9 * steepest and 0.9 * steepest < slopes.max() < steepest * 1.02
+    lower = augmented(half.transpose(1, 2), shear=10.0)[:, :, SIDE // 2 - 20 : SIDE // 2 + 20]
+    torch.testing.assert_close(lower, half.transpose(1, 2)[:, :, :40].float(), atol=0.1, rtol=0)
+
+
 def test_a_crop_stays_inside_the_picture():
     white = torch.full((64, SIDE, SIDE), 200, dtype=torch.uint8)
     assert augmented(white, crop_scale="[0.3, 1.0]").min() > 199

@@ -61,6 +61,15 @@ def test_the_view_of_an_image_does_not_depend_on_the_batch_size(manifest):
     assert torch.equal(views[0], views[2])
 
 
+def test_balanced_sampling_makes_classes_equally_frequent(manifest):
+    virus = (manifest.rows["label"] == "virus").to_numpy()
+    uneven = type(manifest)(manifest.rows[~virus | (virus.cumsum() <= 2)], manifest.root, manifest.classes)
+    loader = image_batches(uneven, shuffle=True, seed=4, sampler="balanced")
+    drawn = uneven.labels()[torch.cat([indices for epoch in range(40) for indices in loader.batches(epoch)])]
+    shares = np.bincount(drawn) / len(drawn)
+    np.testing.assert_allclose(shares, [1 / 3] * 3, atol=0.05)  # 2 of 26 images are virus
+
+
 def test_a_last_batch_of_one_is_left_for_another_epoch(manifest):
     training = image_batches(manifest, shuffle=True, batch_size=35)
     assert (len(manifest), len(training), training.images) == (36, 1, 35)

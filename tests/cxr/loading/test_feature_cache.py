@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cxr.errors import CxrError
 from cxr.loading import feature_cache, rasters
 from cxr.loading.build import build_loaders
 from cxr.loading.disk_cache import DiskCache
@@ -14,7 +15,7 @@ from cxr.loading.rasters import ImageDataset
 from cxr.models.device import Device
 from cxr.models.freezing import fold_batch_norms, run_frozen, split_network
 from cxr.training import setup
-from cxr.training.loop import train
+from cxr.training.loop import Callbacks, train
 from tests.cxr.training.test_loop import CPU, same, weights
 from tests.helpers import network, settings_with, small_set
 
@@ -159,6 +160,29 @@ def test_features_beyond_max_gb_are_reported_and_not_cached(manifest, tmp_path, 
     without, _ = fit(manifest, settings, unfreeze=0)
     assert "training without them" in caplog.text
     assert same(weights(without), weights(plain))
+
+
+def test_a_training_on_cached_views_is_not_continued_without_them(manifest, tmp_path):
+    """Drawn anew in every epoch, the views would be others."""
+    keys = {"cache.views": 2, "train.augment.rotate": 10, "train.epochs": 1}
+    states = []
+
+    def set_up(**more):
+        settings, callbacks = configured(tmp_path, **keys, **more), Callbacks(on_checkpoint=states.append)
+        return setup.set_up(
+            network(),
+            manifest,
+            settings.train,
+            unfreeze=0,
+            device=CPU,
+            seed=1,
+            cache=settings.cache,
+            callbacks=callbacks,
+        )
+
+    train(set_up())
+    with pytest.raises(CxrError, match="another training: views was 2, now 0; train from scratch"):
+        train(set_up(**{"cache.max_gb": 0.00005}), resume=states[0])
 
 
 @pytest.mark.slow

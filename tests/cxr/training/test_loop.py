@@ -83,13 +83,23 @@ def test_statistics_of_trained_blocks_stay_where_they_are_told_to(manifest):
         {
             "scheduler": "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: all}",
             "scheduler_step": "batch", "warmup": 1.0, "ema": 0.9, "layer_decay": 0.8, "clip_norm": 1.0,
-            "sampler": "balanced", "class_weights": "none", "dropout": 0.3,
-            "augment.mixup": 0.3, "augment.cutmix": 0.3, "augment.blur": 1.0,
-            "augment.noise": 0.05, "augment.jpeg": 40, "augment.border": 0.1, "augment.erase": 0.1,
+            "sampler": "balanced", "class_weights": "none", "dropout": 0.3, "decay_norms": "false",
+            "optimizer._target_": "torch.optim.AdamW", "optimizer.weight_decay": 0.1,
+            "loss": "{_target_: torch.nn.CrossEntropyLoss, label_smoothing: 0.1}",
+            "augment.flip": "true", "augment.crop_scale": "[0.5, 1.0]", "augment.aspect": 0.2, "augment.shear": 5,
+            "augment.gamma": 0.2, "augment.clean": 0.2, "augment.blur": 1.0, "augment.noise": 0.05, "augment.jpeg": 40,
+            "augment.border": 0.1, "augment.corners": 0.1, "augment.erase": 0.1, "augment.frame": 0.1,
+            "augment.blank": 0.2, "augment.mixup": 0.3, "augment.cutmix": 0.3,
             "stages": "[{share: 0.5, size: 32, strength: 0.5}, {share: 0.5, size: 64, strength: 1.0}]",
         },
+        {
+            "unfreeze": "all", "scheduler_step": "batch",
+            "scheduler": "{_target_: torch.optim.lr_scheduler.OneCycleLR, max_lr: 0.002, total_steps: all}",
+            "loss": "{_target_: cxr.training.losses.FocalLoss, gamma: 2}",
+        },
+        {"scheduler": "{_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, patience: 0, factor: 0.1}"},
     ],
-    ids=["plain", "by epoch, robust", "everything"],
+    ids=["plain", "by epoch, robust", "everything", "one cycle, focal loss, whole network", "by loss"],
 )  # fmt: skip
 def test_a_resumed_training_reaches_the_same_weights_bit_for_bit(manifest, tmp_path, parts):
     augment = {"augment.rotate": 10, "augment.brightness": 0.1, **parts}
@@ -115,6 +125,17 @@ def test_a_resumed_training_reaches_the_same_weights_bit_for_bit(manifest, tmp_p
     assert same(weights(resumed), weights(unbroken))
     timeless = [dataclasses.replace(e, images_per_second=0, epoch_seconds=0) for e in (*result.history, *whole.history)]
     assert timeless[:4] == timeless[4:]
+
+
+def test_one_step_moves_no_further_than_the_limit_of_the_gradient_allows(manifest):
+    made = network()
+    seen = [weights(made)]
+    callbacks = Callbacks(on_epoch=lambda record: seen.append(weights(made)))
+    plain_sgd = {"optimizer._target_": "torch.optim.SGD", "optimizer.lr": 10.0, "clip_norm": 1e-3}
+    fit(manifest, made=made, unfreeze=0, epochs=1, batch_size=64, callbacks=callbacks, **plain_sgd)
+    before, after = seen
+    moved = torch.stack([(after[name] - before[name]).float().norm() for name in before]).norm()
+    assert 0 < moved <= 10.0 * 1e-3 * 1.001
 
 
 def test_a_checkpoint_of_another_training_is_refused(manifest, tmp_path):
