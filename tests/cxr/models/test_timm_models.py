@@ -16,6 +16,7 @@ from torch import nn
 
 from cxr.errors import CxrError
 from cxr.models import bundle, timm_models, weights
+from cxr.models.build import Network
 from cxr.models.bundle import Bundle
 from cxr.models.freezing import blocks, depths, fold_batch_norms, split_network
 from cxr.training import setup
@@ -67,6 +68,18 @@ def test_the_input_is_that_of_the_data_configuration_of_the_weights():
     assert spec.mean == spec.std == (0.5, 0.5, 0.5)
     assert timm_models.input_spec("timm/vit_small_patch14_dinov2.lvd142m").size == 518
     assert timm_models.input_spec("timm/resnet26d").std == (0.229, 0.224, 0.225)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "timm/swin_tiny_patch4_window7_224"])
+def test_blocks_are_the_groups_that_timm_gives_its_layers(name):
+    with torch.device("meta"):
+        module = timm.create_model(name.removeprefix("timm/"), num_classes=3)
+    head = next(inner for inner, layer in module.named_modules() if layer is module.get_classifier())
+    made = Network(name, ("a", "b", "c"), timm_models.input_spec(name), module, head)
+    groups = timm.models.group_parameters(module, module.group_matcher(coarse=True), reverse=True)
+    depth = depths(made)
+    pairs = {(groups[inner], depth[inner]) for inner in depth if inner.startswith(tuple(f"{b}." for b in blocks(made)))}
+    assert len(pairs) == len({group for group, _ in pairs}) == len({at for _, at in pairs}) == len(blocks(made))
 
 
 def test_what_lies_outside_all_blocks_counts_with_the_block_before_it():

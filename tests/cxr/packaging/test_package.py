@@ -65,13 +65,17 @@ def test_a_network_that_answers_otherwise_is_refused(served, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_transformer_of_timm_is_served_without_heatmaps_and_without_timm(tmp_path, monkeypatch):
-    made = deployed(tmp_path, network("timm/vit_tiny_patch16_224", size=32))
+@pytest.mark.parametrize(
+    ("name", "has_maps"),
+    [("vit_tiny_patch16_224", False), ("convnextv2_atto", True), ("resnet26d", True)],
+)
+def test_a_network_of_timm_is_served_without_timm(tmp_path, monkeypatch, name, has_maps):
+    made = deployed(tmp_path, network(f"timm/{name}", size=32))
     assert made.result.largest_difference < 1e-5
     monkeypatch.setitem(sys.modules, "timm", None)
     service = Service(made.folder, threads=1)
     table = service.answer([made.manifest.files()[0].read_bytes()], with_heatmap=True)
-    assert table["probability_normal"][0] > 0 and table["heatmap"][0] is None
+    assert table["probability_normal"][0] > 0 and (table["heatmap"][0] is not None) == has_maps
     assert not [line for line in requirements() if line.startswith(("timm", "torch"))]
 
 

@@ -184,6 +184,7 @@ def test_folds_are_cross_validated_and_their_ensemble_is_judged_by_out_of_fold_a
     assert len(audit) == sum(report.label_audit.doubtful.values()) and report.label_audit.images == len(labels)
     text = workflow.artifact(evaluated, "evaluation/report.html").read_text()
     assert "single members" in text and "The last column is descriptive" in text
+    assert len(audit) > 0 and "The most doubtful labels: given label" in text
 
 
 @pytest.mark.parametrize(
