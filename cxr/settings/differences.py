@@ -1,7 +1,8 @@
 """Which settings differ between two runs, for people."""
 
 import json
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeGuard
 
 _SHOWN = 3  # differences that are told
 _LONGEST = 60  # characters of a value
@@ -24,25 +25,28 @@ def told(then: dict[str, Any], now: dict[str, Any]) -> str:
     A setting that one of them lacks counts as null: the arguments of a class are there only with the class. Of two
     lists of mappings, such as stages, every value is compared: `finetune.stages.1.size was 320, now 288`.
     """
-    lists = [name for name in then if _mappings(then[name]) and _mappings(now.get(name))]
-    then, now = _spelled(then, lists), _spelled(now, lists)
-    names = [name for name in {**now, **then} if then.get(name) != now.get(name)]
-    parts = [f"{name} was {_short(then.get(name))}, now {_short(now.get(name))}" for name in names[:_SHOWN]]
-    if len(names) > _SHOWN:
-        parts.append(f"and {len(names) - _SHOWN} more")
+    differing = list(_differing(then, now))
+    parts = [f"{name} was {_short(old)}, now {_short(new)}" for name, old, new in differing[:_SHOWN]]
+    if len(differing) > _SHOWN:
+        parts.append(f"and {len(differing) - _SHOWN} more")
     return "; ".join(parts)
 
 
-def _mappings(value: Any) -> bool:
+def _differing(then: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for name in {**now, **then}:
+        old, new = then.get(name), now.get(name)
+        if _mappings(old) and _mappings(new):
+            yield from _differing(_numbered(name, old), _numbered(name, new))
+        elif old != new:
+            yield name, old, new
+
+
+def _mappings(value: Any) -> TypeGuard[list[dict[str, Any]]]:
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
-def _spelled(values: dict[str, Any], lists: list[str]) -> dict[str, Any]:
-    """The same settings, with the items of some lists under their numbers."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= flat({str(i): item for i, item in enumerate(value)}, f"{name}.") if name in lists else {name: value}
-    return found
+def _numbered(name: str, items: list[dict[str, Any]]) -> dict[str, Any]:
+    return flat({str(number): item for number, item in enumerate(items)}, f"{name}.")
 
 
 def _short(value: Any) -> str:

@@ -40,11 +40,13 @@ def configured(tmp_path, **changed):
     return settings_with(keys)
 
 
-def fit(manifest, settings, *, unfreeze, device=CPU, cached=True, name="efficientnet_lite0"):
+def fit(
+    manifest, settings, *, unfreeze, device=CPU, cached=True, name="efficientnet_lite0", resume=None, callbacks=None
+):
     made = network(name)
     cache = settings.cache if cached else None
-    training = setup.set_up(made, manifest, settings.train, unfreeze=unfreeze, device=device, seed=1, cache=cache)
-    return made, train(training)
+    given = {"unfreeze": unfreeze, "device": device, "seed": 1, "cache": cache, "callbacks": callbacks}
+    return made, train(setup.set_up(made, manifest, settings.train, **given), resume)
 
 
 @pytest.mark.slow
@@ -166,23 +168,9 @@ def test_a_training_on_cached_views_is_not_continued_without_them(manifest, tmp_
     """Drawn anew in every epoch, the views would be others."""
     keys = {"cache.views": 2, "train.augment.rotate": 10, "train.epochs": 1}
     states = []
-
-    def set_up(**more):
-        settings, callbacks = configured(tmp_path, **keys, **more), Callbacks(on_checkpoint=states.append)
-        return setup.set_up(
-            network(),
-            manifest,
-            settings.train,
-            unfreeze=0,
-            device=CPU,
-            seed=1,
-            cache=settings.cache,
-            callbacks=callbacks,
-        )
-
-    train(set_up())
+    fit(manifest, configured(tmp_path, **keys), unfreeze=0, callbacks=Callbacks(on_checkpoint=states.append))
     with pytest.raises(CxrError, match="another training: views was 2, now 0; train from scratch"):
-        train(set_up(**{"cache.max_gb": 0.00005}), resume=states[0])
+        fit(manifest, configured(tmp_path, **keys, **{"cache.max_gb": 0.00005}), unfreeze=0, resume=states[0])
 
 
 @pytest.mark.slow
