@@ -1,4 +1,4 @@
-"""The network of a bundle as a classifier of rasters: `float32`, in eval mode, independent of batch and device."""
+"""The network of a bundle as a classifier of rasters: `float32`, in eval mode, independent of the batch on a CPU."""
 
 import sys
 
@@ -44,7 +44,7 @@ class Predictor:
             grey = torch.from_numpy(np.ascontiguousarray(rasters)).to(self.device)
             chunks = grey.split(max(1, CHUNK // views.count)) if self.device.type == "cpu" else [grey]
             logits = [views.mean(self.module(self.normalise(views(chunk)))) for chunk in chunks]
-            return torch.cat(logits).double().cpu().numpy()
+            return torch.cat(logits).cpu().double().numpy()  # on the CPU: Apple's GPUs have no float64
 
 
 def predict_logits(classifier: RasterClassifier, dataset: RasterDataset, batch_size: int) -> ndarray:

@@ -81,7 +81,7 @@ class EpochOrder:
 class ImageLoader(EpochOrder):
     """Yields batches `(x, y)` on the device: x `float32` of shape (B, 3, S, S), y `int64` of shape (B,).
 
-    With `mixing`, y has the probabilities of the classes, `float32` of shape (B, C).
+    With `mixing` that changes labels, y has the probabilities of the classes, `float32` of shape (B, C).
 
     Args:
         dataset: rasters of shape (R, R) and their labels.

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cxr.models.device import widest_float
+
 BLOCK = 8  # pixels; side of the blocks that JPEG compresses
 
 # Table K.1 of the JPEG standard (ITU-T T.81, annex K), which libjpeg scales by the quality.
@@ -84,10 +86,11 @@ def jpeg(grey: Tensor, quality: Tensor) -> Tensor:
     """What is left after JPEG compression as libjpeg's grey images; `quality` 1 to 100, 0 for none."""
     side = grey.shape[-1]
     missing = -side % BLOCK
-    whole = functional.pad(grey[:, None], (0, missing, 0, missing), mode="replicate")[:, 0].double() - 128
+    dtype = widest_float(grey.device)
+    whole = functional.pad(grey[:, None], (0, missing, 0, missing), mode="replicate")[:, 0].to(dtype) - 128
     count = len(whole[0]) // BLOCK
     blocks = whole.reshape(len(grey), count, BLOCK, count, BLOCK).transpose(2, 3)
-    q = quality.double().clamp(1, 100)
+    q = quality.to(dtype).clamp(1, 100)
     scale = torch.where(q < 50, 5000 / q, 200 - 2 * q)[:, None, None]
     table, dct = _jpeg_tables(grey.device)
     table = ((table * scale + 50) / 100).floor().clamp(1, 255)[:, None, None]
@@ -138,8 +141,9 @@ def _centres(grey: Tensor) -> Tensor:
 
 @cache
 def _jpeg_tables(device: torch.device) -> tuple[Tensor, Tensor]:
-    """The quantisation table and the orthonormal DCT-II of 8 values, both `float64` of shape (8, 8)."""
+    """The quantisation table and the orthonormal DCT-II of 8 values, both of shape (8, 8), as wide as on `device`."""
     k = torch.arange(BLOCK, dtype=torch.float64)
     basis = torch.cos(math.pi * (k[None] + 0.5) * k[:, None] / BLOCK) * math.sqrt(2 / BLOCK)
     basis[0] /= math.sqrt(2)
-    return torch.tensor(_LUMINANCE, dtype=torch.float64, device=device), basis.to(device)
+    dtype = widest_float(device)
+    return torch.tensor(_LUMINANCE, dtype=dtype, device=device), basis.to(device, dtype)

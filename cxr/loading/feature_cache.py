@@ -2,7 +2,7 @@
 
 Augmentation is drawn when the cache is written: each training image has `views` views, and every epoch draws one of
 them. Without augmentation a single view is exact: training on cached features reaches the weights that training on
-images reaches, bit for bit.
+images reaches, on a CPU bit for bit.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from cxr.datasets.manifest import Manifest
 from cxr.loading.batches import EpochOrder, ImageLoader, balanced, seeded
 from cxr.loading.cached_array import CachedArray, Plan
 from cxr.loading.disk_cache import DiskCache, Write
+from cxr.loading.rasters import order
 from cxr.models.build import Network
 from cxr.models.device import Device
 from cxr.models.freezing import run_frozen
@@ -100,6 +101,7 @@ class FeatureRequest:
             kind="features",
             key={
                 "manifest": self.split.digest,
+                "order": order(self.split),
                 "input": self.network.spec.to_dict(),
                 "model": self.network.name,
                 "weights": weights,

@@ -3,8 +3,9 @@
 H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018; S. Yun et al., "CutMix", 2019. An exchanged frame
 leaves the label as it is, so that what surrounds the lungs (collimation, markers, the size of the child) tells nothing
 of the class: as the "mixed-rand" backgrounds of K. Xiao et al., "Noise or Signal: The Role of Image Backgrounds in
-Object Recognition", 2021. A blanked image has nothing but its frame left, and every class alike as its label: where no
-lungs are seen, no class is to be likelier, in the spirit of the "outlier exposure" of D. Hendrycks et al., 2019.
+Object Recognition", 2021. A blanked image has nothing but its frame left, and is mixed with no other; it is labelled so
+that every class is to be as likely as any other where no lungs are seen, in the spirit of the "outlier exposure" of
+D. Hendrycks et al., 2019.
 """
 
 from dataclasses import dataclass
@@ -50,10 +51,19 @@ class Partners:
 
 
 class Mixing:
-    """Draws partners for all images of an epoch, and mixes the images of a batch with them."""
+    """Draws partners for all images of an epoch, and mixes the images of a batch with them.
 
-    def __init__(self, settings: AugmentSettings, classes: int):
+    Args:
+        settings: of the augmentation.
+        classes: how many there are, C.
+        weights: of the classes in the loss, of shape (C,); None: all alike. The label of a blanked image makes up for
+            them: the loss is least where every class has the same probability.
+    """
+
+    def __init__(self, settings: AugmentSettings, classes: int, weights: Tensor | None = None):
         self.settings, self.classes = settings, classes
+        shares = torch.ones(classes) if weights is None else 1 / weights.cpu()
+        self.blank_label = shares / shares.sum()
 
     def draw(self, count: int, generator: torch.Generator) -> Partners:
         """Draw for `count` images at once; where blends and pastes are on, half of the images get each."""
@@ -67,11 +77,11 @@ class Mixing:
         side = np.sqrt(1 - kept)
         left, top = u[2] * (1 - side), u[3] * (1 - side)
         box = np.where(pasted, np.stack([left, top, left + side, top + side]), 0).T
-        frame = s.frame * in_half(drawn[4])
-        blank = torch.where(drawn[5] < s.blank, BLANK[0] + (BLANK[1] - BLANK[0]) * drawn[6], 0.5)
-        return Partners(
-            index, torch.from_numpy(kept).float(), torch.from_numpy(box).float(), frame.float(), blank.float()
-        )
+        frame = s.frame * in_half(drawn[4]).numpy()
+        blanked = u[5] < s.blank
+        blank = np.where(blanked, BLANK[0] + (BLANK[1] - BLANK[0]) * u[6], 0.5)
+        kept, box = np.where(blanked, 1, kept), np.where(blanked[:, None], 0, box)  # nothing of a partner's lungs
+        return Partners(index, *(torch.from_numpy(values).float() for values in (kept, box, frame, blank)))
 
     def __call__(
         self, rasters: Tensor, y: Tensor, partners: Partners, augment: Augment, draws: Draws
@@ -115,4 +125,4 @@ class Mixing:
         p = partners.to(y.device)
         own, other = (functional.one_hot(classes, self.classes).float() for classes in (y, other_y))
         shares = p.kept[:, None] * own + (1 - p.kept)[:, None] * other
-        return torch.where((p.blank < 0.5)[:, None], 1 / self.classes, shares)
+        return torch.where((p.blank < 0.5)[:, None], self.blank_label.to(y.device), shares)

@@ -137,7 +137,7 @@ def open_rasters(split: Manifest, spec: InputSpec, cache: DiskCache | None, *, b
         kind="decoded",
         key={
             "manifest": split.digest,
-            "order": sha256("\n".join(split.rows["path"]).encode()).hexdigest(),
+            "order": order(split),
             "spec": spec.to_dict(),
             "code": code.digest("cxr.imaging.reader"),
         },
@@ -147,6 +147,11 @@ def open_rasters(split: Manifest, spec: InputSpec, cache: DiskCache | None, *, b
     )
     array = cache.get(plan, lambda write: _decode(images, write)) if build else cache.find(plan)
     return CachedDataset(array, images.labels, images.sizes) if array is not None else images
+
+
+def order(split: Manifest) -> str:
+    """SHA-256 of the paths as they are sorted: rows of a cached array are found by their place."""
+    return sha256("\n".join(split.rows["path"]).encode()).hexdigest()
 
 
 def read_batches(

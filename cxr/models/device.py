@@ -2,6 +2,8 @@
 
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +70,25 @@ def prepare(seed: int, deterministic: bool) -> None:
     # float32 means float32: with TF32, which cuDNN takes by default, a GPU keeps 10 of 23 bits of every factor.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """The most precise type that a device computes in: `float64`, which Apple's GPUs lack."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+@contextmanager
+def explaining_nondeterminism() -> Iterator[None]:
+    """Turn the error of an operation that has no deterministic implementation on the device into one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        operation, found, _ = str(error).partition(" does not have a deterministic implementation")
+        if not found:
+            raise
+        raise CxrError(
+            f"{operation}{found} on this device; set deterministic=false, or choose another architecture or device"
+        ) from None
 
 
 def random_states() -> dict:

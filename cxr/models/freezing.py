@@ -69,8 +69,8 @@ def split_network(network: Network, unfreeze: int | str) -> tuple[nn.Module, nn.
     """Cut `network.module` into (prefix, suffix) with `suffix(prefix(x)) == module(x)`.
 
     `unfreeze` counts blocks from the head: 0 leaves the suffix the head alone (with the dropout before it), "all" gives
-    it the whole network. The prefix is meant for eval mode without gradients. Names in the suffix's state dict are
-    those in the network's.
+    it the whole network, and so does the number of all blocks where nothing comes before them. The prefix is meant for
+    eval mode without gradients. Names in the suffix's state dict are those in the network's.
 
     Raises:
         CxrError: the network has fewer blocks, or its graph has no single tensor to cut at.
@@ -89,11 +89,13 @@ def split_network(network: Network, unfreeze: int | str) -> tuple[nn.Module, nn.
     if len(tensors) != 1:
         raise CxrError(f"unfreeze={unfreeze}: {network.name} cannot be cut there; try another number or all")
     boundary = tensors[0]
+    if boundary.op == "placeholder":
+        return nn.Identity(), network.module
     return _prefix(network.module, graph, boundary), _suffix(network.module, nodes[cut:], boundary)
 
 
 def run_frozen(prefix: nn.Module, x: Tensor) -> Tensor:
-    """`prefix(x)` without gradients; the features of an image do not depend on the batch it is in."""
+    """`prefix(x)` without gradients; on a CPU, the features of an image do not depend on the batch it is in."""
     if isinstance(prefix, nn.Identity):
         return x
     with torch.no_grad():

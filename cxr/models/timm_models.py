@@ -43,7 +43,10 @@ def check(name: str) -> None:
 
 
 def input_spec(name: str) -> InputSpec:
-    """The input that the weights of `name` were tested with, from their data configuration."""
+    """The input that the weights of `name` were tested with, from their data configuration.
+
+    Of a network that takes images of one size alone, such as most transformers, it is that of its training.
+    """
     values = _data_config(name)
     channels, height, width = values["input_size"]
     if channels != 3 or height != width:
@@ -134,7 +137,9 @@ def _config(name: str) -> Any:
 
 def _data_config(name: str) -> dict[str, Any]:
     config = _config(name)
-    values: dict[str, Any] = _timm(name).data.resolve_data_config({"in_chans": 3}, config.to_dict() if config else None)
+    values: dict[str, Any] = _timm(name).data.resolve_data_config(
+        {"in_chans": 3}, config.to_dict() if config else None, use_test_size=not (config and config.fixed_input_size)
+    )
     return values
 
 

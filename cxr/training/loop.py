@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from cxr.errors import CxrError
 from cxr.loading.batches import Loader
-from cxr.models.device import Device
+from cxr.models.device import Device, explaining_nondeterminism, widest_float
 from cxr.models.freezing import run_frozen
 from cxr.models.speedups import FastDepthwise
 from cxr.settings.schema import TrainingSettings
@@ -145,13 +145,13 @@ def train(training: Training, resume: State | None = None) -> TrainingResult:
             if stopping.over:
                 break
             started = time.perf_counter()
-            lr = t.optimizer.param_groups[0]["lr"]
-            train_loss = _epoch(t, epoch, lr)
+            train_loss, lr = _epoch(t, epoch)
             train_seconds = time.perf_counter() - started
             scores = _raw_or_averaged(t, epoch, stopping)
             if not math.isfinite(scores.val_loss):
                 raise CxrError(
-                    f"the validation loss is {scores.val_loss} in epoch {epoch} (lr {lr:g}); lower the learning rate"
+                    f"the validation loss is {scores.val_loss} in epoch {epoch} (lr up to {lr:g}); "
+                    "lower the learning rate"
                 )
             record = Epoch(
                 **asdict(scores),
@@ -177,25 +177,28 @@ def train(training: Training, resume: State | None = None) -> TrainingResult:
     return TrainingResult(start, history, best, "patience" if stopping.over else "epochs")
 
 
-def _epoch(t: Training, epoch: int, lr: float) -> float:
-    """Take the steps of an epoch that begins at the rate `lr`; the mean training loss of an image."""
+def _epoch(t: Training, epoch: int) -> tuple[float, float]:
+    """Take the steps of an epoch; the mean training loss of an image, and the highest learning rate."""
     torch.manual_seed(t.seed * 100_003 + epoch)  # dropout of an epoch does not depend on the epochs before
     set_train_mode(t.suffix, t.settings.batch_norm)
     # Sums stay on the device: reading a number would synchronise with it after every step.
-    sums = torch.float32 if t.device.device.type == "mps" else torch.float64
+    sums = widest_float(t.device.device)
     loss_sum = torch.zeros((), device=t.device.device, dtype=sums)
     first_bad_step = torch.zeros((), device=t.device.device, dtype=torch.int64)
+    lr = 0.0
     for step, (count, x, y) in enumerate(_batches(t, epoch), start=1):
-        loss = t.step(x, y, count)
+        lr = max(lr, *(float(group["lr"]) for group in t.optimizer.param_groups))
+        with explaining_nondeterminism():
+            loss = t.step(x, y, count)
         loss_sum += loss * count
         is_bad = (first_bad_step == 0) & ~torch.isfinite(loss)
         first_bad_step = torch.where(is_bad, step, first_bad_step)
     if first_bad_step:
         raise CxrError(
-            f"the loss is not finite in epoch {epoch}, step {int(first_bad_step)} (lr {lr:g}, {t.device}); "
+            f"the loss is not finite in epoch {epoch}, step {int(first_bad_step)} (lr up to {lr:g}, {t.device}); "
             "lower the learning rate or try precision=float32; the best weights so far are kept"
         )
-    return loss_sum.item() / t.train.images
+    return loss_sum.item() / t.train.images, lr
 
 
 def _raw_or_averaged(t: Training, epoch: int, stopping: EarlyStopping) -> Validation:

@@ -1,5 +1,6 @@
 """Losses that PyTorch does not have, by their full names: `_target_: cxr.training.losses.FocalLoss`."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -8,7 +9,7 @@ class FocalLoss(nn.Module):
     """Cross-entropy that counts what is already right less: `-(1 - p)^gamma log p` (Lin et al., 2017).
 
     Args:
-        gamma: 0 is the cross-entropy.
+        gamma: at least 0, which is the cross-entropy.
         weight: weights of the classes, shape (C,). As in `torch.nn.CrossEntropyLoss`, the mean is over the weights of
             the images where labels are classes, and over the images where they are probabilities.
         label_smoothing: share of each label that is spread over all classes.
@@ -18,6 +19,8 @@ class FocalLoss(nn.Module):
 
     def __init__(self, gamma: float = 2.0, weight: Tensor | None = None, label_smoothing: float = 0.0):
         super().__init__()
+        if gamma < 0:
+            raise ValueError(f"expected a gamma of at least 0, got {gamma:g}")
         self.gamma, self.label_smoothing = gamma, label_smoothing
         self.register_buffer("weight", weight)
 
@@ -28,7 +31,9 @@ class FocalLoss(nn.Module):
         smooth = shares * (1 - self.label_smoothing) + self.label_smoothing / count
         smooth = smooth if self.weight is None else smooth * self.weight
         log_p = logits.log_softmax(1)
-        losses = -(smooth * (1 - log_p.exp()) ** self.gamma * log_p).sum(1)
+        # Where p is 1, the slope of a power below 1 is infinite, and times 0 not a number.
+        missing = (1 - log_p.exp()).clamp_min(torch.finfo(log_p.dtype).eps)
+        losses = -(smooth * missing**self.gamma * log_p).sum(1)
         if self.weight is None or labels.is_floating_point():
             return losses.mean()
         return losses.sum() / self.weight[labels].sum()

@@ -25,7 +25,11 @@ class Validation:
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch(Validation):
-    """The results of one epoch. Losses are means over images; metrics are of whole splits, not means of batches."""
+    """The results of one epoch.
+
+    Losses are means over images; metrics are of whole splits, not means of batches. `lr` is the highest learning rate
+    of all steps and parameters.
+    """
 
     lr: float
     train_loss: float

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cxr.training.loop import Training
 
 State = dict[str, Any]
-_IDLE = {"workers", "checkpoint_interval", "compile"}  # settings that change no result
+_IDLE = {"workers", "checkpoint_interval", "compile"}  # settings that change no result, or its rounding alone
 
 
 def decisive(settings: TrainingSettings) -> State:

@@ -18,7 +18,7 @@ from cxr.models.device import Device
 from cxr.models.freezing import fold_batch_norms, split_network
 from cxr.settings import instantiate
 from cxr.settings.schema import CacheSettings, TrainingSettings
-from cxr.training import averaging, resuming, suitability
+from cxr.training import averaging, resuming, suitability, trials
 from cxr.training.distributed import Processes
 from cxr.training.loop import Callbacks, Training
 from cxr.training.optimisation import Schedule, build_optimizer
@@ -51,6 +51,7 @@ def set_up(
             built.
     """
     processes = processes or Processes()
+    trials.check(settings, len(network.classes))
     balanced = settings.class_weights == "balanced"
     weight = class_weights(manifest.split("train")).to(device.device) if balanced else None
     prefix, suffix, dropouts = _halves(network, settings, unfreeze, device)

@@ -26,6 +26,7 @@ UNIMPORTED = {
 }
 # Settings that change where or how fast something is computed, but not the result.
 IDLE = {"log_dir", "data.cache_dir", "data.engine", "data.workers", "train.workers", "finetune.workers"}
+IDLE |= {"train.checkpoint_interval", "finetune.checkpoint_interval"}
 IDLE |= {"data.recipe"}  # its values are settings themselves
 IDLE |= {"cache.dir", "cache.max_gb", "cache.decoded"}
 COMPONENTS = ("settings", "code", "inputs", "libraries")

@@ -121,14 +121,18 @@ def _check_classes(settings: Settings, shipped: Settings) -> None:
         from cxr.models import build  # imports torch, which a driver rarely needs
 
         build.check(settings.model)
-    for section in ("train", "finetune", "evaluate"):
-        current, default = getattr(settings, section), getattr(shipped, section)
-        for name in ("loss", "optimizer", "scheduler", "metric"):
-            target = getattr(current, name, None)
-            if target is not None and target != getattr(default, name):
-                from cxr.settings import instantiate  # imports torch, which a driver rarely needs
+    classes = len(settings.data.class_names)
+    for current, default in ((settings.train, shipped.train), (settings.finetune, shipped.finetune)):
+        if any(
+            getattr(current, name) != getattr(default, name) for name in ("loss", "optimizer", "scheduler", "metric")
+        ):
+            from cxr.training import trials  # imports torch, which a driver rarely needs
 
-                instantiate.check(target)
+            trials.check(current, classes)
+    if settings.evaluate.metric != shipped.evaluate.metric:
+        from cxr.training import trials
+
+        trials.check_metric("evaluate.metric", settings.evaluate.metric, classes)
 
 
 def _check_network(settings: Settings, shipped: Settings) -> None:

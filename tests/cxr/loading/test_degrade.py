@@ -9,6 +9,7 @@ from PIL import Image, ImageFilter
 
 from cxr.datasets import phantom
 from cxr.loading import degrade
+from cxr.models.device import widest_float
 
 SIDE = 96
 
@@ -68,6 +69,17 @@ def test_compression_is_that_of_libjpeg(grey, quality):
     difference, lost = np.abs(ours - theirs), np.abs(theirs - grey[1].numpy())
     assert (difference <= 2).mean() > 0.97  # libjpeg rounds halves otherwise
     assert difference.mean() < 0.25 * lost.mean()
+
+
+def test_compression_without_float64_is_nearly_the_same(grey, monkeypatch):
+    """Apple's GPUs lack it."""
+    assert widest_float(torch.device("mps")) is torch.float32
+    wide = degrade.jpeg(grey, strengths(30, 60, 90))
+    monkeypatch.setattr(degrade, "widest_float", lambda device: torch.float32)
+    degrade._jpeg_tables.cache_clear()
+    narrow = degrade.jpeg(grey, strengths(30, 60, 90))
+    degrade._jpeg_tables.cache_clear()
+    assert float((narrow == wide).float().mean()) > 0.99
 
 
 def test_compression_takes_sides_that_are_no_multiple_of_its_blocks(grey):

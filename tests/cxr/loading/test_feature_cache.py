@@ -121,7 +121,7 @@ def test_every_epoch_draws_one_of_the_views_of_every_image(manifest, tmp_path):
     "changed",
     [
         {"train.augment.rotate": 10}, {"train.augment.rotate": 20, "cache.views": 2}, {"seed": 2}, {"unfreeze": 1},
-        {"precision": "bfloat16"}, {"weights": 1}, {"rows": 1}, {"model.input_size": 32},
+        {"precision": "bfloat16"}, {"weights": 1}, {"rows": 1}, {"order": -1}, {"model.input_size": 32},
     ],
     ids=str,
 )  # fmt: skip
@@ -134,7 +134,8 @@ def test_a_key_that_differs_in_anything_is_another_store(manifest, tmp_path, cha
             with torch.no_grad():
                 made.module.features[0][0].weight[0, 0, 0, 0] += 1e-6
         device = BF16 if "precision" in changed else CPU
-        part = type(manifest)(manifest.rows.iloc[changed.get("rows", 0) :], manifest.root, manifest.classes)
+        rows = manifest.rows.iloc[changed.get("rows") :: changed.get("order")]
+        part = type(manifest)(rows, manifest.root, manifest.classes)
         fed(part, settings, unfreeze=changed.get("unfreeze", 0), seed=changed.get("seed", 1), device=device, made=made)
         return {folder.name for folder, _, _ in DiskCache(settings.cache.dir, 1).listed() if "features" in folder.name}
 

@@ -9,6 +9,7 @@ from cxr.loading.augment import Augment
 from cxr.loading.batches import ImageLoader, seeded
 from cxr.loading.mixing import BLANK, Mixing, Partners
 from cxr.models.normalise import Normalise
+from cxr.training.losses import FocalLoss
 from tests.helpers import settings_with
 
 COUNT, SIDE = 300, 40
@@ -86,12 +87,26 @@ def test_a_blanked_image_keeps_a_frame_and_is_of_every_class_alike():
     assert (x[:, 0] == 255).all() and (x[:, -1] == 255).all()
 
 
-def test_blanked_images_have_flat_labels_beside_blends():
-    x, y, partners = mixed(0.4, 0, blank=0.5)
+@pytest.mark.parametrize("given", [{"mixup": 0.4}, {"cutmix": 1.0}])
+def test_blanked_images_have_flat_labels_and_nothing_of_another_beside_blends(given):
+    x, y, partners = mixed(**{"mixup": 0, "cutmix": 0} | given, blank=0.5)
     blanked = partners.blank < 0.5
     assert 0.35 < blanked.float().mean() < 0.65
     torch.testing.assert_close(y[blanked], torch.full_like(y[blanked], 1 / 3))
+    assert not x[blanked].any(), "a white partner shows"
+    if "cutmix" in given:
+        return
     torch.testing.assert_close(y[~blanked, 1], x[~blanked, SIDE // 2, SIDE // 2] / 255)
+
+
+@pytest.mark.parametrize("loss", [torch.nn.CrossEntropyLoss, FocalLoss])
+def test_the_loss_of_a_blanked_image_is_least_where_every_class_is_as_likely(loss):
+    """Whatever the weights of the classes: those of rare ones would else make them the answer to no lungs."""
+    weights = torch.tensor([1.4, 0.6, 1.2])
+    y = Mixing(augmentation({"blank": 0.25}), 3, weights).blank_label[None]
+    logits = torch.zeros(1, 3, requires_grad=True)
+    loss(weight=weights)(logits, y).backward()
+    torch.testing.assert_close(logits.grad, torch.zeros(1, 3))
 
 
 @pytest.mark.parametrize("given", [{"frame": 0.2}, {"blank": 0.3}, {"frame": 0.2, "blank": 0.3, "mixup": 0.4}])

@@ -45,6 +45,12 @@ def test_the_cut_is_where_the_blocks_say():
         split_network(made, 10)
 
 
+def test_nothing_is_frozen_before_the_first_of_all_blocks():
+    made = network()
+    prefix, suffix = split_network(made, len(blocks(made)))
+    assert isinstance(prefix, torch.nn.Identity) and suffix is made.module
+
+
 def test_the_halves_are_the_network_itself():
     made = network()
     _, suffix = split_network(made, 0)

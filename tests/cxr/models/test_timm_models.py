@@ -68,6 +68,8 @@ def test_the_input_is_that_of_the_data_configuration_of_the_weights():
     assert spec.mean == spec.std == (0.5, 0.5, 0.5)
     assert timm_models.input_spec("timm/vit_small_patch14_dinov2.lvd142m").size == 518
     assert timm_models.input_spec("timm/resnet26d").std == (0.229, 0.224, 0.225)
+    spec = timm_models.input_spec("timm/convnextv2_atto")  # trained on 224 pixels, tested on 288
+    assert (spec.size, spec.resize) == (288, 303)  # 288 / 0.95
 
 
 @pytest.mark.parametrize("name", [*NAMES, "timm/swin_tiny_patch4_window7_224"])

@@ -12,7 +12,7 @@ from cxr.models import device
 from cxr.models.freezing import split_network
 from cxr.training import checkpoint, setup
 from cxr.training.early_stopping import EarlyStopping
-from cxr.training.loop import Callbacks, train
+from cxr.training.loop import Callbacks, Training, train
 from cxr.training.optimisation import build_optimizer
 from tests.helpers import network, settings_with
 
@@ -216,6 +216,26 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_step(manifest):
     with pytest.raises(CxrError, match=r"not finite in epoch 1, step [1-9].*lower the learning rate"):
         fit(manifest, callbacks=Callbacks(on_improved=kept.append), **{"optimizer.lr": 1e30})
     assert kept == []
+
+
+def test_the_rate_of_an_epoch_is_the_highest_of_all_steps_and_blocks(manifest):
+    keys = {"warmup": 1.0, "layer_decay": 0.5, "optimizer.lr": 0.001, "epochs": 2}
+    _, result = fit(manifest, **keys)
+    assert result.history[1].lr == pytest.approx(0.001)
+    assert 0.0005 < result.history[0].lr <= 0.001, "a warm-up ends near the rate of the head"
+
+
+def test_an_operation_without_a_deterministic_implementation_is_named(manifest, monkeypatch):
+    """As on a GPU, where the pooling of AlexNet and VGG has none; on a CPU, `put_` has none."""
+    step = Training.step
+
+    def nondeterministic(self, x, y, count):
+        torch.zeros(3).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]), accumulate=False)
+        return step(self, x, y, count)
+
+    monkeypatch.setattr(Training, "step", nondeterministic)
+    with pytest.raises(CxrError, match="^put_ .*does not have a deterministic implementation on this device; set det"):
+        fit(manifest)
 
 
 def test_class_weights_enter_the_training_loss_only(manifest):

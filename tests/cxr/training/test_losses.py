@@ -31,6 +31,12 @@ def test_what_is_right_already_counts_less():
         assert least <= float(share) <= most
 
 
+def test_the_slope_is_a_number_where_the_answer_is_certain():
+    logits = torch.tensor([[100.0, 0.0, 0.0]], requires_grad=True)
+    FocalLoss(0.5)(logits, torch.tensor([0])).backward()
+    assert logits.grad.isfinite().all()
+
+
 def test_it_is_chosen_by_its_name():
     settings = settings_with({"train.loss": "{_target_: cxr.training.losses.FocalLoss, gamma: 1.5}"}).train
     made = instantiate.loss(settings.loss, WEIGHT)

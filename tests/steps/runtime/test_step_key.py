@@ -40,6 +40,7 @@ def test_its_own_settings_change_the_key(step, change):
         ("train", {"finetune__epochs": "3"}),
         ("train", {"log_dir": "elsewhere"}),
         ("train", {"train__workers": "1"}),
+        ("train", {"train__checkpoint_interval": "5"}),
         ("evaluate", {"train__epochs": "3"}),
     ],
 )
