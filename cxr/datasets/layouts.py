@@ -13,6 +13,7 @@ Classes of the user's own are folders of their names in the same places, such as
 import logging
 import re
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -35,6 +36,7 @@ _PERSON = re.compile(r"person(\d+)_(?:(bacteria|virus)_)?", re.IGNORECASE)
 _NORMAL = re.compile(r"(?:NORMAL2-)?IM-(\d+)", re.IGNORECASE)
 _LISTED = 5  # skipped kinds of files, and folders with copies, that the log names
 _LATER = re.compile(r"(NORMAL|BACTERIA|VIRUS)-(\d+)-", re.IGNORECASE)
+_PUBLISHED = 0.9  # share of the names by which a dataset is taken for it
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,13 @@ def _below_sites(path: PurePosixPath, folders: tuple[str, ...]) -> tuple[str, ..
     names = [*_folders(path), path.name.lower()]
     known = [i for i, name in enumerate(names[:-1]) if name in OFFICIAL_SPLITS or name in folders]
     return tuple(names[min(known, default=0) :])
+
+
+def named_as_published(paths: Iterable[str]) -> bool:
+    """Whether nearly all files have names of the Kermany dataset, in one of the forms in which it is distributed."""
+    names = [PurePosixPath(path).name for path in paths]
+    known = sum(any(form.match(name) for form in (_PERSON, _NORMAL, _LATER)) for name in names)
+    return known >= _PUBLISHED * len(names)
 
 
 def _copies(root: Place, paths: list[PurePosixPath]) -> set[PurePosixPath]:

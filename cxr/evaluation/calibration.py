@@ -16,16 +16,20 @@ from cxr.evaluation.statistics import CalibrationErrors, Estimate
 from cxr.serving.probabilities import softmax
 
 BINS = 15
-_LOG_RANGE = (np.log(0.05), np.log(20.0))  # of temperatures; far wider than any trained network needs
+_LOG_RANGE = (np.log(0.05), np.log(20.0))  # of temperatures; far wider than any network needs that makes mistakes
 
 
 def fit_temperature(logits: ndarray, labels: ndarray) -> float:
     """The temperature T that minimises the negative log-likelihood of `softmax(logits / T)`.
 
-    Logits are of shape (n, C), labels class indices of shape (n,).
+    Logits are of shape (n, C), labels class indices of shape (n,). Where every answer is right, the likelihood grows
+    without end as T falls: then T is at least 1, so that no confidence is added that nothing speaks for.
     """
+    lowest = 0.0 if (logits.argmax(1) == labels).all() else _LOG_RANGE[0]
     minimum = minimize_scalar(
-        lambda t: negative_log_likelihood(softmax(logits / np.exp(t)), labels), bounds=_LOG_RANGE, method="bounded"
+        lambda t: negative_log_likelihood(softmax(logits / np.exp(t)), labels),
+        bounds=(lowest, _LOG_RANGE[1]),
+        method="bounded",
     )
     return float(np.exp(minimum.x))
 

@@ -58,6 +58,9 @@ class TrainingFacts(ReportModel):
     )
     val_loss: float | None = Field(default=None, description="Validation loss.")
     members: list[str] | None = Field(default=None, description="MLflow runs of the members of an ensemble.")
+    members_step: str | None = Field(
+        default=None, description="Step of these runs, `train` or `finetune`; null where they differ."
+    )
     folds: int | None = Field(
         default=None, description="Number of folds, for an ensemble of the folds of a cross-validation."
     )
@@ -160,6 +163,9 @@ class DataFacts(ReportModel):
 
     source: SourceFacts
     licence: str = Field(description="Licence of the images.")
+    named_as_published: bool = Field(
+        default=False, description="Whether nearly all files have names of the Kermany dataset."
+    )
     digest: str = Field(description="SHA-256 of the manifest.")
     counts: list[SplitCount]
     characteristics: list[Characteristic] = Field(

@@ -107,7 +107,8 @@ def model_input(report: EvaluationReport) -> str:
 
 def _model(report: EvaluationReport) -> list[ChecklistItem]:
     model, settings = report.model, report.settings
-    step = settings.finetune if model.facts.step == "finetune" else settings.train
+    trained_by = model.facts.members_step if model.facts.step == "ensemble" else model.facts.step
+    step = settings.finetune if trained_by == "finetune" else settings.train
     optimizer = f"{step.optimizer.target}, lr {step.optimizer.arguments.get('lr')}, batch size {step.batch_size}"
     training = f"{optimizer}, at most {step.epochs} epochs, patience {step.patience}"
     epoch = "" if model.facts.epoch is None else f", epoch {model.facts.epoch}"
@@ -116,15 +117,22 @@ def _model(report: EvaluationReport) -> list[ChecklistItem]:
         members += ", one for each fold of a cross-validation"
     on = "out-of-fold answers" if report.out_of_fold else "validation"
     thresholds = ", ".join(model.operating_points) or "none"
+    imbalance = f"class weights {step.class_weights}, in the training loss only; macro-averaged scores; predictive "
+    imbalance += "values at several prevalences"
+
+    def known(claim: str, tripod: str, stard: str, topic: str, answer: str) -> ChecklistItem:
+        """An item that the settings answer, if they are those of the training."""
+        if {"train", "finetune", "ensemble"} & report.runs.keys():
+            return _filled(claim, tripod, stard, topic, answer)
+        return _open(claim, tripod, stard, topic, "not known: the bundle is a folder, without the run that trained it")
+
     return [
         _filled("22", "12c", "15a", "Model", f"{model.name}, {model.parameters:,} parameters, a linear head"),
         _filled(
             "23", "12c", "13", "Software", ", ".join(f"{name} {version}" for name, version in report.versions.items())
         ),
-        _filled("24", "12c", "15b", "Initial weights", f"weights: {settings.model.weights}"),
-        _filled(
-            "25", "12c", "15b", "Training", f"{training}, class weights {step.class_weights}, seed {settings.seed}"
-        ),
+        known("24", "12c", "15b", "Initial weights", f"weights: {settings.model.weights}"),
+        known("25", "12c", "15b", "Training", f"{training}, class weights {step.class_weights}, seed {settings.seed}"),
         _filled(
             "26",
             "12c",
@@ -133,14 +141,7 @@ def _model(report: EvaluationReport) -> list[ChecklistItem]:
             f"best {model.facts.metric} on validation{epoch}; temperature and thresholds chosen on {on}",
         ),
         _filled("27", "12c", "15a", "Ensemble", members),
-        _filled(
-            "-",
-            "13",
-            "-",
-            "Class imbalance",
-            f"class weights {step.class_weights}, in the training loss only; macro-averaged scores; predictive values "
-            "at several prevalences",
-        ),
+        known("-", "13", "-", "Class imbalance", imbalance),
         _fairness(report),
         _filled(
             "-",
@@ -242,7 +243,8 @@ def _maps(report: EvaluationReport) -> ChecklistItem:
 def _comparison(report: EvaluationReport) -> ChecklistItem:
     topic = "Comparison with another model"
     if report.champion is None:
-        return _open("-", "24", "-", topic, "there was no champion before")
+        none_before = report.gate is not None and "there was none before" in report.gate.verdict
+        return _open("-", "24", "-", topic, "there was no champion before" if none_before else "none in this run")
     if isinstance(report.champion, ChampionComparison):
         return _filled("-", "24", "-", topic, f"champion, version {report.champion.version}")
     return _open("-", "24", "-", topic, report.champion.why_not)
@@ -274,7 +276,7 @@ def _stard(report: EvaluationReport) -> list[ChecklistItem]:
         _open(
             "-", "-", "15d", "User of the model and expertise needed", "for the authors; the intended use is research"
         ),
-        _filled("-", "-", "17a", "What the model knew beside the image", "nothing; labels were used in training alone"),
+        _filled("-", "-", "17a", "What the model knew beside the image", "nothing"),
         _open(
             "-",
             "-",

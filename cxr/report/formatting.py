@@ -41,15 +41,23 @@ ECE = (
     "The expected calibration error of a finite sample is above zero even if the probabilities are perfect. Its "
     "interval allows for that in part: read it as too high rather than too low."
 )
-METHODS = (
-    "Intervals: 95 %, between percentiles of bootstrap resamples of patients with all of their images (Davison and "
-    "Hinkley 1997), for expected calibration errors mirrored at the value (basic bootstrap); the interval of a "
-    "difference is paired. Intervals named DeLong treat images as independent.",
-    "Coverage: in a simulation of 400 studies, each of 350 patients with one to six images, these intervals contained "
-    "the truth in 92 to 96 % of the studies, those of the expected calibration errors in 87 to 88 %; had images been "
-    "drawn instead of patients, in 74 to 88 % (python -m bench.coverage).",
-    "Predictive values at other prevalences follow from sensitivity and specificity by Bayes' rule.",
-)
+
+
+def methods(differences: str) -> tuple[str, ...]:
+    """How intervals were made, a paragraph each; `differences` says it of the intervals of differences."""
+    return (
+        "Intervals: 95 %, between percentiles of bootstrap resamples of patients with all of their images (Davison and "
+        f"Hinkley 1997), for expected calibration errors mirrored at the value (basic bootstrap); {differences}. "
+        "Intervals named DeLong, and p-values of McNemar's test, treat images as independent. The interval of a score "
+        "without a single mistake has no width, however few the patients: it does not say how sure the score is.",
+        "Coverage: in a simulation of 400 studies, each of 350 patients with one to six images, these intervals "
+        "contained the truth in 92 to 96 % of the studies, those of the expected calibration errors in 87 to 88 %; had "
+        "images been drawn instead of patients, in 74 to 88 % (python -m bench.coverage).",
+        "Predictive values at other prevalences follow from sensitivity and specificity by Bayes' rule.",
+    )
+
+
+METHODS = methods("the interval of a difference is paired")
 
 NAMES = {
     "loss": "loss (cross entropy, nats)",
@@ -102,10 +110,10 @@ def limits(report: EvaluationReport) -> tuple[str, ...]:
 
 
 def is_of_kermany(report: EvaluationReport) -> bool:
-    """Whether classes and labels are those of the Kermany dataset, of which more is known than of a user's own."""
-    model = report.model
-    in_names = report.data.source.labels is None
-    return in_names and model.finding == PNEUMONIA and tuple(model.classes) in CLASS_NAMES.values()
+    """Whether the images are, by their names and classes, those of the Kermany dataset, of which more is known."""
+    model, data = report.model, report.data
+    named = data.named_as_published and data.source.labels is None and not data.source.synthetic
+    return named and model.finding == PNEUMONIA and tuple(model.classes) in CLASS_NAMES.values()
 
 
 def known(report: EvaluationReport) -> list[str]:

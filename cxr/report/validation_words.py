@@ -2,8 +2,7 @@
 
 from cxr.evaluation.statistics import Estimate, Scores
 from cxr.evaluation.validation_results import ImageScores, Internal, ValidationReport
-from cxr.report.formatting import METHODS as _METHODS
-from cxr.report.formatting import NAMES, number, signed
+from cxr.report.formatting import NAMES, methods, number, signed
 
 SYNTHETIC_MODEL = "This model was trained on drawn phantoms, no patients. Its scores say nothing about X-rays."
 SYNTHETIC_SET = "SYNTHETIC DATA: drawn phantoms, no patients. These scores say nothing about X-rays."
@@ -11,7 +10,7 @@ FROZEN = (
     "Nothing was chosen or changed for this set: weights, preprocessing, temperature, thresholds and the rules of "
     "referral are those of the registered version, and the answers come from the code that serves it."
 )
-METHODS = _METHODS
+METHODS = methods("the interval of a difference takes the two sets for independent")
 _SHOWN = ("sensitivity", "specificity", "ppv", "npv", "accuracy", "balanced_accuracy", "macro_f1", "loss")
 _NAMES = NAMES | {
     "calibration_in_the_large": "calibration in the large (0 is perfect)",

@@ -29,6 +29,8 @@ class Validated:
         run_id: MLflow run with the report.
         at: when, ISO 8601.
         version: the validated version.
+        checked: whether it could be found out which images the version knew from its training.
+        synthetic: whether the images are phantoms.
     """
 
     on: str
@@ -41,6 +43,13 @@ class Validated:
     run_id: str
     at: str
     version: str
+    checked: bool = True  # by default, for entries that were made before these
+    synthetic: bool = False
+
+    @property
+    def external(self) -> bool:
+        """Whether it says anything of images from elsewhere."""
+        return self.checked and not self.synthetic and self.own < self.images
 
     def __str__(self) -> str:
         scored = "AUC undefined" if self.auc is None else f"AUC {self.auc:.3f} ({self.low:.3f} to {self.high:.3f})"
@@ -54,9 +63,12 @@ def record(client: "MlflowClient", name: str, made: Validated) -> None:
 
 
 def newest(client: "MlflowClient", name: str, version: str = "") -> ExternalValidation | None:
-    """The newest external validation of a version, or else of any version of the registered model; None without one."""
+    """The newest external validation of a version, or else of any version of the registered model; None without one.
+
+    One on phantoms, or on images that may be those of the training, is none.
+    """
     versions = client.search_model_versions(f"name='{name}'")
-    made = [entry for v in versions for entry in entries.read(v, TAG, Validated) if entry.own < entry.images]
+    made = [entry for v in versions for entry in entries.read(v, TAG, Validated) if entry.external]
     if not made:
         return None
     found = max(made, key=lambda entry: (entry.version == version, entry.at))

@@ -46,6 +46,8 @@ def run(context: Context) -> None:
     device.prepare(context.settings.seed, context.settings.deterministic)
     rasters = partial(open_rasters, cache=open_cache(context.settings.cache))
     facts: dict[str, Any] = {"step": "ensemble", "run_id": context.run_id, "members": run_ids}
+    steps = {run.data.tags["cxr.step"] for run in runs_}
+    facts["members_step"] = steps.pop() if len(steps) == 1 else None
     if len(manifests) > 1:
         manifest = manifests[0].cross_validated()
         val = manifest.split("val")

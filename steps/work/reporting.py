@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from numpy import ndarray
 
-from cxr.datasets import characteristics
+from cxr.datasets import characteristics, layouts
 from cxr.datasets.manifest import Manifest
 from cxr.evaluation import bootstrap, curve_plots, plots, referral_plots, scores
 from cxr.evaluation.facts import (
@@ -47,7 +47,12 @@ if TYPE_CHECKING:
 _LIBRARIES = ("torch", "torchvision", "torchmetrics", "numpy", "pillow", "scikit-learn", "scipy", "mlflow")
 _KERMANY = "CC BY 4.0 (published dataset)"
 _DESCRIPTION_LENGTH = 4800  # characters that the registry keeps of a description
-_RUN_TAGS = {"prepare_split": "cxr.split_run_id", "train": "cxr.train_run_id", "finetune": "cxr.finetune_run_id"}
+_RUN_TAGS = {
+    "prepare_split": "cxr.split_run_id",
+    "train": "cxr.train_run_id",
+    "finetune": "cxr.finetune_run_id",
+    "ensemble": "cxr.ensemble_run_id",
+}
 
 
 @dataclass(frozen=True)
@@ -184,6 +189,7 @@ def _data(context: Context, subject: "Subject") -> DataFacts:
     return DataFacts(
         source=source,
         licence=_licence(source),
+        named_as_published=layouts.named_as_published(manifest.rows["path"]),
         digest=manifest.digest,
         counts=[SplitCount.model_validate(row) for row in manifest.counts().reset_index().to_dict("records")],
         characteristics=[Characteristic.model_validate(row) for row in characteristics.describe(manifest)],

@@ -278,6 +278,8 @@ def _tell(context: Context, version: "ModelVersion", report: ValidationReport) -
         run_id=context.run_id,
         at=report.created.isoformat(timespec="seconds"),
         version=str(version.version),
+        checked=report.data.overlap.checked,
+        synthetic=report.data.source.synthetic,
     )
     validations.record(context.client, version.name, made)
     context.log.info("%s %s", version.name, made)

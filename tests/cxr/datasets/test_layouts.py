@@ -2,7 +2,7 @@
 
 import pytest
 
-from cxr.datasets.layouts import ListedImage, scan
+from cxr.datasets.layouts import ListedImage, named_as_published, scan
 from cxr.errors import CxrError
 
 OFFICIAL = [
@@ -165,3 +165,13 @@ def test_folders_that_lack_one_of_the_users_classes_are_refused(tmp_path):
         scan(root, ["healthy", "tuberculosis"])
     with pytest.raises(CxrError, match="files in folders ill and well, with or without train"):
         scan(root, ["ill", "well"])
+
+
+def test_a_published_dataset_is_known_by_the_names_of_its_files():
+    published = [
+        "train/PNEUMONIA/person12_virus_35.jpeg",
+        "NORMAL/NORMAL2-IM-0587-0001.jpeg",
+        "VIRUS-1083680-0012.jpeg",
+    ]
+    assert named_as_published(published * 10 + ["NORMAL/scan.png"])
+    assert not named_as_published(["NORMAL/a.png", "PNEUMONIA/b.png", *published])

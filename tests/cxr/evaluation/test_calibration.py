@@ -87,6 +87,15 @@ def test_binned_errors_of_perfect_probabilities_are_not_told_from_zero():
     assert np.percentile(resampled[1:], 2.5) > 0.02 and found.ece.low < 0.02 and found.ece.value > 0.02
 
 
+def test_answers_that_are_all_right_are_made_no_more_certain():
+    """Their likelihood grows for ever with the certainty; one mistake among them gives a temperature."""
+    labels = np.arange(30) % 3
+    logits = np.eye(3)[labels] * 2
+    assert calibration.fit_temperature(logits, labels) == pytest.approx(1, abs=1e-3)
+    assert calibration.fit_temperature(logits * 20, labels) >= 1
+    assert calibration.fit_temperature(logits, np.array([1, *labels[1:]])) < 1
+
+
 def test_one_image_and_certain_answers():
     assert calibration.errors(np.array([[1.0, 0.0]]), np.array([1]), weights(1, 3)).ece.value == 1.0
     assert 0.05 <= calibration.fit_temperature(np.array([[9.0, 0.0]]), np.array([0])) <= 20

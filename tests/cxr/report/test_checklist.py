@@ -47,6 +47,42 @@ def test_the_validation_of_another_version_is_none_of_this_model():
     assert item.status == "open" and item.answer.startswith("none of this model; of version 2 on another hospital: 812")
 
 
+def answer(report: EvaluationReport, claim: str, **changed: object) -> tuple[str, str]:
+    """Status and answer of an item of the report with some of its fields changed."""
+    item = next(item for item in checklist(report.model_copy(update=changed)) if item.claim == claim)
+    return item.status, item.answer
+
+
+def test_facts_of_the_published_dataset_are_told_of_no_other_images():
+    """Phantoms and a hospital's own folders have the same classes."""
+    report = report_of(np.arange(30) % 3, full=True)[0]
+    for changed in (
+        {"named_as_published": False},
+        {"source": report.data.source.model_copy(update={"synthetic": True})},
+    ):
+        data = report.data.model_copy(update={"named_as_published": True} | changed)
+        other = report.model_copy(update={"data": data})
+        assert answer(other, "5") == ("filled", "retrospective") and "physicians" not in answer(other, "16")[1]
+        assert "children" not in " ".join(formatting.limits(other)) + formatting.intended_use(other)
+    published = report.model_copy(update={"data": report.data.model_copy(update={"named_as_published": True})})
+    assert "published dataset" in answer(published, "5")[1] and "children" in " ".join(formatting.limits(published))
+
+
+def test_an_ensemble_tells_how_its_members_were_trained():
+    report = report_of(np.arange(30) % 3, full=True)[0]
+    facts = report.model.facts.model_copy(update={"step": "ensemble", "members_step": "finetune"})
+    changed = {"model": report.model.model_copy(update={"facts": facts}), "runs": {"ensemble": "e", "evaluate": "v"}}
+    assert f"at most {report.settings.finetune.epochs} epochs" in answer(report, "25", **changed)[1]
+
+
+def test_settings_are_not_told_of_a_bundle_that_other_ones_may_have_trained():
+    report = report_of(np.arange(30) % 3, full=True)[0]
+    assert answer(report, "25", runs={"train": "t", "evaluate": "v"})[0] == "filled"
+    for claim in ("24", "25"):
+        status, words = answer(report, claim, runs={"evaluate": "v"})
+        assert status == "open" and "the bundle is a folder" in words
+
+
 def test_rows_without_a_label_are_missing_data(report):
     source = report.data.source.model_copy(update={"left_out": {"no label": 1234}})
     other = report.model_copy(update={"data": report.data.model_copy(update={"source": source})})

@@ -250,7 +250,7 @@ def test_the_page_says_on_which_images_a_champion_of_another_split_was_compared(
     assert "on the 60 validation\nand 60 test images that it has not seen" in text
     without = partly.model_copy(update={"test": None})
     text = page(report.model_copy(update={"champion": without}), figures)
-    assert "on the 60 validation\nimages that it has not seen" in text and "McNemar" not in text
+    assert "on the 60 validation\nimages that it has not seen" in text and "McNemar's exact" not in text
 
 
 def test_the_card_has_scores_points_and_limits(report):

@@ -44,6 +44,12 @@ def test_the_models_own_test_split_is_no_external_validation(client):
     assert said == "elsewhere (30 of the images stand in the model's own test split)"
 
 
+@pytest.mark.parametrize("given", [{"synthetic": True}, {"checked": False}])
+def test_phantoms_and_images_that_may_be_of_the_training_are_no_external_validation(client, given):
+    validations.record(client, NAME, made(1, "2026-01-01", **given))
+    assert validations.newest(client, NAME, "1") is None
+
+
 def test_the_last_ten_fit_into_a_tag(client):
     nothing = {"auc": None, "low": None, "high": None}
     for number in range(14):
