@@ -44,6 +44,8 @@ def step(
     if name in STARTS_FROM:
         parameter, previous = STARTS_FROM[name]
         parameters[parameter] = done[previous]
+    if name == "evaluate":
+        _check_split(context, done)
     settings = load.resolve(context.settings.to_dict(), overrides)
     decision = reuse.Decision("reuse=false")
     if may_reuse:
@@ -149,8 +151,22 @@ def _inputs(context: Context, name: str, done: dict[str, str]) -> list[str]:
     """Digests of what a step reads: the data for the first step, results of earlier steps for the others."""
     if name not in STARTS_FROM:
         return [step_key.data_fingerprint(context.settings.data)]
-    read = [STARTS_FROM[name][1]] + (["prepare_split"] if name == "evaluate" else [])
-    return [context.client.get_run(done[step]).data.tags["cxr.output_digest"] for step in read]
+    # The bundle that a step starts from says nothing of the split, since its provenance does not count in its digest.
+    read = dict.fromkeys([STARTS_FROM[name][1], "prepare_split"])
+    return [_digest(context, done[step]) for step in read]
+
+
+def _check_split(context: Context, done: dict[str, str]) -> None:
+    """Make sure that `evaluate`, which takes its split from the run that it starts from, takes the split in `done`."""
+    bundle, split = done["finetune"], done["prepare_split"]
+    trained_on = context.client.get_run(bundle).data.tags["cxr.split_run_id"]
+    if _digest(context, trained_on) != _digest(context, split):
+        raise RuntimeError(f"run {bundle} was trained on the split of run {trained_on}, not on that of run {split}")
+
+
+def _digest(context: Context, run_id: str) -> str:
+    """Digest of the result of a run."""
+    return str(context.client.get_run(run_id).data.tags["cxr.output_digest"])
 
 
 def _parameters(context: Context, name: str) -> dict[str, str]:

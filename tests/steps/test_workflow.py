@@ -11,6 +11,7 @@ import psutil
 import pytest
 import yaml
 
+from cxr.datasets import phantom
 from cxr.datasets.manifest import Manifest
 from tests.helpers import wait_for
 from tests.steps.conftest import PLAIN, SMALL
@@ -93,6 +94,27 @@ def test_unchanged_steps_are_reused(workflow):
     assert fresh.returncode == 0, fresh.stderr
     # Every step ran, but to the same bundle, which keeps its version.
     assert [now - then for now, then in zip(counts(), before, strict=True)] == [1, 2, 2, 2, 1]
+
+
+def test_an_image_added_to_the_test_part_is_scored_though_the_weights_stay_the_same(new_workflow, tmp_path):
+    workflow = new_workflow(run=False)
+    phantom.draw(tmp_path, 60, seed=1)
+    settings = (*SMALL, *PLAIN, f"data_path={tmp_path}", "registry.register=false")
+    images = []
+    for name in (None, "person900_virus_1.jpeg"):
+        if name is not None:
+            (tmp_path / "test/PNEUMONIA" / name).write_bytes(phantom.example("virus", seed=900))
+        done = workflow.project("main", *settings)
+        assert done.returncode == 0, done.stderr
+        newest = workflow.runs("evaluate")[0]
+        assert newest.data.tags["cxr.split_run_id"] == workflow.runs("prepare_split")[0].info.run_id
+        images.append(len(json.loads(workflow.artifact(newest, "evaluation/predictions.json").read_text())))
+    assert images[1] == images[0] + 1
+    assert "finetune: running, changed since the last run: inputs" in done.stderr
+    for step in ("train", "finetune"):
+        assert len({run.data.tags["cxr.output_digest"] for run in workflow.runs(step)}) == 1
+    again = workflow.project("main", *settings)
+    assert [f"{step}: reused" in again.stderr for step in STEPS] == [True] * len(STEPS), again.stderr
 
 
 def test_finetune_alone_starts_from_the_newest_train_run_with_its_settings(workflow):

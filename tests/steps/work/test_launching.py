@@ -1,5 +1,6 @@
 """How drivers launch a step and tell its failure."""
 
+import logging
 import tempfile
 import types
 
@@ -8,7 +9,9 @@ import pytest
 from mlflow.exceptions import ExecutionException
 
 from cxr.errors import CxrError
+from steps.runtime import reuse, step_key
 from steps.work import launching
+from tests.helpers import settings_with
 
 
 @pytest.mark.parametrize(
@@ -45,3 +48,58 @@ def test_a_launch_leaves_no_folder_behind(experiment_id, monkeypatch, tmp_path):
     run_id = launching.launch(context, "train", {})
     assert context.client.get_run(run_id).info.status == "FINISHED"
     assert not list((tmp_path / "temporary").iterdir())
+
+
+@pytest.fixture
+def driver(experiment_id, tmp_path, monkeypatch):
+    """Context of a driver whose launches are only noted, in `launched`."""
+    launched: list[tuple[str, dict]] = []
+    monkeypatch.setattr(launching, "launch", lambda _, name, parameters: launched.append((name, parameters)) or "new")
+    return types.SimpleNamespace(
+        client=mlflow.MlflowClient(),
+        experiment_id=experiment_id,
+        folder=tmp_path,
+        settings=settings_with({}),
+        flags={},
+        overrides={},
+        step=types.SimpleNamespace(name="main"),
+        log=logging.getLogger("steps.main"),
+        launched=launched,
+    )
+
+
+def finished(context, step: str, digest: str, inputs: tuple[str, ...] = (), **more: str) -> str:
+    """ID of a finished run of a step, which has read `inputs` and whose result has this digest."""
+    components = step_key.components(step, context.settings, list(inputs))
+    tags = {"cxr.step": step, "cxr.output_digest": digest, "cxr.step_key": step_key.key(components)}
+    tags |= {f"cxr.key.{name}": value for name, value in components.items()}
+    run = context.client.create_run(context.experiment_id, tags=tags | {f"cxr.{k}": v for k, v in more.items()})
+    folder, _, file = reuse.RESULT[step].rpartition("/")
+    context.client.log_text(run.info.run_id, "", f"{folder}/{file}")
+    context.client.set_terminated(run.info.run_id)
+    return run.info.run_id
+
+
+def test_finetune_is_reused_on_its_own_split_alone(driver):
+    """After a change of test images alone, training anew gives the same weights."""
+    splits = [finished(driver, "prepare_split", f"split {number}") for number in (1, 2)]
+    trains = [
+        finished(driver, "train", "weights", (f"split {number}",), split_run_id=split)
+        for number, split in enumerate(splits, start=1)
+    ]
+    first = finished(driver, "finetune", "better", ("weights", "split 1"), split_run_id=splits[0])
+    done = [{"prepare_split": split, "train": train} for split, train in zip(splits, trains, strict=True)]
+    assert launching.step(driver, "finetune", done[0], True) == first and driver.launched == []
+    assert launching.step(driver, "finetune", done[1], True) == "new"
+    [(name, parameters)] = driver.launched
+    assert (name, parameters["train_run_id"]) == ("finetune", trains[1])
+
+
+def test_a_run_of_another_split_is_never_scored_for_this_one(driver):
+    splits = [finished(driver, "prepare_split", f"split {number}") for number in (1, 1, 2)]
+    finetune = finished(driver, "finetune", "better", split_run_id=splits[0])
+    for same in splits[:2]:
+        assert launching.step(driver, "evaluate", {"prepare_split": same, "finetune": finetune}, True) == "new"
+    with pytest.raises(RuntimeError, match=f"run {finetune} was trained on the split of run {splits[0]}, not on"):
+        launching.step(driver, "evaluate", {"prepare_split": splits[2], "finetune": finetune}, True)
+    assert len(driver.launched) == 2
