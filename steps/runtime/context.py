@@ -141,13 +141,20 @@ class Context:
         self.client.log_batch(self.run_id, [Metric(name, float(value), now, step) for name, value in values.items()])
 
     def continue_run(self, run: "Run") -> None:
-        """Continue an earlier run: from now on, everything is logged there."""
+        """Continue an earlier run: from now on, everything is logged there.
+
+        It comes from the runs that this command names, whose results are those that it began with.
+        """
+        from steps.runtime import runs
+
+        lineage = runs.lineage(self.client.get_run(self.run_id).data.tags)
         self.tag("cxr.resumes", run.info.run_id)
         self.client.delete_tag(self.run_id, "cxr.step")
         self.client.set_tag(self.run_id, "mlflow.runName", f"resumes {run.info.run_name}")
         self.run_id = run.info.run_id
         self.client.update_run(self.run_id, status="RUNNING")
-        self.tag("cxr.process", process.identity())
+        for key, value in {**lineage, "cxr.process": process.identity()}.items():
+            self.tag(key, value)
 
     def places(self) -> list[disks.Place]:
         """Folders that the step writes to."""

@@ -59,7 +59,16 @@ def decide(client: "MlflowClient", experiment_id: str, step: str, settings: Sett
 
 
 def _missing(client: "MlflowClient", run: "Run", step: str) -> str | None:
-    """What is missing of the result of a finished run, if anything."""
+    """What is missing of the result of a finished run, or of the split that it was trained on, if anything.
+
+    A step that starts from a training reads its images by way of that split.
+    """
+    if step in RESUMABLE:
+        split = runs.known(client, run.data.tags["cxr.split_run_id"])
+        if split is None:
+            return "its split is not in the store"
+        if missing := _missing(client, split, "prepare_split"):
+            return missing
     root = run.data.tags.get("cxr.data_root")
     if root and not place(root).is_dir():
         return root

@@ -72,6 +72,14 @@ def find(client: MlflowClient, experiment_id: str, kinds: tuple[str, ...], run_i
     return run
 
 
+def known(client: MlflowClient, run_id: str) -> Run | None:
+    """A run by its ID; None if the store does not have it."""
+    try:
+        return client.get_run(run_id)
+    except MlflowException:
+        return None
+
+
 def artifact_folder(client: MlflowClient, run_id: str) -> Path | None:
     """Folder with the artifacts of a run, if it is on this machine."""
     uri = client.get_run(run_id).info.artifact_uri

@@ -103,3 +103,21 @@ def test_a_run_of_another_split_is_never_scored_for_this_one(driver):
     with pytest.raises(RuntimeError, match=f"run {finetune} was trained on the split of run {splits[0]}, not on"):
         launching.step(driver, "evaluate", {"prepare_split": splits[2], "finetune": finetune}, True)
     assert len(driver.launched) == 2
+
+
+@pytest.mark.parametrize("step, inputs", [("train", ("split",)), ("finetune", ("weights", "split"))])
+def test_a_training_on_images_that_were_moved_is_not_reused(driver, tmp_path, step, inputs):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    splits = [finished(driver, "prepare_split", "split", data_root=str(root)) for root in (old, new)]
+    done = {"prepare_split": splits[1], "train": finished(driver, "train", "weights", split_run_id=splits[1])}
+    trained = finished(driver, step, "weights", inputs, split_run_id=splits[0])
+    assert launching.step(driver, step, done, True) == trained
+    old.rename(new)
+    assert launching.step(driver, step, done, True) == "new"
+
+
+def test_a_training_whose_split_is_not_in_the_store_is_not_reused(driver):
+    split = finished(driver, "prepare_split", "split")
+    finished(driver, "train", "weights", ("split",), split_run_id="0" * 32)
+    assert launching.step(driver, "train", {"prepare_split": split}, True) == "new"
