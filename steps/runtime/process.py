@@ -7,12 +7,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
+from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar, cast
 
 import psutil
 
 POLL_S = 2.0
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}
 _Wrapped = TypeVar("_Wrapped")
 
@@ -118,9 +120,8 @@ def stop_with_starter(within_s: float | None = None) -> None:
 
 
 def identity() -> str:
-    """This process in a form that `alive` can check later: host, pid and start time."""
-    process = psutil.Process()
-    return f"{_host()}:{process.pid}:{process.create_time():.2f}"
+    """This process in a form that `alive` can check later: host, pid and start."""
+    return f"{_host()}:{os.getpid()}:{_start(os.getpid())}"
 
 
 def alive(identity: str) -> bool:
@@ -129,6 +130,8 @@ def alive(identity: str) -> bool:
     if host != _host():
         return True
     try:
+        if "/" in started:
+            return _start(int(pid)) == started
         return abs(psutil.Process(int(pid)).create_time() - float(started)) < 1.0
     except psutil.NoSuchProcess:
         return False
@@ -149,6 +152,23 @@ def stop_children() -> None:
             for launched in child.children() if child.name() in _SHELLS else [child]:
                 with suppress(psutil.NoSuchProcess):
                     launched.terminate()
+
+
+def _start(pid: int) -> str:
+    """When a process began.
+
+    On Linux `BOOT/TICKS`: ID of the machine's start, and the time since then, which stay as they are when the clock is
+    set. Elsewhere, and in what earlier versions have stored, seconds since 1970.
+
+    Raises:
+        psutil.NoSuchProcess: it is gone.
+    """
+    try:
+        boot_id, stat = _BOOT_ID.read_text().strip(), Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:  # not Linux, or the process is gone
+        return f"{psutil.Process(pid).create_time():.2f}"
+    # The second field, the name in brackets, may hold spaces and brackets; the start is the 22nd.
+    return f"{boot_id}/{int(stat.rpartition(b')')[2].split()[19])}"
 
 
 def _host() -> str:
