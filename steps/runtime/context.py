@@ -147,6 +147,8 @@ class Context:
         """
         from steps.runtime import runs
 
+        if "cxr.error" in run.data.tags:  # of its last end
+            self.client.delete_tag(run.info.run_id, "cxr.error")
         lineage = runs.lineage(self.client.get_run(self.run_id).data.tags)
         self.tag("cxr.resumes", run.info.run_id)
         self.client.delete_tag(self.run_id, "cxr.step")

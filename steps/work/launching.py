@@ -83,13 +83,19 @@ def launch(context: Context, name: str, parameters: dict[str, str]) -> str:
         )
     except ExecutionException as error:
         run_id = re.search(r"[0-9a-f]{32}", str(error))
-        cause = context.client.get_run(run_id[0]).data.tags.get("cxr.error") if run_id else None
-        if cause is None and run_id is not None:  # it never came to say so
-            runs.tidy(context.client, run_id[0])
-            cause = supervisor.UNTOLD
-        raise CxrError(f"step {name} failed: {cause or error}") from None
+        raise CxrError(f"step {name} failed: {_cause(context, run_id[0]) if run_id else error}") from None
     step_run = context.client.get_run(submitted.run_id)
     return step_run.data.tags.get("cxr.resumes", step_run.info.run_id)
+
+
+def _cause(context: Context, run_id: str) -> str:
+    """Why a launched run has failed; it says so itself, or in the earlier run that it resumed."""
+    tags = context.client.get_run(run_id).data.tags
+    at_work = tags.get("cxr.resumes", run_id)
+    cause = tags.get("cxr.error") or context.client.get_run(at_work).data.tags.get("cxr.error")
+    if cause is None:  # it never came to say so
+        runs.tidy(context.client, at_work)
+    return cause or supervisor.UNTOLD
 
 
 def _take_over(context: Context, run: "Run | None") -> None:

@@ -16,7 +16,8 @@ def open_run(client, experiment_id, **tags: str) -> str:
 def test_a_run_that_is_continued_comes_from_the_runs_of_the_new_command(experiment_id, tmp_path):
     """After a dataset was moved, its split has another run, with the folder in which the images are now."""
     client = mlflow.MlflowClient()
-    earlier = open_run(client, experiment_id, step="train", process="elsewhere:1:1.0", split_run_id="old")
+    before = {"step": "train", "process": "elsewhere:1:1.0", "split_run_id": "old", "error": "no space left"}
+    earlier = open_run(client, experiment_id, **before)
     client.set_terminated(earlier, "FAILED")
     launched = open_run(client, experiment_id, step="train", split_run_id="new")
     more = {"experiment_id": experiment_id, "client": client, "folder": tmp_path, "log": logging.getLogger("steps")}
@@ -26,4 +27,5 @@ def test_a_run_that_is_continued_comes_from_the_runs_of_the_new_command(experime
     run = client.get_run(earlier)
     assert (run.info.status, run.data.tags["cxr.process"]) == ("RUNNING", process.identity())
     assert run.data.tags["cxr.split_run_id"] == "new"
+    assert "cxr.error" not in run.data.tags
     assert client.get_run(launched).data.tags["cxr.resumes"] == earlier

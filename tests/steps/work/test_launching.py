@@ -8,6 +8,7 @@ import mlflow
 import pytest
 from mlflow.exceptions import ExecutionException
 
+from cxr.common import files
 from cxr.errors import CxrError
 from steps.runtime import reuse, step_key
 from steps.work import launching
@@ -34,6 +35,31 @@ def test_a_failed_step_is_told_in_one_line(experiment_id, monkeypatch, tmp_path,
     with pytest.raises(CxrError) as error:
         launching.launch(context, "train", {})
     assert str(error.value).startswith(words)
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        ({"cxr.error": "x.png has changed"}, "step train failed: x.png has changed"),
+        ({}, "step train failed: it ended without a message"),
+    ],
+    ids=["its own message", "killed"],
+)
+def test_a_resumed_training_that_fails_tells_why_in_its_own_run(experiment_id, monkeypatch, tmp_path, error, words):
+    client = mlflow.MlflowClient()
+    resumed = client.create_run(experiment_id, tags={"cxr.step": "train", **error}).info.run_id
+    launched = client.create_run(experiment_id, tags={"cxr.resumes": resumed}).info.run_id
+    client.log_text(resumed, "half", f"checkpoint/.last.pt{files._HALF}")
+
+    def failed(**_):
+        raise ExecutionException(f"Run (ID '{launched}') failed")
+
+    monkeypatch.setattr(mlflow.projects, "run", failed)
+    context = types.SimpleNamespace(client=client, experiment_id=experiment_id, folder=tmp_path)
+    with pytest.raises(CxrError) as told:
+        launching.launch(context, "train", {})
+    assert str(told.value).startswith(words)
+    assert bool(client.list_artifacts(resumed, "checkpoint")) == bool(error)  # tidied if it was killed
 
 
 def test_a_launch_leaves_no_folder_behind(experiment_id, monkeypatch, tmp_path):
