@@ -95,6 +95,17 @@ def size(file: Place) -> int | None:
     return file.stat().st_size if file.is_file() else None
 
 
+def identity(file: Place) -> str:
+    """What tells the content of a file from another without reading it: its size and when it was changed.
+
+    In remote storage this is what the store keeps of it (see `Remote.identity`), and costs a request.
+    """
+    if isinstance(file, Remote):
+        return file.identity()
+    known = file.stat()
+    return f"{known.st_size} {known.st_mtime_ns}"
+
+
 def sha256_of(file: Place) -> str:
     """The SHA-256 of a file in hex."""
     if isinstance(file, Remote):

@@ -4,7 +4,8 @@ A row has the path, the answer, and what is needed to watch a version in use (`c
 was scored.
 
 Rows are written in shards beside the output (`preds.parquet.shards/`), each of them whole or absent. A killed run
-resumes after its last shard; at the end the shards are joined into one Parquet file, which appears whole.
+resumes after its last shard; at the end the shards are joined into one Parquet file, which appears whole. Neither
+shards nor output count for the same paths once a file there has another size, time of change or version.
 """
 
 import hashlib
@@ -32,7 +33,7 @@ from cxr.common.remote import Remote
 from cxr.common.storage import Place
 from cxr.errors import CxrError
 from cxr.serving.columns import TIME, arrow_schema
-from cxr.serving.inputs import read_file
+from cxr.serving.inputs import identities, read_file
 from cxr.serving.service import BATCH, Service, column_types
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ class Transfer:
         deliver: takes the images of some rows and these rows, with heatmaps if they were asked for, before the rows are
             kept without heatmaps. It may get rows again that an interrupted run has delivered but not kept.
         at_once: images that are read and answered together, and held in memory.
-        listed: stands for the list of paths in the plan; empty: the paths themselves do.
+        listed: stands for the list of paths in the plan, and for their content, which never changes; empty: the paths
+            themselves do, and the files there as they are now.
     """
 
     read: Callable[[str, int], tuple[bytes | None, str]] = read_file
@@ -76,15 +78,19 @@ def score(
     """Write one row per path to `output`; returns the number of rows by status.
 
     `options` are passed to `Service.answer`. `identity` names the model: shards and output of another model, of other
-    options or of another list are never mixed with these.
+    options, of another list or of files that have changed since are never mixed with these.
     """
     check_output(output)
     schema = arrow_schema({"path": "string"} | column_types(service.classes, service.finding))
-    plan = hashlib.sha256(json.dumps([identity, options, transfer.listed or paths, schema.names]).encode()).hexdigest()
+    listed = transfer.listed or [paths, identities(paths)]
+    plan = hashlib.sha256(json.dumps([identity, options, listed, schema.names]).encode()).hexdigest()
     folder = shard_folder(output)
     if output.exists():
         if _plan_of(output) != plan:
-            raise CxrError(f"output={output} already holds other results; remove it, or give another name")
+            raise CxrError(
+                f"output={output} already holds other results (of another model, point or list, or of files that have "
+                "changed since); remove it, or give another name"
+            )
         log.info("%s is already complete", output)
         if (folder / _PLAN).is_file() and (folder / _PLAN).read_text(encoding="utf-8") == plan:
             _remove_shards(folder)  # the machine stopped before they were all gone
@@ -158,7 +164,10 @@ def _claim(folder: Place, plan: str) -> None:
     file = folder / _PLAN
     if file.is_file():
         if file.read_text(encoding="utf-8") != plan:
-            raise CxrError(f"{folder} holds shards of another prediction; remove it, or give another output")
+            raise CxrError(
+                f"{folder} holds shards of another prediction (of another model, point or list, or of files that have "
+                "changed since); remove it, or give another output"
+            )
         return
     storage.write(file, plan.encode())
 

@@ -63,6 +63,25 @@ def read_file(path: str, max_bytes: int) -> tuple[bytes | None, str]:
         return None, getattr(error, "strerror", None) or str(error)
 
 
+def identities(paths: list[str]) -> list[str]:
+    """What tells the content of each file from another (see `storage.identity`); empty for what is not there.
+
+    Raises:
+        CxrError: a store cannot be reached.
+    """
+    if not any(isinstance(storage.place(path), Remote) for path in paths):
+        return [_identity(path) for path in paths]
+    with ThreadPoolExecutor(CONNECTIONS) as threads:
+        return list(threads.map(_identity, paths))
+
+
+def _identity(path: str) -> str:
+    try:
+        return storage.identity(storage.place(path))
+    except (OSError, ValueError):  # `read_file` tells why
+        return ""
+
+
 def _images_below(folder: Place) -> list[str]:
     paths = [path for path in storage.below(folder) if not path.rpartition("/")[2].startswith(".")]
     is_image = partial(_is_image, folder)

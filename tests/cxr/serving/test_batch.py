@@ -2,8 +2,11 @@
 
 import json
 import logging
+import os
 import shutil
 from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -130,6 +133,69 @@ def test_other_predictions_are_not_mixed(service, folder, tmp_path):
         batch.score(service, paths, tmp_path / "new.parquet", {}, "models:/m/1")
     with pytest.raises(CxrError, match="ends in .parquet"):
         batch.score(service, paths, tmp_path / "new.csv", {}, "models:/m/1")
+
+
+class _Named:
+    """Answers each image with its own bytes, without a network."""
+
+    classes, finding, limits = CLASSES, "pneumonia", SimpleNamespace(max_bytes=100, max_images=64)
+
+    def answer(self, values, **_):
+        cells = dict.fromkeys([*columns(CLASSES, "pneumonia"), *MEASURED]) | {"status": "ok"}
+        return pd.DataFrame([cells | {"label": (value or b"").decode()} for value in values])
+
+
+@pytest.fixture
+def nightly(tmp_path, monkeypatch):
+    """Predicts three files of constant names, two a shard; the labels in the output are their content."""
+    monkeypatch.setattr(batch, "SHARD_ROWS", 2)
+    paths, output = [str(tmp_path / f"{number}.png") for number in range(3)], tmp_path / "preds.parquet"
+    for path in paths:
+        Path(path).write_text("monday")
+
+    def predict():
+        batch.score(_Named(), paths, output, {}, "m")
+        return list(pd.read_parquet(output)["label"])
+
+    return SimpleNamespace(predict=predict, paths=paths, output=output)
+
+
+@pytest.mark.parametrize("change", ["content", "size", "gone", "come"])
+def test_files_that_have_changed_are_not_answered_with_the_results_of_earlier_ones(nightly, change):
+    last = Path(nightly.paths[-1])
+    if change == "come":
+        last.unlink()
+    assert nightly.predict() == nightly.predict() == ["monday", "monday", "" if change == "come" else "monday"]
+    if change == "gone":
+        last.unlink()
+    else:
+        last.write_text("tuesdays" if change == "size" else "sunday")
+        os.utime(last, ns=(1, 1))  # later than before, or earlier as in a backup
+    with pytest.raises(CxrError, match="already holds other results .*files that have changed since.; remove it, or"):
+        nightly.predict()
+    nightly.output.unlink()
+    assert nightly.predict()[2] == {"gone": "", "size": "tuesdays"}.get(change, "sunday")
+
+
+def test_unfinished_work_on_files_that_have_changed_is_not_continued(nightly, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(batch, "_join", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            nightly.predict()
+    shards = batch.shard_folder(nightly.output)
+    (shards / "shard-000001.parquet").unlink()
+    Path(nightly.paths[0]).write_text("tuesday")
+    with pytest.raises(CxrError, match="holds shards of another prediction .*; remove it, or give another output"):
+        nightly.predict()
+    shutil.rmtree(shards)
+    assert nightly.predict() == ["tuesday", "monday", "monday"]
+
+
+def test_what_stands_for_a_list_stands_for_its_content_too(nightly):
+    """Images of a DICOMweb server have identifiers, which are no paths, and never change."""
+    transfer = batch.Transfer(read=lambda path, _: (path.encode(), ""), listed="a server and a query")
+    batch.score(_Named(), ["1.2.3"], nightly.output, {}, "m", transfer)
+    assert batch.score(_Named(), [], nightly.output, {}, "m", transfer) == {"ok": 1}
 
 
 @pytest.mark.slow

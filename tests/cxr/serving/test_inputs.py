@@ -81,6 +81,16 @@ def test_a_bucket_is_listed_and_scored_as_a_folder_is(bucket, tree, service):
         inputs.list_files(Remote("s3://none/in"))
 
 
+def test_an_object_that_has_changed_has_another_identity_and_none_is_read_for_it(bucket, tmp_path):
+    (tmp_path / "b.png").write_bytes(b"1")
+    paths = [bucket.put("in/a.png", b"1"), f"{bucket.url}/in/none.png", str(tmp_path / "b.png")]
+    before = inputs.identities(paths)
+    assert before[1] == "" and before == inputs.identities(paths)
+    bucket.put("in/a.png", b"2")
+    after = inputs.identities(paths)
+    assert after[0] != before[0] and after[1:] == before[1:] and bucket.reads() == []
+
+
 def test_only_as_much_is_read_of_an_object_as_is_accepted(bucket):
     url = bucket.put("large.png", bytes(100_000))
     assert inputs.read_file(url, 10) == (bytes(11), "")
