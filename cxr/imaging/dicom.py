@@ -182,8 +182,9 @@ def _displayed(stored: np.ndarray, shown: np.ndarray, dataset: Any) -> np.ndarra
         low, high = (float(values[shown].min()), float(values[shown].max())) if shown.any() else (0.0, 0.0)
     if not np.isfinite([low, high]).all():
         raise ImageError("the window of grey levels is not finite; expected two finite numbers")
-    if high <= low:
+    if high == low:
         return np.zeros(stored.shape)
+    # With a negative RescaleSlope, pydicom gives the range of a window upside down, and its values with it.
     return np.clip((np.asarray(values, dtype=np.float64) - low) / (high - low), 0, 1)
 
 

@@ -106,6 +106,23 @@ def test_a_window_acts_on_rescaled_values():
     assert np.abs(shown.astype(int) - scaled(RAMP * 2.0 - 1000, 1999.5, 3999.5)).max() <= 1
 
 
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_a_window_acts_on_values_that_a_negative_slope_turns_around(function):
+    """The largest stored value is the darkest one, or in MONOCHROME1 the brightest."""
+    elements = {"RescaleSlope": -1, "RescaleIntercept": 4095, "VOILUTFunction": function}
+    elements |= {"WindowCenter": 1500, "WindowWidth": 2001}
+    values = 4095.0 - RAMP
+    expected = {
+        "LINEAR": scaled(values, 499.5, 2499.5),
+        "LINEAR_EXACT": scaled(values, 499.5, 2500.5),
+        "SIGMOID": scaled(1 / (1 + np.exp(-4 * (values - 1500) / 2001)), 0, 1),
+    }[function].astype(int)
+    shown = decode.decode_grey(file_of(RAMP, **elements)).astype(int)
+    assert np.abs(shown - expected).max() <= 1 and shown[0, 0] > 240 > 15 > shown[-1, -1]
+    inverted = decode.decode_grey(file_of(RAMP, **elements, PhotometricInterpretation="MONOCHROME1")).astype(int)
+    assert np.abs(inverted - (255 - expected)).max() <= 1 and inverted[0, 0] < 15 < 240 < inverted[-1, -1]
+
+
 def test_the_first_of_several_windows_is_used():
     single = decode.decode_grey(file_of(RAMP, WindowCenter=1000, WindowWidth=501))
     both = decode.decode_grey(file_of(RAMP, WindowCenter=[1000, 2000], WindowWidth=[501, 4000]))
