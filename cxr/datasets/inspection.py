@@ -25,7 +25,7 @@ from cxr.common.remote import CONNECTIONS, Remote
 from cxr.common.storage import Place
 from cxr.datasets.layouts import ListedImage
 from cxr.datasets.manifest import EXTRAS
-from cxr.datasets.patients import PSEUDONYMS, pseudonym
+from cxr.datasets.patients import PSEUDONYMS, STUDIES, pseudonym
 from cxr.errors import CxrError, ImageError
 from cxr.imaging import decode
 
@@ -73,7 +73,7 @@ def survey(
         A table of `COLUMNS` with the readable images, and after them those of `EXTRAS` that are listed with them; and
         (path, reason) of each unreadable one. A name that cannot be printed makes an image unreadable, and is escaped.
         Patients in the table are unique across official splits, such as `train/person12`; those of DICOM files, unless
-        a pseudonym is listed with the image, are pseudonyms.
+        a pseudonym is listed with the image, are pseudonyms, and studies that stand for a patient stay as listed.
 
     Raises:
         CxrError: Spark or the key of pseudonyms cannot be used, or more than `max_unreadable` of the images cannot be
@@ -177,11 +177,14 @@ def _row(item: ListedImage, facts: dict[str, Any]) -> dict[str, Any]:
 def _patient(item: ListedImage, in_file: str | None) -> str:
     """A patient's name that is valid in all official splits; a number in a file name is so only within its own.
 
-    What a table says of the patient counts for all of its files, with and without a patient ID of their own.
+    What a table says of the patient counts for all of its files, with and without a patient ID of their own; what it
+    says of the study counts for those without.
     """
     if item.patient.startswith(PSEUDONYMS):
         return item.patient
-    return pseudonym(in_file) if in_file else f"{item.official_split or 'all'}/{item.patient}"
+    if in_file:
+        return pseudonym(in_file)
+    return item.patient if item.patient.startswith(STUDIES) else f"{item.official_split or 'all'}/{item.patient}"
 
 
 def _with_progress(results: Iterable, total: int) -> Iterable:

@@ -14,7 +14,7 @@ from cxr.datasets import columns, layouts, tables
 from cxr.datasets.files import Files
 from cxr.datasets.layouts import ListedImage
 from cxr.datasets.manifest import EXTRAS
-from cxr.datasets.patients import PSEUDONYMS
+from cxr.datasets.patients import PSEUDONYMS, STUDIES
 from cxr.datasets.tables import examples
 from cxr.errors import CxrError
 from cxr.settings.schema import DataSettings
@@ -87,7 +87,8 @@ def read(root: Place, data: DataSettings, classes: tuple[str, ...], *, every_cla
         _check_classes(rows, classes, file)
     names = [name for name in EXTRAS if name in rows]
     extras = rows[names].to_dict("records")
-    # Beside images with a split, those without one are for training; `leakage` drops them where a patient is in test.
+    # Beside images with a split, those without one are for training; `leakage` drops all training images whose patient,
+    # or whose study where no patient is known, is in test as well.
     default = "train" if (rows["split"] != "").any() else None
     images = [
         ListedImage(row.path, row.label, row.patient or row.study_of or row.path, row.split or default, more)
@@ -151,7 +152,8 @@ def _merged(rows: pd.DataFrame, file: str, left_out: dict[str, int]) -> pd.DataF
 def _with_study(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with the patient of another image of their study where they have none, and else with `study_of`.
 
-    A study is of one patient. `study_of` is no pseudonym of a patient: that of a DICOM file counts before it.
+    A study is of one patient. `study_of` is the same in all splits, but no pseudonym of a patient: that of a DICOM file
+    counts before it.
     """
     if "study" not in rows:
         return rows.assign(study_of="")
@@ -160,7 +162,7 @@ def _with_study(rows: pd.DataFrame) -> pd.DataFrame:
     patient = [
         patient or patient_of.get(study, "") for patient, study in zip(rows["patient"], rows["study"], strict=True)
     ]
-    study_of = [f"study-{study.removeprefix(PSEUDONYMS)}" if study else "" for study in rows["study"]]
+    study_of = [STUDIES + study.removeprefix(PSEUDONYMS) if study else "" for study in rows["study"]]
     return rows.assign(patient=patient, study_of=study_of)
 
 

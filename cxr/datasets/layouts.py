@@ -46,7 +46,8 @@ class ListedImage:
     Attributes:
         path: path relative to the root folder, POSIX.
         label: class name.
-        patient: identifier of the patient, unique within the official split; a pseudonym is unique in all of them.
+        patient: identifier of the patient, unique within the official split; a pseudonym, of a patient or a study, is
+            unique in all of them.
         official_split: "train" or "test"; None if no image of the dataset has one.
         extras: what else is known, by the names of `manifest.EXTRAS`.
     """

@@ -19,6 +19,7 @@ from cxr.errors import CxrError
 log = logging.getLogger(__name__)
 
 PSEUDONYMS = "dicom/"  # what they begin with
+STUDIES = "study/"  # the same for the pseudonym of a study, which stands for a patient whom nothing else names
 KEY_BYTES = 32
 _DIGEST_BYTES = 16  # two of a billion patients share a pseudonym with a probability below 1e-20
 

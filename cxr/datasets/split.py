@@ -8,7 +8,7 @@ import pandas as pd
 
 from cxr.datasets import folds as cross_validation
 from cxr.datasets import leakage
-from cxr.datasets.patients import PSEUDONYMS
+from cxr.datasets.patients import PSEUDONYMS, STUDIES
 from cxr.errors import CxrError
 
 _AT_ONCE = 4096  # patients that are judged at once
@@ -31,7 +31,7 @@ def assign(
     The official test split is kept. Only if the source has none, `test_size` of the images become the test split.
     `val_size` of the remaining images become the validation split, or with `folds` the fold `fold` of them; duplicates
     and near duplicates then share a fold. Patients that are in both official splits, as DICOM
-    files can show, stay in both; `cxr.datasets.leakage` drops their other images.
+    files and studies can show, stay in both; `cxr.datasets.leakage` drops their other images.
 
     Args:
         table: images with `path`, `label`, `patient` and `official_split`, as from `inspection.survey`; with `folds`,
@@ -127,7 +127,7 @@ def _in_order(table: pd.DataFrame) -> pd.Series:
     is sorted by path.
     """
     first = table["patient"].map(table.drop_duplicates("patient").set_index("patient")["path"])
-    return table["patient"].mask(table["patient"].str.startswith(PSEUDONYMS), PSEUDONYMS + first)
+    return table["patient"].mask(table["patient"].str.startswith((PSEUDONYMS, STUDIES)), PSEUDONYMS + first)
 
 
 def _subset(table: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:

@@ -3,13 +3,17 @@
 import logging
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from cxr.datasets import inspection, leakage
 from cxr.datasets.labelled import listing, read
 from cxr.datasets.patients import PSEUDONYMS
+from cxr.datasets.split import assign
 from cxr.errors import CxrError
-from tests.helpers import settings_with
+from tests.cxr.imaging.test_dicom import file_of
+from tests.helpers import png, settings_with
 
 CLASSES = ("normal", "pneumonia")
 ROWS = {
@@ -78,6 +82,31 @@ def test_images_of_a_study_are_of_one_patient_whether_or_not_the_table_names_it(
     assert not images["a.png"].patient.startswith(PSEUDONYMS)  # a patient ID in the file says more
     images = by_path(root, columns__study="study", columns__patient="person")
     assert images["a.png"].patient == images["b.png"].patient and images["b.png"].patient.startswith(PSEUDONYMS)
+
+
+def test_training_images_of_a_study_of_the_test_split_are_dropped_though_no_patient_is_known(tmp_path):
+    """The patient ID of a DICOM file counts before the study."""
+    names = [f"{number}.png" for number in range(10)]
+    rows = {
+        "file": [*names, "x.dcm", "y.dcm"],
+        "finding": ["normal", "pneumonia"] * 6,
+        "study": ["S1", "S2", "S3", "S3", "S4", "S4", "S5", "S6", "S1", "", "S7", "S7"],
+        "part": ["test", "test", *["train"] * 7, "", "train", "test"],
+    }
+    root, rng = table(tmp_path, rows), np.random.default_rng(0)
+    for name in names:
+        (root / name).write_bytes(png(rng.integers(0, 256, (40, 56), dtype=np.uint8)))
+    for name in ("x.dcm", "y.dcm"):
+        (root / name).write_bytes(file_of(rng.integers(0, 4096, (40, 56), dtype=np.uint16), PatientID=name))
+    found = read(root, settings(columns__split="part", columns__study="study"), CLASSES).images
+    images, _ = inspection.survey(root, found, workers=1)
+    patients = images.set_index("path")["patient"]
+    assert patients["0.png"] == patients["8.png"] and patients["2.png"] == patients["3.png"] != patients["0.png"]
+    assert patients["9.png"] == "train/9.png" and patients["x.dcm"] != patients["y.dcm"]
+    splits = assign(images, names=CLASSES, val_size=0.0, test_size=0.2, subset_size=None, seed=0)
+    kept, report = leakage.resolve(splits, 0)
+    assert report["dropped"] == [{"path": "8.png", "split": "train", "why": "patient of the test split"}]
+    assert not report["patients_in_two_splits"] and len(kept) == 11
 
 
 def test_several_labels_can_mean_one_class_and_others_are_left_out_and_counted(tmp_path, caplog):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cxr.datasets import split
-from cxr.datasets.patients import pseudonym
+from cxr.datasets.patients import PSEUDONYMS, STUDIES, pseudonym
 from cxr.errors import CxrError
 
 CLASSES = ("normal", "bacteria", "virus")
@@ -68,12 +68,13 @@ def test_splits_depend_on_the_seed_and_not_on_the_order_of_rows():
     assert (assign(rows, seed=1)["split"] != assigned["split"]).any()
 
 
-def test_splits_of_dicom_files_do_not_depend_on_the_key_of_pseudonyms(monkeypatch, tmp_path):
+@pytest.mark.parametrize("kind", [PSEUDONYMS, STUDIES])
+def test_splits_of_dicom_files_and_studies_do_not_depend_on_the_key_of_pseudonyms(monkeypatch, tmp_path, kind):
     rows = table(official=(None,))
 
     def with_a_key_of(user):
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / user))
-        return assign(rows.assign(patient=rows["patient"].map(pseudonym)))
+        return assign(rows.assign(patient=rows["patient"].map(lambda name: pseudonym(name).replace(PSEUDONYMS, kind))))
 
     mine, theirs = with_a_key_of("me"), with_a_key_of("them")
     assert (mine["patient"] != theirs["patient"]).all()
