@@ -9,9 +9,9 @@ import zipfile
 
 import pytest
 
-from cxr.datasets import archive
+from cxr.datasets import archive, labelled
 from cxr.errors import CxrError
-from tests.helpers import ROOT
+from tests.helpers import ROOT, settings_with
 
 
 def zipped(path, members: dict[str, bytes]):
@@ -34,6 +34,26 @@ def test_images_are_unpacked_once(tmp_path, monkeypatch):
     assert digest == archive.sha256_of(file)
     monkeypatch.setattr(zipfile, "ZipFile", None)  # the second time, the archive is not opened
     assert archive.unpack(file, tmp_path / "cache") == (folder, digest)
+
+
+def test_the_table_of_labels_is_unpacked_with_the_images(tmp_path):
+    members = {"set/a.png": b"1", "set/b.png": b"2", "set/labels.csv": b"file,finding\na.png,normal\nb.png,pneumonia\n"}
+    members |= {"extra/more.TSV": b"3", "__MACOSX/labels.csv": b"4", "set/.hidden.csv": b"5", "set/setup.py": b"6"}
+    root, _ = archive.unpack(zipped(tmp_path / "a.zip", members), tmp_path / "cache")
+    found = {file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file()}
+    assert found == {"set/a.png", "set/b.png", "set/labels.csv", "extra/more.TSV", archive.DONE}
+    names = {"labels": "set/labels.csv", "columns.path": "file", "columns.label": "finding", "classes": 2}
+    images = labelled.listing(root, settings_with({f"data.{name}": value for name, value in names.items()}).data).images
+    assert [(image.path, image.label) for image in images] == [("set/a.png", "normal"), ("set/b.png", "pneumonia")]
+
+
+def test_a_folder_that_an_earlier_version_unpacked_without_tables_is_not_complete(tmp_path):
+    file = zipped(tmp_path / "a.zip", {"NORMAL/x.jpeg": b"1", "labels.csv": b"file\nx.jpeg\n"})
+    folder, digest = archive.unpack(file, tmp_path / "cache")
+    (folder / "labels.csv").unlink()
+    (folder / archive.DONE).write_text(digest)  # as it was then
+    again, _ = archive.unpack(file, tmp_path / "cache")
+    assert again == folder and (folder / "labels.csv").exists() and left_in(tmp_path / "cache") == [folder.name]
 
 
 def test_interrupted_unpacking_is_repeated(tmp_path):
@@ -74,12 +94,12 @@ def test_several_processes_unpack_one_archive_at_once(tmp_path):
     assert len(left_in(tmp_path / "cache")) == 1
 
 
-@pytest.mark.parametrize("name", ["../x.jpeg", "/x.jpeg", "a/../../x.jpeg", "..\\x.jpeg", "C:\\x.jpeg"])
+@pytest.mark.parametrize("name", ["../x.jpeg", "/x.jpeg", "a/../../x.jpeg", "..\\x.jpeg", "C:\\x.jpeg", "../x.csv"])
 def test_members_outside_the_target_folder_are_refused(tmp_path, name):
     file = zipped(tmp_path / "a.zip", {"NORMAL/ok.jpeg": b"1", name: b"evil"})
     with pytest.raises(CxrError, match="lies outside the target folder; do not trust this archive"):
         archive.unpack(file, tmp_path / "deep/cache")
-    assert not list(tmp_path.rglob("x.jpeg"))
+    assert not list(tmp_path.rglob("x.*"))
     assert not left_in(tmp_path / "deep/cache")
 
 
@@ -92,8 +112,9 @@ def test_links_are_refused(tmp_path):
         archive.unpack(tmp_path / "a.zip", tmp_path / "cache")
 
 
-def test_a_zip_bomb_is_refused(tmp_path):
-    file = zipped(tmp_path / "a.zip", {"NORMAL/x.jpeg": bytes(5_000_000)})
+@pytest.mark.parametrize("name", ["NORMAL/x.jpeg", "labels.csv"])
+def test_a_zip_bomb_is_refused(tmp_path, name):
+    file = zipped(tmp_path / "a.zip", {"NORMAL/x.jpeg": b"", name: bytes(5_000_000)})
     with pytest.raises(CxrError, match="would unpack to 5,000,000 bytes; expected at most"):
         archive.unpack(file, tmp_path / "cache")
 
@@ -125,4 +146,4 @@ def test_a_member_whose_name_is_not_utf8_is_refused(tmp_path):
 
 def test_a_zip_without_images_is_refused(tmp_path):
     with pytest.raises(CxrError, match="holds no images"):
-        archive.unpack(zipped(tmp_path / "a.zip", {"readme.txt": b"3"}), tmp_path / "cache")
+        archive.unpack(zipped(tmp_path / "a.zip", {"readme.txt": b"3", "labels.csv": b"4"}), tmp_path / "cache")
