@@ -191,16 +191,20 @@ def _download(address: str, cache: Path, sha256: str | None, name: str | None) -
         fetcher.abspath.mkdir(parents=True, exist_ok=True)
         with alone(fetcher.abspath / f".{name}.lock"):  # two processes would append to the same partial file
             return Path(fetcher.fetch(name, downloader=_resume))
+    except requests.RequestException as error:
+        # Those of an address that cannot be used are `ValueError` as well.
+        remedy = (
+            "correct it, or the proxy in the environment" if isinstance(error, ValueError) else "try again to resume"
+        )
+        raise CxrError(
+            f"{_without_credentials(address)} could not be downloaded ({_reason(error)}); {remedy}"
+        ) from None
     except ValueError as error:  # raised by pooch for a wrong checksum, after it has removed the file
         match = re.search(r"but got ([0-9a-f]{64})", str(error))
         actual = f"SHA-256 {match[1]}" if match else "another SHA-256"
         raise CxrError(
             f"{_without_credentials(address)} has {actual}, expected {sha256}; the file has changed or was damaged: "
             "try again, or correct data.sha256"
-        ) from None
-    except requests.RequestException as error:
-        raise CxrError(
-            f"{_without_credentials(address)} could not be downloaded ({_reason(error)}); try again to resume"
         ) from None
     except OSError as error:
         raise CxrError(f"cache folder {cache}: {error.strerror or error}; make room or set data.cache_dir") from None

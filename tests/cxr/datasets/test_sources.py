@@ -30,13 +30,17 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `contents` by path, else CONTENT, but not /missing.zip; each of `cuts` ends one response early."""
+    """Serves `contents` by path, else CONTENT, but not /missing.zip; each of `cuts` ends one response early.
+
+    `redirects` lead from paths to addresses.
+    """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.ranges: list[str | None] = []
         self.cuts: list[int] = []
         self.contents: dict[str, bytes] = {}
+        self.redirects: dict[str, str] = {}
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -46,6 +50,12 @@ class Handler(BaseHTTPRequestHandler):
         self.server.ranges.append(byte_range)
         if self.path == "/missing.zip":
             self.send_error(404)
+            return
+        if self.path in self.server.redirects:
+            self.send_response(302)
+            self.send_header("Location", self.server.redirects[self.path])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         content = self.server.contents.get(self.path, CONTENT)
         start = int(byte_range.removeprefix("bytes=").rstrip("-")) if byte_range else 0
@@ -169,6 +179,29 @@ def test_a_file_with_a_wrong_checksum_is_not_kept(server, tmp_path):
 def test_a_missing_file_on_the_server_is_reported(server, tmp_path):
     with pytest.raises(CxrError, match="the server answered 404"):
         sources.fetch(settings(tmp_path, f"{server.address}/missing.zip"), 0)
+
+
+@pytest.mark.parametrize(
+    ("address", "proxy", "kind"),
+    [
+        ("http://*.org/set.zip", None, "InvalidURL"),
+        ("http://user:secret@127.0.0.1:99999/set.zip", None, "InvalidURL"),
+        ("http://127.0.0.1/set.zip", "http:///", "InvalidProxyURL"),
+        ("SERVER/elsewhere.zip", None, "InvalidSchema"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_not_told_as_another_checksum(
+    server, tmp_path, monkeypatch, address, proxy, kind
+):
+    if proxy:
+        monkeypatch.setenv("http_proxy", proxy)
+        monkeypatch.setenv("no_proxy", "")
+    server.redirects["/elsewhere.zip"] = "ftp://127.0.0.1/set.zip"
+    with pytest.raises(
+        CxrError, match=rf"(set|elsewhere)\.zip could not be downloaded \({kind}\); correct it, or"
+    ) as told:
+        sources.fetch(settings(tmp_path, address.replace("SERVER", server.address)), 0)
+    assert "SHA-256" not in str(told.value) and "secret" not in str(told.value)
 
 
 def test_a_password_in_a_url_is_not_shown(server, tmp_path):
