@@ -34,7 +34,7 @@ def list_files(source: Place) -> list[str]:
     if source.suffix.lower() in SUFFIXES:
         return [str(source)]
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = source.read_text(encoding="utf-8-sig").splitlines()  # editors of Windows begin it with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise CxrError(f"input={source}: not a list of paths ({error}); write one path per line, in UTF-8") from None
     paths = [str(storage.under(source.parent, line.strip(), "input")) for line in lines if line.strip()]

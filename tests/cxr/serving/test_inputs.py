@@ -41,6 +41,11 @@ def test_lists_and_trees(tree, service):
     assert table.loc[1, "reasons"] == "No such file or directory"
 
 
+def test_a_list_from_windows_is_read(tmp_path):
+    (tmp_path / "list.txt").write_bytes("\ufeffa.png\r\nb\u00e9.png\r\n".encode())
+    assert inputs.list_files(tmp_path / "list.txt") == [str(tmp_path / "a.png"), str(tmp_path / "b\u00e9.png")]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
