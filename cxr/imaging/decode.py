@@ -78,10 +78,13 @@ class DecodedImage:
         return width / self.scale, height / self.scale
 
 
-def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, spec: InputSpec | None = None) -> DecodedImage:
+def decode_image(
+    data: bytes, max_pixels: int = MAX_PIXELS, spec: InputSpec | None = None, patience: float | None = None
+) -> DecodedImage:
     """Decode an image and turn it upright by its EXIF orientation.
 
-    With `spec`, for its raster alone: a JPEG file of far more pixels is decoded at a reduced scale.
+    With `spec`, for its raster alone: a JPEG file of far more pixels is decoded at a reduced scale. A DICOM file waits
+    for its turn (see `cxr.imaging.dicom_pool`), with `patience` for so many seconds at most.
 
     Colour becomes ITU-R 601 luma, 16-bit grey is scaled linearly (65535 -> 255), and DICOM files are windowed by their
     own header (see `cxr.imaging.dicom`).
@@ -89,9 +92,10 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, spec: InputSpec | No
     Raises:
         ImageError: the file is damaged, truncated, larger than `max_pixels`, or cannot be converted to grey without
             guessing (CMYK, floating point, transparent pixels).
+        BusyError: a DICOM file has waited for too long, or the system ended the process that decoded it.
     """
     if dicom.is_dicom(data):
-        radiograph = POOL.read(data, max_pixels)
+        radiograph = POOL.read(data, max_pixels, patience)
         return DecodedImage(radiograph.grey, radiograph.mode, radiograph.patient)
     image = open_image(data, max_pixels)
     mode, (width, height) = image.mode, image.size

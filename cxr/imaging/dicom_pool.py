@@ -1,8 +1,8 @@
 """Processes that decode DICOM files, one for each core at most.
 
 A file is answered or refused within bounds, whatever it does to its decoder: `dicom_worker.seconds` bounds the
-processor time of one file, `WAIT_S` the time that a caller waits for its turn. Callers get their turns in the order in
-which they came. The processes start when they are first needed and end with their parent.
+processor time of one file, and a caller may bound the time that it waits for its turn. Callers get their turns in the
+order in which they came. The processes start when they are first needed and end with their parent.
 """
 
 import atexit
@@ -25,7 +25,6 @@ from cxr.imaging import dicom_worker
 from cxr.imaging.dicom import Dicom
 from cxr.imaging.dicom_worker import LENGTH_BYTES
 
-WAIT_S = 10.0  # for a turn; then the caller is told to come back
 _ROOT = Path(__file__).resolve().parents[2]
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from cxr.imaging.dicom_worker import serve; serve()"
 _MARGIN_S = 5  # over the elapsed time of the costliest file, before the whole process is ended
@@ -43,19 +42,24 @@ class Pool:
         self._idle: list[subprocess.Popen[bytes]] = []
         atexit.register(self.close)
 
-    def read(self, data: bytes, max_pixels: int) -> Dicom:
+    def read(self, data: bytes, max_pixels: int, patience: float | None = None) -> Dicom:
         """Decode a DICOM file of at most `max_pixels`.
+
+        Args:
+            data: bytes of the file.
+            max_pixels: largest width x height that is accepted.
+            patience: seconds to wait for a turn; None for as long as it takes.
 
         Raises:
             ImageError: the file is damaged, not a single image, out of limits or of an unsupported kind.
-            OverloadedError: all processes were busy for `WAIT_S`.
+            OverloadedError: all processes were busy for `patience` seconds.
             BusyError: the system ended a process that is not to blame.
         """
         turn = self._turns.submit(self._decoded, data, max_pixels)
-        wait([turn], WAIT_S)
+        wait([turn], patience)
         if turn.cancel():  # it has not begun
             raise OverloadedError(
-                f"other DICOM files are being decoded, for more than {WAIT_S:g} s; send it again later"
+                f"other DICOM files are being decoded, for more than {patience:g} s; send it again later"
             )
         return turn.result()
 

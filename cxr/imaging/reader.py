@@ -40,17 +40,19 @@ class ImageReader:
     Attributes:
         spec: the input of the network.
         max_pixels: larger images are refused before they are decoded.
+        patience: seconds that a DICOM file waits for its turn; None for as long as it takes.
     """
 
     spec: InputSpec
     max_pixels: int = MAX_PIXELS
+    patience: float | None = None
 
     def read(self, data: bytes) -> ReadImage:
         """Decode an image and check its plausibility; raises `ImageError` if it cannot be decoded."""
-        image = decode_image(data, self.max_pixels, self.spec)
+        image = decode_image(data, self.max_pixels, self.spec, self.patience)
         return ReadImage(self.spec.to_raster(image.grey, image.extent), tuple(implausible(image)), *image.size)
 
     def raster(self, data: bytes) -> np.ndarray:
         """Decode an image to its raster alone, `uint8` of shape (S, S); raises `ImageError` if it cannot be decoded."""
-        image = decode_image(data, self.max_pixels, self.spec)
+        image = decode_image(data, self.max_pixels, self.spec, self.patience)
         return self.spec.to_raster(image.grey, image.extent)

@@ -26,7 +26,7 @@ from cxr.imaging.dicom import is_dicom
 from cxr.imaging.preprocess import InputSpec, TooManyPixelsError
 from cxr.imaging.reader import ImageReader, ReadImage
 from cxr.serving import decision
-from cxr.serving.budget import Turns
+from cxr.serving.budget import WAIT_S, Turns
 from cxr.serving.engines import open_session
 from cxr.serving.ood import OODDetector
 from cxr.serving.probabilities import NEGATIVE, finding_probability, in_digits, softmax
@@ -60,8 +60,8 @@ class Service:
         folder: what `cxr.packaging.package.write` wrote.
         threads: cores for decoding and the network.
         version: version of the model in the registry, for its answers.
-        waiting: requests that may wait for their turn at decoding large pictures (see `cxr.serving.budget`); None for
-            any number.
+        waiting: requests that may wait for their turn at decoding large pictures (see `cxr.serving.budget`), and these
+            and DICOM files no longer than `WAIT_S`; None for any number, and for as long as it takes.
 
     Attributes:
         watch: told how long each part takes; nobody unless it is replaced.
@@ -85,7 +85,7 @@ class Service:
         # Versions that were registered before there was a choice do not name their engine.
         self.engine: str = config.get("engine", ONNXRUNTIME)
         self.session = open_session(self.engine, folder / MODEL, threads, self.spec.size)
-        self.reader = ImageReader(self.spec, self.limits.max_pixels)
+        self.reader = ImageReader(self.spec, self.limits.max_pixels, None if waiting is None else WAIT_S)
         self._reader_of_small = ImageReader(self.spec, min(_LARGE, self.limits.max_pixels))
         # However many requests arrive at once, no more images are decoded at once than there are cores, and on no more
         # than half of these the large ones, so that others need not wait for them.

@@ -13,6 +13,8 @@ import pytest
 from cxr.errors import BusyError, CxrError, ImageError
 from cxr.imaging import decode, dicom_pool, dicom_worker
 from cxr.imaging.dicom_pool import Pool
+from cxr.imaging.preprocess import InputSpec
+from cxr.imaging.reader import ImageReader
 from tests.cxr.imaging.test_dicom import NOISE, RAMP, file_of
 
 # The decoder of a worker whose file says in its patient ID how to misbehave.
@@ -79,9 +81,8 @@ def test_a_file_that_crashes_or_swells_its_decoder_costs_itself(pool):
 
 
 @pytest.mark.slow
-def test_good_files_wait_for_hanging_ones_no_longer_than_stated(pool, monkeypatch):
+def test_good_files_wait_for_hanging_ones_no_longer_than_stated(pool):
     """Turns are taken in order: eight files that hang go through two processes within four times what one may take."""
-    monkeypatch.setattr(dicom_pool, "WAIT_S", 60)
     pool.read(GOOD, PIXELS)
     start = time.monotonic()
     with ThreadPoolExecutor(16) as callers:
@@ -115,19 +116,32 @@ def test_a_decoder_that_computes_without_end_gets_its_processor_time_and_no_more
 
 
 @pytest.mark.slow
-def test_who_waits_too_long_for_a_turn_is_told_to_come_back(pool, monkeypatch):
+def test_who_waits_too_long_for_a_turn_is_told_to_come_back(pool):
     pool.read(GOOD, PIXELS)
-    monkeypatch.setattr(dicom_pool, "WAIT_S", 0.3)
     with ThreadPoolExecutor(4) as callers:
         hanging = [callers.submit(refusal, pool, misbehaving("sleeps")) for _ in range(2)]
         time.sleep(0.1)
         start = time.monotonic()
         with pytest.raises(BusyError, match="other DICOM files are being decoded, for more than 0.3 s; send it again"):
-            pool.read(GOOD, PIXELS)
+            pool.read(GOOD, PIXELS, 0.3)
         assert time.monotonic() - start < 1
         assert all("too long" in answer.result() for answer in hanging)
-    monkeypatch.undo()
     assert pool.read(GOOD, PIXELS).grey.shape == NOISE.shape
+
+
+def test_a_reader_waits_as_long_as_it_takes_unless_it_is_told_how_long(monkeypatch):
+    pool, go_on = Pool(1), threading.Event()
+    monkeypatch.setattr(decode, "POOL", pool)
+    pool._turns.submit(go_on.wait, 60)  # a file that takes long
+    with ThreadPoolExecutor(1) as caller:
+        patient = caller.submit(ImageReader(InputSpec(size=32, resize=32)).read, GOOD)
+        try:
+            with pytest.raises(BusyError, match="more than 0.1 s"):
+                ImageReader(InputSpec(size=32, resize=32), patience=0.1).raster(GOOD)
+            assert not patient.done()
+        finally:
+            go_on.set()
+        assert patient.result(60).raster.shape == (32, 32)
 
 
 @pytest.mark.slow

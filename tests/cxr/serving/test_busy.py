@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.errors import BusyError
+from cxr.errors import BusyError, OverloadedError
 from cxr.imaging import decode
+from cxr.imaging.dicom_pool import Pool
+from cxr.serving import service as service_module
 from cxr.serving.mlflow_model import Refused, ServedModel
 from cxr.serving.request import COLUMN
 from cxr.serving.service import OK, REFER, Service
@@ -38,6 +40,23 @@ def test_other_images_are_read_while_dicom_files_take_long(served, monkeypatch):
             go_on.set()
         with pytest.raises(BusyError, match="no capacity"):
             waiting.result()
+
+
+def test_a_batch_waits_for_dicom_files_as_long_as_it_takes_and_a_server_does_not(served, monkeypatch):
+    monkeypatch.setattr(service_module, "WAIT_S", 0.2)
+    pool, go_on = Pool(1), threading.Event()
+    monkeypatch.setattr(decode, "POOL", pool)
+    pool._turns.submit(go_on.wait, 60)  # damaged files before these
+    batch, server = Service(served.folder, threads=2), Service(served.folder, threads=2, waiting=3)
+    with ThreadPoolExecutor(1) as caller:
+        waiting = caller.submit(batch.answer, [file_of(NOISE)] * 3, strict=False)
+        try:
+            with pytest.raises(OverloadedError, match="other DICOM files are being decoded, for more than 0.2 s"):
+                server.answer([file_of(NOISE)])
+            assert not waiting.done()
+        finally:
+            go_on.set()
+        assert set(waiting.result(60)["status"]) <= {OK, REFER}
 
 
 def test_a_request_that_finds_no_capacity_is_answered_with_status_503():
