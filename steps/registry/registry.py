@@ -5,6 +5,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,8 @@ _ALWAYS = ("operating_point", "status", "reasons", "model_version")  # columns t
 HISTORY = "cxr.champions"  # tag of the registered model: its champions, since when and why, the newest last
 _KEPT = 15  # entries of the history; a tag has room for 5,000 characters
 _PROJECT = Path(__file__).resolve().parents[2]
+# MLflow's codes for what is not there: a model or version; an alias, or a model of a name that MLflow refuses.
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _ATTEMPTS = 5  # on sqlite, one of two processes that set the first alias at the same moment fails
 
 
@@ -195,8 +198,9 @@ def add(client: "MlflowClient", name: str, logged: "ModelInfo", tags: dict[str, 
         with process.unbroken():
             return mlflow.register_model(logged.model_uri, name, tags=tags)
     except MlflowException as error:
-        if is_new and _exists(client, name) and not versions(client, name):
-            client.delete_registered_model(name)
+        with suppress(MlflowException):  # the refusal matters more than what is left of it
+            if is_new and _exists(client, name) and not versions(client, name):
+                client.delete_registered_model(name)
         raise CxrError(f"the registry refused {name!r}: {str(error).splitlines()[0]}") from None
 
 
@@ -235,12 +239,14 @@ def set_alias(client: "MlflowClient", name: str, alias: str, number: int | str) 
 
 
 def champion_of(client: "MlflowClient", name: str) -> "ModelVersion | None":
-    """The version with the alias `champion`, if there is one."""
+    """The version with the alias `champion`, if there is one; any other error of the store is raised."""
     from mlflow.exceptions import MlflowException
 
     try:
         return client.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise
         return None
 
 
@@ -254,6 +260,8 @@ def _exists(client: "MlflowClient", name: str) -> bool:
 
     try:
         client.get_registered_model(name)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise
         return False
     return True

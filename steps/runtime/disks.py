@@ -1,4 +1,7 @@
-"""Full and read-only disks: recognised behind any exception, and told in one line that names the folder."""
+"""Full and read-only disks, and a locked SQLite store: recognised behind any exception, and told in one line.
+
+The line names the folder, or the store.
+"""
 
 import errno
 import os
@@ -17,7 +20,7 @@ _OF_SYSTEM = re.compile(
     rf"\[Errno (?:{'|'.join(map(str, _ERRNOS))})\] ([^:'\"\n]+)(?:: '([^'\n]+)'(?: -> '([^'\n]+)')?)?"
 )
 _OF_SQLITE = re.compile(r"database or disk is full|attempt to write a readonly database|disk I/O error")
-_NOT_OPENED = "unable to open database file"
+_NOT_OPENED, _LOCKED = "unable to open database file", "database is locked"
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def told(place: Place, reason: str) -> CxrError:
 
 
 def problem(error: BaseException, store: str, places: list[Place]) -> CxrError | None:
-    """The full or read-only disk that is behind `error`, in one line; None if something else is.
+    """The full or read-only disk, or locked database, behind `error`, in one line; None if something else is.
 
     Args:
         error: any exception; what it was raised from counts as well.
@@ -64,6 +67,8 @@ def problem(error: BaseException, store: str, places: list[Place]) -> CxrError |
         if _NOT_OPENED in str(cause):
             way_out = "its folder must exist and be writable"
             return CxrError(f"the MLflow store {store} cannot be used ({_NOT_OPENED}); {way_out}")
+        if _LOCKED in str(cause):
+            return CxrError(f"the MLflow store {store} is in use by another program ({_LOCKED}); start again later")
         if isinstance(cause, OSError) and cause.errno in _ERRNOS:
             return told(_place(cause.filename2 or cause.filename, places), os.strerror(cause.errno))
         if match := _OF_SYSTEM.search(str(cause)):

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ErrorCode
 from packaging.requirements import Requirement
 
 from cxr.errors import CxrError
@@ -202,6 +204,30 @@ def test_nobody_waits_while_a_model_is_logged(store, monkeypatch, tmp_path):
     made = registry.register(context, bundle, {}, *rest)
     assert there == [[]], "the lock is a registered model"
     assert made.registered.version == 1 and champion() == 1
+
+
+@pytest.mark.parametrize("code", ["TEMPORARILY_UNAVAILABLE", "PERMISSION_DENIED"])
+def test_an_error_of_the_store_does_not_mean_that_there_is_no_champion(version, monkeypatch, code):
+    settle(version())
+    new = version()
+
+    def fail(*_):
+        raise MlflowException("database is locked", ErrorCode.Value(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "get_model_version_by_alias", fail)
+        with pytest.raises(MlflowException, match="locked"):
+            settle(new, (-0.1, -0.2, 0.0))
+        patch.setattr(mlflow.MlflowClient, "get_registered_model", fail)
+        with pytest.raises(MlflowException, match="locked"):
+            registry.versions(mlflow.MlflowClient(), NAME)
+    assert champion() == 1 and "cxr.gate" not in mlflow.MlflowClient().get_model_version(NAME, "2").tags
+
+
+@pytest.mark.parametrize("name", [NAME, "no such model", "no/name"])
+def test_what_is_not_in_the_registry_is_no_error(version, name):
+    assert registry.champion_of(mlflow.MlflowClient(), name) is None
+    assert registry.versions(mlflow.MlflowClient(), name) == []
 
 
 def test_a_version_without_an_alias_moves_none(version):

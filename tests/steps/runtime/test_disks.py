@@ -52,6 +52,11 @@ def test_a_full_or_read_only_disk_is_named(error, words):
     assert "make room" in str(problem)
 
 
+def test_a_locked_store_is_named():
+    problem = disks.problem(MlflowException("(sqlite3.OperationalError) database is locked"), "sqlite:///x.db", PLACES)
+    assert "store sqlite:///x.db is in use by another program" in str(problem) and "start again" in str(problem)
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOENT, "x", "/data/a"), ValueError("full"), MlflowException("")])
 def test_other_errors_are_not_taken_for_a_full_disk(error):
     assert disks.problem(error, "sqlite:///x.db", PLACES) is None
