@@ -7,6 +7,8 @@ among them, which favours it a little.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +31,7 @@ from steps.registry import seen
 from steps.registry.gate import trained_on_phantoms
 from steps.registry.model_files import current, service_folder
 from steps.runtime.context import Context
+from steps.runtime.disks import UnreachableError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -36,6 +39,21 @@ if TYPE_CHECKING:
 log = logging.getLogger("cxr.champion")
 
 _BY_HAND = "move the alias by hand: mlflow run . -e promote"
+
+
+class _IncomparableError(CxrError):
+    """There is no comparison with a champion, whenever it is tried, for a reason that lies in the champion."""
+
+
+@contextmanager
+def _because_of(words: str) -> Iterator[None]:
+    """Turn a `CxrError` into an `_IncomparableError` of these words, with a place for its own, unless it may pass."""
+    try:
+        yield
+    except UnreachableError:
+        raise
+    except CxrError as error:
+        raise _IncomparableError(words.format(error)) from None
 
 
 @dataclass
@@ -59,7 +77,12 @@ class ChampionComparer:
     _outcomes: dict[int, ChampionComparison | NoComparison] = field(default_factory=dict)
 
     def compare(self, champion: "ModelVersion") -> ChampionComparison | NoComparison:
-        """The comparison with a version on both splits, or the reason why there is none."""
+        """The comparison with a version on both splits, or the reason why there is none.
+
+        Raises:
+            UnreachableError: the store or a disk could not be read or written.
+            CxrError: an image cannot be read, or the network gives no numbers.
+        """
         version = int(champion.version)
         if version not in self._outcomes:
             self._outcomes[version] = self._compare(champion, version)
@@ -71,30 +94,35 @@ class ChampionComparer:
             trained, here = ("phantoms", "X-rays") if trained_on_phantoms(champion.tags) else ("X-rays", "phantoms")
             reason = f"{name} was trained on {trained}, these images are {here}; no comparison"
             return NoComparison(version=version, why_not=reason)
+        cannot_be_loaded = f"{name} cannot be loaded ({{}}); {_BY_HAND}"
         try:
-            service = Service(self._fetch(champion), threads=cores())
-            if service.classes != self.manifest.classes:
-                reason = (
-                    f"{name} has the classes {', '.join(service.classes)}, so that another champion would change the "
-                    f"columns of every answer; {_BY_HAND}"
-                )
-                return NoComparison(version=version, why_not=reason)
-            if service.finding != self.manifest.finding:
-                reason = f"{name} has the finding {service.finding}, which names columns of every answer; {_BY_HAND}"
-                return NoComparison(version=version, why_not=reason)
-            try:
+            with _because_of(cannot_be_loaded):
+                service = Service(self._fetch(champion), threads=cores())
+            self._check_columns(service, name)
+            with _because_of(f"{name} was trained on another split, and {{}}; otherwise {_BY_HAND}"):
                 rows = self._rows(champion)
-            except CxrError as error:
-                reason = f"{name} was trained on another split, and {error}; otherwise {_BY_HAND}"
-                return NoComparison(version=version, why_not=reason)
-            log.info("comparing with %s on %d validation and %d test images", name, *map(len, rows.values()))
-            return ChampionComparison(
-                version=version,
-                validation=self._on("val", rows["val"], service, champion),
-                test=self._on("test", rows["test"], service, champion) if len(rows["test"]) else None,
+            with _because_of(cannot_be_loaded):
+                out_of_fold_logits = self._out_of_fold(champion)
+        except _IncomparableError as error:
+            return NoComparison(version=version, why_not=str(error))
+        log.info("comparing with %s on %d validation and %d test images", name, *map(len, rows.values()))
+        logits = out_of_fold_logits if out_of_fold_logits is not None else self._logits("val", service)
+        validation, test = self._on("val", rows["val"], logits, service, champion), None
+        if len(rows["test"]):
+            test = self._on("test", rows["test"], self._logits("test", service), service, champion)
+        return ChampionComparison(version=version, validation=validation, test=test)
+
+    def _check_columns(self, service: Service, name: str) -> None:
+        """Raise `_IncomparableError` if another champion would change the columns of every answer."""
+        if service.classes != self.manifest.classes:
+            raise _IncomparableError(
+                f"{name} has the classes {', '.join(service.classes)}, so that another champion would change the "
+                f"columns of every answer; {_BY_HAND}"
             )
-        except CxrError as error:
-            return NoComparison(version=version, why_not=f"{name} cannot be loaded ({error}); {_BY_HAND}")
+        if service.finding != self.manifest.finding:
+            raise _IncomparableError(
+                f"{name} has the finding {service.finding}, which names columns of every answer; {_BY_HAND}"
+            )
 
     def _is_of_this_split(self, champion: "ModelVersion") -> bool:
         return champion.tags.get("cxr.manifest_digest") == self.manifest.digest
@@ -125,20 +153,20 @@ class ChampionComparer:
             raise CxrError(f"none of the {number} validation images here that are new to it is {missing[0]}")
         return {split: np.flatnonzero(mask) for split, mask in unseen.items()}
 
-    def _on(self, split: str, rows: ndarray, service: Service, champion: "ModelVersion") -> Comparison:
-        if split == "val" and self._is_of_this_split(champion) and not len(self.manifest.split("train")):
-            logits = self._out_of_fold(champion)
-        else:
-            cache = open_cache(self.context.settings.cache)
-            dataset = open_rasters(self.manifest.split(split), service.spec, cache)
-            logits = predict_logits(service.session, dataset, BATCH)
+    def _logits(self, split: str, service: Service) -> ndarray:
+        dataset = open_rasters(self.manifest.split(split), service.spec, open_cache(self.context.settings.cache))
+        return predict_logits(service.session, dataset, BATCH)
+
+    def _on(self, split: str, rows: ndarray, logits: ndarray, service: Service, champion: "ModelVersion") -> Comparison:
         theirs, sample = softmax(logits / service.temperature), self.samples[split]
         outcome = comparison.compare(sample.subset(rows), self.probabilities[split][rows], theirs[rows])
         left_out = None if self._is_of_this_split(champion) else len(sample.labels) - len(rows)
         return outcome.model_copy(update={"left_out": left_out})
 
-    def _out_of_fold(self, champion: "ModelVersion") -> ndarray:
-        """Logits of the champion's members, each for the images that it was not trained on."""
+    def _out_of_fold(self, champion: "ModelVersion") -> ndarray | None:
+        """Logits of the champion's members, each for the images that it was not trained on; None for any other."""
+        if not self._is_of_this_split(champion) or len(self.manifest.split("train")):
+            return None
         if "cxr.ensemble_run_id" not in champion.tags:
             raise CxrError("it does not name the run with its out-of-fold answers")
         file = self.context.fetch(champion.tags["cxr.ensemble_run_id"], f"bundle/{out_of_fold.FILE}")

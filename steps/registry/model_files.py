@@ -36,16 +36,24 @@ def requested(context: "Context") -> tuple[str, str]:
 
 
 def service_folder(uri: str, target: Path) -> Path:
-    """Download the model at `uri` (`models:/NAME/VERSION`); returns the folder that it serves from."""
+    """Download the model at `uri` (`models:/NAME/VERSION`); returns the folder that it serves from.
+
+    Raises:
+        UnreachableError: the store or a disk could not be read or written.
+        CxrError: the files are gone.
+    """
     import mlflow
     from mlflow.exceptions import MlflowException
 
     from cxr.serving.service import ARTIFACT, CONFIG
+    from steps.runtime import disks, outage
 
     target.mkdir(parents=True, exist_ok=True)
     try:
         model = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(target)))
     except (MlflowException, OSError) as error:
+        if (other := outage.unreachable(error, [disks.temporary()])) is not None:
+            raise other from None
         raise CxrError(f"the files of {uri} are gone: {str(error).splitlines()[0]}") from None
     config_files = sorted(model.glob(f"artifacts/{ARTIFACT}/{CONFIG}"))
     if not config_files:

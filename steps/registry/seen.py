@@ -27,6 +27,7 @@ def seen(context: Context, split_run_id: str, learned_run_id: str) -> pd.DataFra
         A table with the `path`, `patient` and `split` of each such image, and the `reason`.
 
     Raises:
+        UnreachableError: the store or a disk could not be read or written.
         CxrError: a split or its fingerprints are missing or damaged.
     """
     (ours, manifest), (theirs, learned_from) = (fingerprints(context, run) for run in (split_run_id, learned_run_id))
@@ -58,7 +59,9 @@ def _with_fingerprints(context: Context, split_run_id: str) -> str:
 
     try:
         digest = context.client.get_run(split_run_id).data.tags.get("cxr.manifest_digest", "")
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
         raise CxrError(f"its split, run {split_run_id}, is not in the store") from None
     same = f"tags.`cxr.step` = 'prepare_split' and tags.`cxr.manifest_digest` = '{digest}'"
     others = [run.info.run_id for run in runs.search(context.client, context.experiment_id, same, "FINISHED")]

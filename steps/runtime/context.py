@@ -75,7 +75,12 @@ class Context:
         return text == "true"
 
     def fetch(self, run_id: str, artifact_path: str) -> Path:
-        """Download a file or folder that a run has logged; raises `CxrError` if it is missing."""
+        """Download a file or folder that a run has logged.
+
+        Raises:
+            UnreachableError: the store or a disk could not be read or written.
+            CxrError: it is missing.
+        """
         import mlflow
         from mlflow.exceptions import MlflowException
 
@@ -86,8 +91,7 @@ class Context:
             uri = f"{self.client.get_run(run_id).info.artifact_uri}/{artifact_path}"
             path = mlflow.artifacts.download_artifacts(uri, dst_path=str(self.folder / "fetched" / run_id))
         except (MlflowException, OSError) as error:
-            away = outage.given_up(error)
-            if (other := away or disks.problem(error, mlflow.get_tracking_uri(), self.places())) is not None:
+            if (other := outage.unreachable(error, self.places())) is not None:
                 raise other from None
             reason = str(error).splitlines()[0]
             raise CxrError(f"run {run_id} has no artifact {artifact_path} ({reason}); run that step again") from None

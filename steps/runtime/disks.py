@@ -23,6 +23,10 @@ _OF_SQLITE = re.compile(r"database or disk is full|attempt to write a readonly d
 _NOT_OPENED, _LOCKED = "unable to open database file", "database is locked"
 
 
+class UnreachableError(CxrError):
+    """The store or a disk could not be reached, read or written: that says nothing about what is kept there."""
+
+
 @dataclass(frozen=True)
 class Place:
     """A folder that a step writes to: what it is for, and what to do where it cannot be written."""
@@ -46,12 +50,12 @@ def log_dir(folder: Path) -> Place:
     return Place("log_dir", folder, "make room there, or give another folder: -P log_dir=FOLDER")
 
 
-def told(place: Place, reason: str) -> CxrError:
+def told(place: Place, reason: str) -> UnreachableError:
     """The error of a place that cannot be written."""
-    return CxrError(f"{place.what} {place.folder} cannot be written ({reason}); {place.way_out}")
+    return UnreachableError(f"{place.what} {place.folder} cannot be written ({reason}); {place.way_out}")
 
 
-def problem(error: BaseException, store: str, places: list[Place]) -> CxrError | None:
+def problem(error: BaseException, store: str, places: list[Place]) -> UnreachableError | None:
     """The full or read-only disk, or locked database, behind `error`, in one line; None if something else is.
 
     Args:
@@ -61,14 +65,15 @@ def problem(error: BaseException, store: str, places: list[Place]) -> CxrError |
     """
     for cause in _chain(error):
         if match := _OF_SQLITE.search(str(cause)):
-            return CxrError(
+            return UnreachableError(
                 f"the MLflow store {store} cannot be written ({match[0]}); make room there, or make it writable"
             )
         if _NOT_OPENED in str(cause):
             way_out = "its folder must exist and be writable"
-            return CxrError(f"the MLflow store {store} cannot be used ({_NOT_OPENED}); {way_out}")
+            return UnreachableError(f"the MLflow store {store} cannot be used ({_NOT_OPENED}); {way_out}")
         if _LOCKED in str(cause):
-            return CxrError(f"the MLflow store {store} is in use by another program ({_LOCKED}); start again later")
+            way_out = "start again later"
+            return UnreachableError(f"the MLflow store {store} is in use by another program ({_LOCKED}); {way_out}")
         if isinstance(cause, OSError) and cause.errno in _ERRNOS:
             return told(_place(cause.filename2 or cause.filename, places), os.strerror(cause.errno))
         if match := _OF_SYSTEM.search(str(cause)):

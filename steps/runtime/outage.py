@@ -6,6 +6,7 @@ MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR say. Calls of a database without a server fai
 the same waits. Who has waited in vain gets an `AwayError`; from then on each call is tried once, so that the step ends.
 """
 
+import errno
 import logging
 import os
 import re
@@ -20,8 +21,9 @@ from requests.exceptions import ConnectionError as NotConnectedError
 from requests.exceptions import RetryError, Timeout
 from urllib3.util import Retry
 
-from cxr.errors import CxrError, in_short
-from steps.runtime import process
+from cxr.errors import in_short
+from steps.runtime import disks, process
+from steps.runtime.disks import Place, UnreachableError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,10 +33,11 @@ log = logging.getLogger(__name__)
 _RETRIES = MLFLOW_HTTP_REQUEST_MAX_RETRIES.name
 # urllib3 tells of every new try for debugging, and of a lost connection as a warning; both name the path.
 _TRIES, _CONNECTIONS = logging.getLogger("urllib3.util.retry"), logging.getLogger("urllib3.connectionpool")
+_MAY_NOT = os.strerror(errno.EACCES)
 _OF_MLFLOW = re.compile(r"/api/\d\.\d/mlflow")
 
 
-class AwayError(CxrError):
+class AwayError(UnreachableError):
     """The store has not answered for as long as calls are tried again."""
 
 
@@ -82,6 +85,18 @@ def given_up(error: Exception) -> AwayError | None:
         f"the MLflow store {uri} has not answered for {in_words(waited)} ({reason}); start again once it does, "
         "to go on from what is finished"
     )
+
+
+def unreachable(error: Exception, places: list[Place]) -> UnreachableError | None:
+    """What to tell of an `error` in reading artifacts whose cause is the store or a disk; None if they are gone.
+
+    `places` are the folders that are written to.
+    """
+    found = given_up(error) or disks.problem(error, mlflow.get_tracking_uri(), places)
+    if found is None and (getattr(error, "error_code", None) == "PERMISSION_DENIED" or _MAY_NOT in str(error)):
+        uri, reason = shown(mlflow.get_tracking_uri()), str(error).splitlines()[-1]
+        return UnreachableError(f"what is in the MLflow store {uri} may not be read ({reason}); ask for the permission")
+    return found
 
 
 def waits() -> list[float]:

@@ -1,17 +1,26 @@
 """A champion is compared with only if that is fair and possible; otherwise the reason is one line."""
 
+import errno
 import json
+import os
+import re
 from types import SimpleNamespace
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 
-from cxr.errors import CxrError
+from cxr.errors import CxrError, ImageError
 from cxr.evaluation.out_of_fold import OutOfFold
 from cxr.evaluation.scores import Sample
+from cxr.imaging.reader import ImageReader
 from steps.registry import seen
 from steps.registry.champion import ChampionComparer
+from steps.runtime.disks import UnreachableError
+from steps.runtime.outage import AwayError
 from tests.helpers import probabilities, settings_with
 
 
@@ -113,6 +122,56 @@ def test_files_that_are_gone(comparer, monkeypatch):
 
     monkeypatch.setattr(ChampionComparer, "_fetch", gone)
     assert "files are gone" in comparer.compare(version(comparer)).why_not
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch"), "cannot be written"),
+        (MlflowException("(sqlite3.OperationalError) database is locked", TEMPORARILY_UNAVAILABLE), "is locked"),
+        (MlflowException("refused", PERMISSION_DENIED), "may not be read (refused)"),
+        (MlflowException("1 failed:\n[Errno 13] Permission denied: '/x'"), "may not be read ([Errno 13]"),
+        (AwayError("the MLflow store has not answered"), "has not answered"),
+    ],
+)
+def test_what_may_pass_is_no_reason_against_a_comparison(comparer, monkeypatch, error, words):
+    def fail(**_):
+        raise error
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", fail)
+    with pytest.raises(UnreachableError, match=re.escape(words)):
+        comparer.compare(version(comparer))
+
+
+def test_files_that_cannot_be_downloaded_since_they_are_gone(comparer, monkeypatch):
+    def fail(**_):
+        raise MlflowException("No such artifact: 'model'", RESOURCE_DOES_NOT_EXIST)
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", fail)
+    assert "cannot be loaded (the files of models:/m/3 are gone" in comparer.compare(version(comparer)).why_not
+
+
+def test_a_split_that_cannot_be_fetched_now_is_no_reason_against_a_comparison(comparer, served, monkeypatch):
+    def fail(*_):
+        raise AwayError("the MLflow store has not answered")
+
+    monkeypatch.setattr(ChampionComparer, "_fetch", lambda *_: served.folder)
+    monkeypatch.setattr(seen, "seen", fail)
+    champion = version(comparer, "0" * 64)
+    champion.tags["cxr.split_run_id"] = "there"
+    with pytest.raises(AwayError):
+        comparer.compare(champion)
+
+
+def test_an_image_that_cannot_be_read_is_not_told_as_a_fault_of_the_champion(comparer, served, monkeypatch):
+    def damaged(*_):
+        raise ImageError("the image cannot be decoded")
+
+    monkeypatch.setattr(ChampionComparer, "_fetch", lambda *_: served.folder)
+    monkeypatch.setattr(ImageReader, "read", damaged)
+    monkeypatch.setattr(ImageReader, "raster", damaged)
+    with pytest.raises(ImageError):
+        comparer.compare(version(comparer))
 
 
 def test_the_champion_of_folds_answers_out_of_fold(comparer, served, monkeypatch, tmp_path):

@@ -6,6 +6,8 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from cxr.datasets import inspection, overlap
 from cxr.datasets.layouts import ListedImage
@@ -101,3 +103,12 @@ def test_a_split_that_is_gone_or_damaged_is_one_line(context, split_run, monkeyp
     monkeypatch.setattr(overlap, "load", lambda folder: pd.DataFrame({"path": ["other.png"]}))
     with pytest.raises(CxrError, match="its fingerprints are those of other images; run prepare_split again"):
         seen.seen(context, here, here)
+
+
+def test_a_store_that_refuses_an_answer_is_not_told_as_a_run_that_is_gone(context, monkeypatch):
+    def fail(*_):
+        raise MlflowException("refused", PERMISSION_DENIED)
+
+    monkeypatch.setattr(context.client, "get_run", fail)
+    with pytest.raises(MlflowException, match="refused"):
+        seen.seen(context, "a", "b")
