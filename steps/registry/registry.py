@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("cxr.registry")
 
 _ALWAYS = ("operating_point", "status", "reasons", "model_version")  # columns that every row of an answer has
+EVALUATED_BY = "cxr.evaluate_run_id"  # tag of a version: the run that evaluated it, or went on with that
 HISTORY = "cxr.champions"  # tag of the registered model: its champions, since when and why, the newest last
 _KEPT = 15  # entries of the history; a tag has room for 5,000 characters
 _PROJECT = Path(__file__).resolve().parents[2]
@@ -86,6 +87,8 @@ def register(
         earlier = identity.find(versions(client, name), tags)
         if earlier is not None and "cxr.gate" in earlier.tags:
             return _registered_before(context, earlier)
+        if earlier is not None:
+            client.set_model_version_tag(name, earlier.version, EVALUATED_BY, context.run_id)
         version = earlier or add(client, name, logged or log_model(*model), tags)
         rules = settings.registry.gate
         judge = partial(gate.judge, rules, scores, compare=comparer.compare, new=tags, finding=bundle.finding)

@@ -93,6 +93,8 @@ def run(context: Context) -> None:
     by_group = subgroups.by_group(subject.manifest.split("test"), samples["test"], probabilities["test"])
     robust = probing.robust(context, subject) if settings.robustness else None
     maps_checked = probing.map_sanity(context, subject, samples["test"])
+    # A version names this run as its evaluation, and is compared by these answers, even if the run goes no further.
+    reporting.log_predictions(context, subject, probabilities["test"])
     registration = Registration()
     if context.settings.registry.register_model and subject.seen is None:
         tags = provenance.version_tags(context, subject.training, subject.manifest, subject.digest)
@@ -103,7 +105,6 @@ def run(context: Context) -> None:
             samples=evaluated_samples,
             bands={name: (band.low, band.high) for name, band in chosen.points.items()} if chosen is not None else None,
         )
-    reporting.log_predictions(context, subject, probabilities["test"])
     audit = None
     if subject.out_of_fold is not None:
         audit = _label_audit(context, subject, samples["val"], probabilities["val"], figures)

@@ -4,7 +4,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import count
-from types import SimpleNamespace
 
 import mlflow
 import pytest
@@ -182,28 +181,6 @@ def test_of_two_at_once_the_second_is_compared_with_the_first(version):
     assert seen[0] is None and seen[1] is not None
     aliases = mlflow.MlflowClient().get_registered_model(NAME).aliases
     assert sorted(aliases) == ["challenger", "champion"] and len(set(aliases.values())) == 2
-
-
-def test_nobody_waits_while_a_model_is_logged(store, monkeypatch, tmp_path):
-    """To log it takes minutes where many evaluate at once."""
-    client, there = mlflow.MlflowClient(), []
-
-    def log_model(*_):
-        there.append([model.name for model in client.search_registered_models()])
-        return SimpleNamespace(model_uri=str(tmp_path))
-
-    monkeypatch.setattr(registry, "log_model", log_model)
-    monkeypatch.setattr("cxr.packaging.package.write", lambda *_: None)
-    monkeypatch.setattr(identity, "of_files", lambda _: "digest")
-    settings = settings_with({
-        "registry.name": NAME, "registry.gate.minimum.auc_finding": "null",
-        "registry.gate.minimum.balanced_accuracy": "null"})  # fmt: skip
-    context = SimpleNamespace(settings=settings, client=client, folder=tmp_path, tag=lambda *_: None)
-    bundle = SimpleNamespace(network=SimpleNamespace(classes=("normal", "pneumonia")), finding="pneumonia")
-    rest = ({"cxr.bundle_digest": "a"}, scores_with(0.9), SimpleNamespace(compare=None), {}, {})
-    made = registry.register(context, bundle, {}, *rest)
-    assert there == [[]], "the lock is a registered model"
-    assert made.registered.version == 1 and champion() == 1
 
 
 @pytest.mark.parametrize("code", ["TEMPORARILY_UNAVAILABLE", "PERMISSION_DENIED"])

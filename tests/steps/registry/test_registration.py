@@ -1,0 +1,68 @@
+"""A registration that is interrupted is finished by the next one; the history of champions fits into its tag."""
+
+from types import SimpleNamespace
+
+import mlflow
+import pytest
+
+from cxr.evaluation.results import Estimate
+from steps.registry import identity, registry
+from tests.helpers import settings_with
+
+NAME = "model"
+
+
+@pytest.fixture
+def register(store, monkeypatch, tmp_path):
+    """Function that registers one bundle for a run by `registry.register`, without packaging or logging a model."""
+    monkeypatch.setattr(registry, "log_model", lambda *_: SimpleNamespace(model_uri=str(tmp_path)))
+    monkeypatch.setattr("cxr.packaging.package.write", lambda *_: None)
+    monkeypatch.setattr(identity, "of_files", lambda _: "digest")
+    settings = settings_with({
+        "registry.name": NAME, "registry.gate.minimum.auc_finding": "null",
+        "registry.gate.minimum.balanced_accuracy": "null"})  # fmt: skip
+    bundle = SimpleNamespace(network=SimpleNamespace(classes=("normal", "pneumonia")), finding="pneumonia")
+
+    def register(run_id: str):
+        client = mlflow.MlflowClient()
+        context = SimpleNamespace(settings=settings, client=client, folder=tmp_path, run_id=run_id, tag=lambda *_: None)
+        tags = {"cxr.bundle_digest": "a", "cxr.evaluate_run_id": run_id}
+        return registry.register(
+            context, bundle, {}, tags, {"accuracy": Estimate(value=0.9)}, SimpleNamespace(compare=None), {}, {}
+        )
+
+    return register
+
+
+def champion_number() -> int:
+    return int(mlflow.MlflowClient().get_model_version_by_alias(NAME, "champion").version)
+
+
+def test_nobody_waits_while_a_model_is_logged(register, monkeypatch, tmp_path):
+    """To log it takes minutes where many evaluate at once."""
+    there = []
+
+    def log_model(*_):
+        there.append([model.name for model in mlflow.MlflowClient().search_registered_models()])
+        return SimpleNamespace(model_uri=str(tmp_path))
+
+    monkeypatch.setattr(registry, "log_model", log_model)
+    made = register("run")
+    assert there == [[]], "the lock is a registered model"
+    assert made.registered.version == 1 and champion_number() == 1
+
+
+def test_a_version_that_was_not_judged_names_the_run_that_went_on_with_it(register, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "settle", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            register("first")
+    tags = mlflow.MlflowClient().get_model_version(NAME, "1").tags
+    assert tags["cxr.evaluate_run_id"] == "first" and "cxr.gate" not in tags
+    for run_id in ("second", "third"):  # the third finds it judged
+        assert register(run_id).registered.version == 1
+        tags = mlflow.MlflowClient().get_model_version(NAME, "1").tags
+        assert tags["cxr.evaluate_run_id"] == "second" and tags["cxr.gate"].startswith("champion")
