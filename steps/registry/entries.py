@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger("cxr.registry")
-_KEPT = 10  # entries of a tag, which has room for 5,000 characters
+_KEPT = 10  # entries of a tag
+_ROOM = 5000  # characters of a tag, in most databases
 Entry = TypeVar("Entry")
 
 
@@ -28,6 +29,13 @@ def read(version: "ModelVersion", tag: str, kind: type[Entry]) -> list[Entry]:
 def append(client: "MlflowClient", name: str, number: str, tag: str, made: Any) -> None:
     """Add an entry, a dataclass, to a tag of a version; the oldest goes where there are too many."""
     with alone(client, name):
-        entries = [*read(client.get_model_version(name, number), tag, type(made)), made][-_KEPT:]
-        text = json.dumps([asdict(entry) for entry in entries], ensure_ascii=False)
-        client.set_model_version_tag(name, number, tag, text)
+        entries = [*read(client.get_model_version(name, number), tag, type(made)), made]
+        client.set_model_version_tag(name, number, tag, text([asdict(entry) for entry in entries], _KEPT))
+
+
+def text(entries: list[dict[str, Any]], most: int) -> str:
+    """The newest entries as JSON: at most so many, and no more than fit into a tag."""
+    kept = entries[-most:]
+    while len(found := json.dumps(kept, ensure_ascii=False)) > _ROOM and len(kept) > 1:
+        kept = kept[1:]
+    return found

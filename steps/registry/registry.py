@@ -16,7 +16,7 @@ import numpy as np
 
 from cxr.errors import CxrError
 from cxr.evaluation.results import GateResult, RegisteredVersion, Registration, Scores
-from steps.registry import gate, identity, model_files
+from steps.registry import entries, gate, identity, model_files
 from steps.registry.gate import CHALLENGER, CHAMPION, Verdict
 from steps.registry.lock import alone
 from steps.runtime import process
@@ -40,7 +40,7 @@ log = logging.getLogger("cxr.registry")
 _ALWAYS = ("operating_point", "status", "reasons", "model_version")  # columns that every row of an answer has
 EVALUATED_BY = "cxr.evaluate_run_id"  # tag of a version: the run that evaluated it, or went on with that
 HISTORY = "cxr.champions"  # tag of the registered model: its champions, since when and why, the newest last
-_KEPT = 15  # entries of the history; a tag has room for 5,000 characters
+_KEPT = 15  # entries of the history
 _PROJECT = Path(__file__).resolve().parents[2]
 # MLflow's codes for what is not there: a model or version; an alias, or a model of a name that MLflow refuses.
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -137,14 +137,19 @@ def crown(client: "MlflowClient", name: str, number: int | str, why: str) -> Non
     """Move the alias `champion` in one call, so that there is always exactly one, and record it in the history."""
     set_alias(client, name, CHAMPION, number)
     entry = {"version": str(number), "at": datetime.now(UTC).isoformat(timespec="seconds"), "why": why[:150]}
-    client.set_registered_model_tag(name, HISTORY, json.dumps([*history(client, name), entry][-_KEPT:]))
+    client.set_registered_model_tag(name, HISTORY, entries.text([*history(client, name), entry], _KEPT))
     if str(client.get_registered_model(name).aliases.get(CHALLENGER)) == str(number):
         client.delete_registered_model_alias(name, CHALLENGER)
 
 
 def history(client: "MlflowClient", name: str) -> list[dict[str, str]]:
-    """Past and present champions, the newest last."""
-    return json.loads(client.get_registered_model(name).tags.get(HISTORY, "[]"))
+    """Past and present champions, the newest last; none if somebody has edited the tag."""
+    try:
+        found = json.loads(client.get_registered_model(name).tags.get(HISTORY, "[]"))
+        return [{**entry, "version": str(int(str(entry["version"])))} for entry in found]
+    except (ValueError, TypeError, KeyError):
+        log.warning("tag %s of %s was edited and cannot be read; it is ignored", HISTORY, name)
+        return []
 
 
 def wanted_version(client: "MlflowClient", name: str, wanted: str) -> str:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import mlflow
 import pytest
 
+from cxr.errors import CxrError
 from cxr.evaluation.results import Estimate
 from steps.registry import identity, registry
 from tests.helpers import settings_with
@@ -66,3 +67,34 @@ def test_a_version_that_was_not_judged_names_the_run_that_went_on_with_it(regist
         assert register(run_id).registered.version == 1
         tags = mlflow.MlflowClient().get_model_version(NAME, "1").tags
         assert tags["cxr.evaluate_run_id"] == "second" and tags["cxr.gate"].startswith("champion")
+
+
+@pytest.fixture
+def client(store) -> mlflow.MlflowClient:
+    """A client of a store with a registered model of three versions without files."""
+    client = mlflow.MlflowClient()
+    client.create_registered_model(NAME)
+    for _ in range(3):
+        client.create_model_version(NAME, "/nowhere")
+    return client
+
+
+@pytest.mark.parametrize("letter", ["\N{GREEK SMALL LETTER ALPHA}", "\x01", '"'])
+def test_the_history_fits_into_a_tag_whatever_is_written_in_it(client, letter):
+    why = 150 * letter
+    for number in range(20):
+        registry.crown(client, NAME, 1 + number % 2, why)
+    assert len(client.get_registered_model(NAME).tags[registry.HISTORY]) <= 5000
+    champions = registry.history(client, NAME)
+    assert len(champions) > 3 and champions[-1]["version"] == "2" and champions[-1]["why"] == why
+
+
+@pytest.mark.parametrize("text", ["", "{", "7", '"a"', "[7]", '["a"]', "[{}]", '[{"version": "two"}]', "[null]"])
+def test_a_history_that_somebody_has_edited_is_ignored(client, text):
+    registry.crown(client, NAME, 1, "first")
+    client.set_registered_model_tag(NAME, registry.HISTORY, text)
+    assert registry.history(client, NAME) == []
+    with pytest.raises(CxrError, match="no other champion than version 1"):
+        registry.wanted_version(client, NAME, "previous")
+    registry.crown(client, NAME, 2, "second")
+    assert [entry["version"] for entry in registry.history(client, NAME)] == ["2"]
