@@ -120,13 +120,21 @@ def settle(
     """Give `version` the alias that `judge` decides on; returns the verdict and the champion it was judged against.
 
     Call it within `alone`, so that the second of two versions is compared with the first. The verdict becomes a tag,
-    last, so that a version without it is known as not judged.
+    last, so that a version without it is known as not judged. One that was interrupted after it had become champion is
+    judged against the champion before it, and gives the alias back if it fails now.
     """
     champion = champion_of(client, name)
+    is_champion = champion is not None and int(champion.version) == int(version.version)
+    if is_champion:
+        champion = _champion_before(client, name, version.version)
     verdict = judge(champion)
     if verdict.alias == CHAMPION:
         crown(client, name, version.version, verdict.reason)
-    elif verdict.alias:
+    elif is_champion and champion is not None:
+        crown(client, name, champion.version, f"version {version.version} was not judged, and fails now")
+    elif is_champion:
+        client.delete_registered_model_alias(name, CHAMPION)
+    if verdict.alias == CHALLENGER:
         set_alias(client, name, CHALLENGER, version.version)
     client.set_model_version_tag(name, version.version, "cxr.gate", str(verdict))
     log.info("%s version %s: %s", name, version.version, verdict)
@@ -137,7 +145,10 @@ def crown(client: "MlflowClient", name: str, number: int | str, why: str) -> Non
     """Move the alias `champion` in one call, so that there is always exactly one, and record it in the history."""
     set_alias(client, name, CHAMPION, number)
     entry = {"version": str(number), "at": datetime.now(UTC).isoformat(timespec="seconds"), "why": why[:150]}
-    client.set_registered_model_tag(name, HISTORY, entries.text([*history(client, name), entry], _KEPT))
+    past = history(client, name)
+    if past and past[-1]["version"] == str(number):  # crowned by a run that was interrupted
+        past.pop()
+    client.set_registered_model_tag(name, HISTORY, entries.text([*past, entry], _KEPT))
     if str(client.get_registered_model(name).aliases.get(CHALLENGER)) == str(number):
         client.delete_registered_model_alias(name, CHALLENGER)
 
@@ -152,6 +163,13 @@ def history(client: "MlflowClient", name: str) -> list[dict[str, str]]:
         return []
 
 
+def _champion_before(client: "MlflowClient", name: str, number: int | str | None) -> "ModelVersion | None":
+    """The last champion other than version `number` that still exists."""
+    there = {str(version.version): version for version in versions(client, name)}
+    numbers = [entry["version"] for entry in history(client, name) if entry["version"] != str(number)]
+    return next((there[number] for number in reversed(numbers) if number in there), None)
+
+
 def wanted_version(client: "MlflowClient", name: str, wanted: str) -> str:
     """The version that `wanted` names: a number, `champion`, or `previous` for the champion before the present one."""
     if not _exists(client, name):
@@ -164,12 +182,11 @@ def wanted_version(client: "MlflowClient", name: str, wanted: str) -> str:
         return str(champion.version)
     if wanted == "previous":
         champion = champion_of(client, name)
-        present = str(champion.version) if champion is not None else None
-        champions = [entry["version"] for entry in history(client, name)]
-        earlier = [version for version in champions if version != present and int(version) in numbers]
-        if not earlier:
+        present = champion.version if champion is not None else None
+        before = _champion_before(client, name, present)
+        if before is None:
             raise CxrError(f"{name} has had no other champion than version {present}; give a number: -P version=N")
-        return earlier[-1]
+        return str(before.version)
     if not wanted.isdecimal() or int(wanted) not in numbers:
         known = ", ".join(map(str, numbers))
         raise CxrError(f"version={wanted}: {name} has the versions {known}; give one of them, `champion` or `previous`")

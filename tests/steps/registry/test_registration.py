@@ -8,6 +8,7 @@ import pytest
 from cxr.errors import CxrError
 from cxr.evaluation.results import Estimate
 from steps.registry import identity, registry
+from steps.registry.gate import Verdict
 from tests.helpers import settings_with
 
 NAME = "model"
@@ -98,3 +99,67 @@ def test_a_history_that_somebody_has_edited_is_ignored(client, text):
         registry.wanted_version(client, NAME, "previous")
     registry.crown(client, NAME, 2, "second")
     assert [entry["version"] for entry in registry.history(client, NAME)] == ["2"]
+
+
+@pytest.fixture
+def interrupt(client, monkeypatch):
+    """Function that makes a version champion, and is interrupted before the method of the client that is named."""
+
+    def interrupt(number: int, method: str) -> None:
+        def stop(*_):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(client, method, stop)
+            with pytest.raises(KeyboardInterrupt):
+                settle(client, number, "champion")
+        assert champion_number() == number
+
+    return interrupt
+
+
+def settle(client, number: int, alias: str) -> int | None:
+    """Settle a version by a judge who gives it `alias`; returns the champion that it was judged against."""
+    against = []
+
+    def judge(champion):
+        against.append(champion)
+        return Verdict(alias, "judged")
+
+    version = client.get_model_version(NAME, str(number))
+    assert registry.settle(client, NAME, version, judge)[1] is against[0]
+    return None if against[0] is None else int(against[0].version)
+
+
+LAST_STEPS = pytest.mark.parametrize("method", ["set_registered_model_tag", "set_model_version_tag"])
+
+
+@LAST_STEPS
+def test_a_champion_that_was_not_judged_is_judged_against_the_one_before(client, interrupt, method):
+    interrupt(1, method)
+    assert settle(client, 1, "champion") is None
+    assert settle(client, 2, "champion") == 1
+    interrupt(3, method)
+    assert settle(client, 3, "champion") == 2
+    assert champion_number() == 3 and client.get_model_version(NAME, "3").tags["cxr.gate"] == "champion: judged"
+    assert [entry["version"] for entry in registry.history(client, NAME)] == ["1", "2", "3"]
+
+
+@LAST_STEPS
+def test_the_one_before_is_the_last_champion_that_still_exists(client, interrupt, method):
+    settle(client, 1, "champion"), settle(client, 2, "champion")
+    interrupt(3, method)
+    client.delete_model_version(NAME, "2")
+    assert settle(client, 3, "champion") == 1
+
+
+@LAST_STEPS
+def test_a_champion_that_was_not_judged_and_fails_now_gives_the_alias_back(client, interrupt, method):
+    interrupt(1, method)
+    assert settle(client, 1, "challenger") is None
+    assert client.get_registered_model(NAME).aliases == {"challenger": 1}
+    settle(client, 2, "champion")
+    interrupt(3, method)
+    assert settle(client, 3, "challenger") == 2
+    assert client.get_registered_model(NAME).aliases == {"champion": 2, "challenger": 3}
+    assert client.get_model_version(NAME, "3").tags["cxr.gate"] == "challenger: judged"
