@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cxr.common.hardware import cores
-from cxr.datasets import overlap
+from cxr.datasets import overlap, phantom
 from cxr.datasets.manifest import Manifest
 from cxr.evaluation.results import EvaluationReport
 from cxr.evaluation.scores import Sample, estimates
@@ -215,9 +215,11 @@ def test_what_cannot_be_validated_is_one_line(refused, split, test_set, tmp_path
     assert words in refused("validate", **given)
 
 
-def test_the_newest_validation_fills_the_checklist_of_the_next_report(workflow, validate, in_process):
-    run, report = validate("sample", data__sample_images=30, seed=7)
+def test_the_newest_validation_fills_the_checklist_of_the_next_report(workflow, validate, in_process, tmp_path):
+    phantom.draw(tmp_path / "elsewhere", 30, seed=7)
+    run, report = validate(tmp_path / "elsewhere")
     assert report.data.overlap.checked and report.data.overlap.own_test == 0
+    validate("sample", data__sample_images=30, seed=8)  # known to be phantoms: no external validation
     finetuned = workflow.first("finetune").info.run_id
     quick = {"evaluate__robustness": "false", "evaluate__map_images": 0, "evaluate__gallery": 0}
     assert in_process("evaluate", run_id=finetuned, registry__gate__minimum__auc_finding="null", **quick) == 0
@@ -226,7 +228,7 @@ def test_the_newest_validation_fills_the_checklist_of_the_next_report(workflow, 
     assert evaluated.external.run_id == run.info.run_id and evaluated.external.images == report.all.images
     assert evaluated.external.auc.value == pytest.approx(report.all.scores["auc_pneumonia"].value)
     item = next(item for item in evaluated.checklist if item.claim == "33")
-    assert item.status == "filled" and f"sample: {report.all.images} images" in item.answer
+    assert item.status == "filled" and f"elsewhere: {report.all.images} images" in item.answer
 
 
 def test_a_table_of_two_sites_in_two_formats_gives_the_same_figures(
