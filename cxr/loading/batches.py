@@ -20,6 +20,7 @@ from cxr.loading.augment import Augment
 from cxr.loading.mixing import Mixing
 from cxr.loading.rasters import RasterDataset, read_batches
 from cxr.models.normalise import Normalise
+from cxr.settings.schema import TrainingSettings
 
 # After seed and epoch: set the draws of augmentation and of mixing apart from those of the order.
 _DRAWS, _PARTNERS = 1, 2
@@ -170,6 +171,11 @@ def class_weights(split: Manifest) -> Tensor:
     """`n / (C * n_c)` of shape (C,), `float32`: every class has the same total weight (scikit-learn's "balanced")."""
     counts = torch.bincount(torch.from_numpy(split.labels()), minlength=len(split.classes))
     return (counts.sum() / (len(counts) * counts)).float()
+
+
+def loss_weights(split: Manifest, settings: TrainingSettings) -> Tensor | None:
+    """Weights of the classes in the training loss, of shape (C,); None: all alike."""
+    return class_weights(split) if settings.class_weights == "balanced" else None
 
 
 def balanced(labels: np.ndarray) -> Tensor:

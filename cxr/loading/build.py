@@ -9,7 +9,7 @@ from cxr.common.share import ALONE, WHOLE, Crew, Share
 from cxr.datasets.manifest import Manifest
 from cxr.imaging.preprocess import InputSpec
 from cxr.loading.augment import Augment, raster_spec
-from cxr.loading.batches import ImageLoader, Loader, class_weights
+from cxr.loading.batches import ImageLoader, Loader, loss_weights
 from cxr.loading.changes import CHANGES, UNCHANGED, ChangedDataset, whole_patients
 from cxr.loading.disk_cache import CachedArray, DiskCache
 from cxr.loading.feature_cache import FeatureLoader, FeatureRequest, open_features
@@ -129,8 +129,8 @@ class _Source:
         """Views of training images at the size of `spec`."""
         views = None if augment.off else Augment(augment, spec.size)
         rasters = spec if augment.off else raster_spec(spec, augment)
-        weights = class_weights(split) if self.settings.class_weights == "balanced" else None
-        mixing = Mixing(augment, len(self.network.classes), weights) if augment.mixes else None
+        classes = len(self.network.classes)
+        mixing = Mixing(augment, classes, loss_weights(split, self.settings)) if augment.mixes else None
         dataset = LazyDataset(split, rasters, self.decoded)
         return self._images(dataset, spec, shuffle=True, augment=views, mixing=mixing)
 

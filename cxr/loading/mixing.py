@@ -62,7 +62,7 @@ class Mixing:
 
     def __init__(self, settings: AugmentSettings, classes: int, weights: Tensor | None = None):
         self.settings, self.classes = settings, classes
-        shares = torch.ones(classes) if weights is None else 1 / weights.cpu()
+        shares = torch.ones(classes) if weights is None else 1 / weights
         self.blank_label = shares / shares.sum()
 
     def draw(self, count: int, generator: torch.Generator) -> Partners:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cxr.datasets.manifest import Manifest
-from cxr.loading.batches import class_weights
+from cxr.loading.batches import loss_weights
 from cxr.loading.build import Loaders, build_loaders
 from cxr.loading.feature_cache import FeatureLoader
 from cxr.loading.stages import StagedLoader
@@ -52,8 +52,7 @@ def set_up(
     """
     processes = processes or Processes()
     trials.check(settings, len(network.classes))
-    balanced = settings.class_weights == "balanced"
-    weight = class_weights(manifest.split("train")).to(device.device) if balanced else None
+    weight = loss_weights(manifest.split("train"), settings)
     prefix, suffix, dropouts = _halves(network, settings, unfreeze, device)
     optimizer = build_optimizer(settings, network, suffix, device)
     loaders = build_loaders(

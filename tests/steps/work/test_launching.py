@@ -15,6 +15,23 @@ from steps.work import launching
 from tests.helpers import settings_with
 
 
+@pytest.fixture
+def failure(experiment_id, monkeypatch, tmp_path):
+    """Function that launches a step which fails as the run of an ID, and returns what is told of it."""
+
+    def launch(run_id: str) -> str:
+        def failed(**_):
+            raise ExecutionException(f"Run (ID '{run_id}') failed")
+
+        monkeypatch.setattr(mlflow.projects, "run", failed)
+        context = types.SimpleNamespace(client=mlflow.MlflowClient(), experiment_id=experiment_id, folder=tmp_path)
+        with pytest.raises(CxrError) as told:
+            launching.launch(context, "train", {})
+        return str(told.value)
+
+    return launch
+
+
 @pytest.mark.parametrize(
     "tags, words",
     [
@@ -23,18 +40,11 @@ from tests.helpers import settings_with
     ],
     ids=["its own message", "killed"],
 )
-def test_a_failed_step_is_told_in_one_line(experiment_id, monkeypatch, tmp_path, tags, words):
+def test_a_failed_step_is_told_in_one_line(experiment_id, failure, tags, words):
     client = mlflow.MlflowClient()
     run = client.create_run(experiment_id, tags={"cxr.step": "train", **tags})
 
-    def failed(**_):
-        raise ExecutionException(f"Run (ID '{run.info.run_id}') failed")
-
-    monkeypatch.setattr(mlflow.projects, "run", failed)
-    context = types.SimpleNamespace(client=client, experiment_id=experiment_id, folder=tmp_path)
-    with pytest.raises(CxrError) as error:
-        launching.launch(context, "train", {})
-    assert str(error.value).startswith(words)
+    assert failure(run.info.run_id).startswith(words)
 
 
 @pytest.mark.parametrize(
@@ -45,20 +55,13 @@ def test_a_failed_step_is_told_in_one_line(experiment_id, monkeypatch, tmp_path,
     ],
     ids=["its own message", "killed"],
 )
-def test_a_resumed_training_that_fails_tells_why_in_its_own_run(experiment_id, monkeypatch, tmp_path, error, words):
+def test_a_resumed_training_that_fails_tells_why_in_its_own_run(experiment_id, failure, error, words):
     client = mlflow.MlflowClient()
     resumed = client.create_run(experiment_id, tags={"cxr.step": "train", **error}).info.run_id
     launched = client.create_run(experiment_id, tags={"cxr.resumes": resumed}).info.run_id
     client.log_text(resumed, "half", f"checkpoint/.last.pt{files._HALF}")
 
-    def failed(**_):
-        raise ExecutionException(f"Run (ID '{launched}') failed")
-
-    monkeypatch.setattr(mlflow.projects, "run", failed)
-    context = types.SimpleNamespace(client=client, experiment_id=experiment_id, folder=tmp_path)
-    with pytest.raises(CxrError) as told:
-        launching.launch(context, "train", {})
-    assert str(told.value).startswith(words)
+    assert failure(launched).startswith(words)
     assert bool(client.list_artifacts(resumed, "checkpoint")) == bool(error)  # tidied if it was killed
 
 
