@@ -11,8 +11,9 @@ and 10 bytes a pixel for one other on each core (tests/cxr/imaging/test_memory.p
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
 
 from cxr.errors import OverloadedError
 
@@ -21,6 +22,7 @@ REQUESTS = 200  # in memory at once; an ordinary one takes some hundredths of a 
 SMALL_BYTES = 1_000_000  # of a body, that need no room: an X-ray as JPEG is answered whatever else is going on
 WAITING = 3  # for a turn; each holds one of the threads of the server, of which there are four more than cores
 _LATER = "send it again later"
+_T = TypeVar("_T")
 
 
 class Turns:
@@ -130,10 +132,15 @@ class Room:
         self.limit, self.requests, self.seconds = limit, requests, seconds
         self._inside = self._taken = 0
         self._changed = asyncio.Condition()
+        self._leaving = set[asyncio.Task[None]]()  # asyncio itself keeps no task alive
 
     @asynccontextmanager
     async def entered(self) -> AsyncIterator["Place"]:
-        """A place for one request, from its first byte to its answer; raises `OverloadedError` if all are taken."""
+        """A place for one request, from its first byte until it is given up and its work is done, if there is any.
+
+        Raises:
+            OverloadedError: all places are taken.
+        """
         if self._inside >= self.requests:
             raise OverloadedError(f"more than {self.requests} requests at once; {_LATER}")
         self._inside += 1
@@ -141,8 +148,11 @@ class Room:
         try:
             yield place
         finally:
-            self._inside -= 1
-            await self._give(place.held)
+            leaving = asyncio.create_task(self._leave(place))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+            if place.work is None or place.work.done():
+                await leaving
 
     async def take(self, size: int) -> None:
         """Wait until there is room for so many bytes, and take it."""
@@ -156,12 +166,14 @@ class Room:
                 ) from None
             self._taken += size
 
-    async def _give(self, size: int) -> None:
-        if not size:
-            return
-        async with self._changed:
-            self._taken -= size
-            self._changed.notify_all()
+    async def _leave(self, place: "Place") -> None:
+        if place.work is not None:
+            await asyncio.wait([place.work])
+        self._inside -= 1
+        if place.held:
+            async with self._changed:
+                self._taken -= place.held
+                self._changed.notify_all()
 
 
 class Place:
@@ -169,10 +181,20 @@ class Place:
 
     Attributes:
         held: bytes that it has taken.
+        work: what its body is needed for.
     """
 
     def __init__(self, room: Room):
         self._room, self.held = room, 0
+        self.work: asyncio.Future[Any] | None = None
+
+    async def done(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        """The result of `work` in a thread.
+
+        No thread can be stopped: the place is kept until it ends, though nobody may be waiting for it any longer.
+        """
+        self.work = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+        return await asyncio.shield(self.work)
 
     async def received(self, size: int, most: int) -> None:
         """Call it when `size` bytes of a body of at most `most` have come, before more are read.

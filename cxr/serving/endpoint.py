@@ -86,7 +86,7 @@ class Invocations:
             beside = body.options(request.query_params.multi_items(), request.headers.items())
             async with asyncio.timeout(self.seconds) as clock, self.room.entered() as place:
                 data = await _read(request, most, exchange, place)
-                text = await asyncio.to_thread(self._in_thread, data, kind, beside, exchange)
+                text = await place.done(self._in_thread, data, kind, beside, exchange)
         except _TooLongError:
             what = "picture; send a smaller file" if is_picture else "request; send fewer images"
             return refusal(413, f"more than {most:,} bytes in one {what}")

@@ -167,6 +167,36 @@ def test_a_request_waits_for_room():
     asyncio.run(story())
 
 
+def test_a_request_that_is_given_up_keeps_its_room_until_its_thread_ends():
+    """The thread still holds the body: with its room given away, memory would grow with every request in time out."""
+
+    async def story():
+        room, began, go_on = Room(10 * MB, requests=1, seconds=0.05), threading.Event(), threading.Event()
+
+        def work():
+            began.set()
+            assert go_on.wait(30)
+
+        async def request():
+            async with room.entered() as place:
+                await place.received(2 * MB, 9 * MB)
+                await place.done(work)
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(request(), 0.1)
+        assert began.is_set() and room._taken == 8 * MB
+        with pytest.raises(OverloadedError, match="more than 1 requests at once"):
+            async with room.entered():
+                pass
+        go_on.set()
+        while room._taken:
+            await asyncio.sleep(0.01)
+        async with room.entered() as place:
+            assert await place.done(lambda: 7) == 7
+
+    asyncio.run(asyncio.wait_for(story(), 30))
+
+
 def test_requests_are_counted():
     async def story():
         room = Room(MB, requests=2)
