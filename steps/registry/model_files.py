@@ -95,6 +95,8 @@ def pinned(client: "MlflowClient", uri: str) -> tuple[str, str]:
     """Resolve the alias in `uri`; returns the URI by version, and the version."""
     from mlflow.exceptions import MlflowException
 
+    from steps.runtime import runs
+
     if not uri.startswith("models:/"):
         raise CxrError(f"model_uri: expected models:/NAME@ALIAS or models:/NAME/VERSION, got {uri!r}")
     name, alias, version = *uri.removeprefix("models:/").partition("@")[::2], ""
@@ -105,6 +107,8 @@ def pinned(client: "MlflowClient", uri: str) -> tuple[str, str]:
             name, _, version = name.rpartition("/")
             client.get_model_version(name, version)
     except MlflowException as error:
+        if error.error_code not in runs.ABSENT:
+            raise
         reason = str(error).splitlines()[0]
         raise CxrError(f"model_uri={uri}: not in the registry ({reason}); run `mlflow run . -e main` first") from None
     return f"models:/{name}/{version}", version

@@ -19,7 +19,7 @@ from cxr.evaluation.results import GateResult, RegisteredVersion, Registration, 
 from steps.registry import entries, gate, identity, model_files
 from steps.registry.gate import CHALLENGER, CHAMPION, Verdict
 from steps.registry.lock import alone
-from steps.runtime import process
+from steps.runtime import process, runs
 from steps.runtime.context import Context
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ EVALUATED_BY = "cxr.evaluate_run_id"  # tag of a version: the run that evaluated
 HISTORY = "cxr.champions"  # tag of the registered model: its champions, since when and why, the newest last
 _KEPT = 15  # entries of the history
 _PROJECT = Path(__file__).resolve().parents[2]
-# MLflow's codes for what is not there: a model or version; an alias, or a model of a name that MLflow refuses.
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _ATTEMPTS = 5  # on sqlite, one of two processes that set the first alias at the same moment fails
 
 
@@ -270,7 +268,7 @@ def champion_of(client: "MlflowClient", name: str) -> "ModelVersion | None":
     try:
         return client.get_model_version_by_alias(name, CHAMPION)
     except MlflowException as error:
-        if error.error_code not in _ABSENT:
+        if error.error_code not in runs.ABSENT:
             raise
         return None
 
@@ -286,7 +284,7 @@ def _exists(client: "MlflowClient", name: str) -> bool:
     try:
         client.get_registered_model(name)
     except MlflowException as error:
-        if error.error_code not in _ABSENT:
+        if error.error_code not in runs.ABSENT:
             raise
         return False
     return True

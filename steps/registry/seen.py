@@ -55,14 +55,10 @@ def same_source(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
 
 def _with_fingerprints(context: Context, split_run_id: str) -> str:
     """This run, or else another one that made the same split; the first splits were kept without fingerprints."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        digest = context.client.get_run(split_run_id).data.tags.get("cxr.manifest_digest", "")
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise CxrError(f"its split, run {split_run_id}, is not in the store") from None
+    split_run = runs.known(context.client, split_run_id)
+    if split_run is None:
+        raise CxrError(f"its split, run {split_run_id}, is not in the store")
+    digest = split_run.data.tags.get("cxr.manifest_digest", "")
     same = f"tags.`cxr.step` = 'prepare_split' and tags.`cxr.manifest_digest` = '{digest}'"
     others = [run.info.run_id for run in runs.search(context.client, context.experiment_id, same, "FINISHED")]
     for run_id in dict.fromkeys([split_run_id, *others]):

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 # Stands for a run without the tag `cxr.process`: `process.alive` leaves processes of other hosts alone.
 _UNKNOWN = "?:0:0"
 TRIAL, FOLDS, FOLD = "cxr.trial", "cxr.folds", "cxr.fold"
+# MLflow's codes for what is not there: a run, a model or a version; what has a name that MLflow refuses, or an alias.
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 def newest(client: MlflowClient, experiment_id: str, kinds: tuple[str, ...]) -> Run | None:
@@ -57,11 +59,10 @@ def find(client: MlflowClient, experiment_id: str, kinds: tuple[str, ...], run_i
                 f"no finished {expected} run in this experiment{but}; run `{command}` first, or give {parameter}"
             )
         return run
-    try:
-        run = client.get_run(run_id)
-    except MlflowException:
+    run = known(client, run_id)
+    if run is None:
         store = mlflow.get_tracking_uri()
-        raise CxrError(f"{parameter}={run_id}: no run with this ID in {store}; run `{command}` first") from None
+        raise CxrError(f"{parameter}={run_id}: no run with this ID in {store}; run `{command}` first")
     kind = run.data.tags.get("cxr.step")
     if kind not in kinds:
         seen = f"a run of {kind!r}" if kind else "a run of no step of this project"
@@ -73,10 +74,12 @@ def find(client: MlflowClient, experiment_id: str, kinds: tuple[str, ...], run_i
 
 
 def known(client: MlflowClient, run_id: str) -> Run | None:
-    """A run by its ID; None if the store does not have it."""
+    """A run by its ID; None if the store does not have it. Any other error of the store is raised."""
     try:
         return client.get_run(run_id)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
         return None
 
 

@@ -74,9 +74,10 @@ def run(context: Context) -> None:
 def _manifests(context: Context, split_run_ids: list[str]) -> list[Manifest]:
     """The one split that the runs share, or that of each run if they are those of all folds."""
     different = sorted(set(split_run_ids))
-    if len(different) == 1:
-        return [load_manifest(context, different[0])]
-    manifests = [load_manifest(context, run_id) for run_id in split_run_ids]
+    by_run = {run_id: load_manifest(context, run_id) for run_id in different}
+    if len({manifest.digest for manifest in by_run.values()}) == 1:  # of one run, or of several alike
+        return [by_run[different[0]]]
+    manifests = [by_run[run_id] for run_id in split_run_ids]
     if not folds.complete(manifests):
         raise CxrError(
             "run_ids: expected runs of one split, or one run of every fold of a cross-validation, "

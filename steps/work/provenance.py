@@ -51,15 +51,13 @@ def seen_of(context: Context, facts: TrainingFacts, manifest: Manifest, split_ru
 
 def _found(context: Context, facts: TrainingFacts, manifest: Manifest, split_run_id: str) -> "pd.DataFrame":
     """The validation and test images that the bundle has seen, as `steps.registry.seen` lists them."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        tags = context.client.get_run(facts.run_id or "").data.tags
-    except MlflowException:
-        raise CxrError(f"its training, run {facts.run_id}, is not in the store") from None
-    if "cxr.split_run_id" not in tags:
+    training = runs.known(context.client, facts.run_id or "")
+    if training is None:
+        raise CxrError(f"its training, run {facts.run_id}, is not in the store")
+    learned_run_id = training.data.tags.get("cxr.split_run_id")
+    if learned_run_id is None:
         raise CxrError(f"its training, run {facts.run_id}, does not name its split")
-    found = seen.seen(context, split_run_id, tags["cxr.split_run_id"])
+    found = seen.seen(context, split_run_id, learned_run_id)
     return found[found["split"].isin(_SCORED)]
 
 

@@ -148,23 +148,15 @@ def logged_model(context: Context, version: "ModelVersion") -> tuple[Path, Path]
 
 
 def _in_store(context: Context, run_id: str, artifact: str) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        context.client.get_run(run_id)
-    except MlflowException:
-        return False
-    return runs.has_artifact(context.client, run_id, artifact)
+    is_known = runs.known(context.client, run_id) is not None
+    return is_known and runs.has_artifact(context.client, run_id, artifact)
 
 
 def _not_deleted(context: Context, run_id: str, what: str) -> str:
     """The run, unless it was deleted: its files may be removed at any time."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = context.client.get_run(run_id)
-    except MlflowException:
-        raise CxrError(f"run {run_id} with its {what} is not in the store") from None
+    run = runs.known(context.client, run_id)
+    if run is None:
+        raise CxrError(f"run {run_id} with its {what} is not in the store")
     if run.info.lifecycle_stage == "deleted":
         raise CxrError(f"run {run_id} with its {what} was deleted; `mlflow runs restore --run-id {run_id}` restores it")
     return run_id

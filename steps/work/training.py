@@ -21,7 +21,7 @@ from cxr.training.loop import Callbacks, Training, train
 from cxr.training.results import Epoch, TrainingResult, Validation
 from cxr.training.resuming import State
 from cxr.training.setup import set_up
-from steps.runtime import step_key
+from steps.runtime import runs, step_key
 from steps.runtime.context import Context
 
 if TYPE_CHECKING:
@@ -238,12 +238,9 @@ class _BundleKeeper:
 
 
 def _resumable(context: Context, run_id: str) -> "Run":
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = context.client.get_run(run_id)
-    except MlflowException:
-        raise CxrError(f"resume={run_id}: no run with this ID; give the ID of an interrupted training") from None
+    run = runs.known(context.client, run_id)
+    if run is None:
+        raise CxrError(f"resume={run_id}: no run with this ID; give the ID of an interrupted training")
     kind = run.data.tags.get("cxr.step")
     if kind != context.step.name:
         raise CxrError(f"resume={run_id}: expected a run of {context.step.name}, got one of {kind}")

@@ -6,6 +6,8 @@ import sys
 import mlflow
 import psutil
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 
 from cxr.errors import CxrError
 from steps.runtime import process, runs
@@ -78,6 +80,16 @@ def test_a_run_of_another_kind_or_status_is_refused(client, experiment_id, kind,
 def test_a_run_that_does_not_exist_is_refused(client, experiment_id):
     with pytest.raises(CxrError, match="train_run_id=0123: no run with this ID in"):
         runs.find(client, experiment_id, ("train",), "0123", "train_run_id")
+
+
+def test_an_error_of_the_store_does_not_pass_for_a_run_that_is_not_there(client, monkeypatch):
+    def locked(_):
+        raise MlflowException("database is locked", error_code=INTERNAL_ERROR)
+
+    assert runs.known(client, "0123") is None
+    monkeypatch.setattr(client, "get_run", locked)
+    with pytest.raises(MlflowException, match="database is locked"):
+        runs.known(client, "0123")
 
 
 def gone() -> str:
