@@ -8,8 +8,8 @@ from cxr.evaluation.decision_curve import decision_curve
 from cxr.evaluation.recalibration import recalibration
 from cxr.evaluation.results import OperatingPoint, PredictiveValues, SplitResult
 from cxr.evaluation.risk_coverage import curves
-from cxr.evaluation.scores import Sample, estimate
-from cxr.evaluation.statistics import Calibration
+from cxr.evaluation.scores import Sample
+from cxr.evaluation.statistics import Calibration, Estimate, Scores
 from cxr.models.bundle import Bundle
 from cxr.serving import decision
 from cxr.serving.probabilities import NEGATIVE, finding_probability, softmax
@@ -46,13 +46,27 @@ def operating_point(
     positive = decision.is_positive(finding_probability(probabilities), threshold)
     truth = sample.labels != NEGATIVE
     resampled = bootstrap.in_blocks(lambda block: scores.decided(truth, positive, block), sample.weights)
-    predictive_values = []
-    for prevalence in prevalences:
-        ppv, npv = scores.predictive_values(resampled["sensitivity"], resampled["specificity"], prevalence)
-        predictive_values.append(PredictiveValues(prevalence=prevalence, ppv=estimate(ppv), npv=estimate(npv)))
+    found = scores.summarised(sample, resampled, {"ppv": positive, "npv": ~positive})
     return OperatingPoint(
         name=name,
         threshold=threshold,
-        scores={score: estimate(values) for score, values in resampled.items()},
-        prevalences=predictive_values,
+        scores=found,
+        prevalences=[_at_prevalence(prevalence, resampled, found) for prevalence in prevalences],
     )
+
+
+def _at_prevalence(prevalence: float, resampled: dict[str, ndarray], found: Scores) -> PredictiveValues:
+    """Predictive values; those of 0 or 1 lie between the ones at the ends of sensitivity and specificity."""
+    values = scores.predictive_values(resampled["sensitivity"], resampled["specificity"], prevalence)
+    sensitivity, specificity = (
+        np.array([found[name].low, found[name].high], float) for name in ("sensitivity", "specificity")
+    )
+    ppv, npv = (
+        Estimate(value=estimate.value, low=float(low), high=float(high)) if estimate.value in (0, 1) else estimate
+        for estimate, (low, high) in zip(
+            map(scores.estimate, values),
+            scores.predictive_values(sensitivity, specificity, prevalence),
+            strict=True,
+        )
+    )
+    return PredictiveValues(prevalence=prevalence, ppv=ppv, npv=npv)

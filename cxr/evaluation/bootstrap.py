@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy import ndarray
-from scipy.stats import binomtest, norm, rankdata
+from scipy.stats import beta, binomtest, norm, rankdata
 
 from cxr.evaluation.statistics import Estimate
 
@@ -51,6 +51,21 @@ def percentile(value: float | None, resampled: ndarray) -> Estimate:
         return Estimate(value=None)
     low, high = np.percentile(defined, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return Estimate(value=float(value), low=float(low), high=float(high))
+
+
+def of_share(value: float | None, resampled: ndarray, patients: int) -> Estimate:
+    """The interval of a share of the images of so many `patients`, as `percentile` unless the share is 0 or 1.
+
+    Resamples of images that are all alike are all alike, so that percentiles would claim certainty, however few there
+    are. For those the interval is that of C. J. Clopper and E. S. Pearson, Biometrika 26 (1934), with the patients as
+    trials, since images of one patient are not independent.
+    """
+    found = percentile(value, resampled)
+    if found.value not in (0.0, 1.0) or not patients:
+        return found
+    reached = float(beta.ppf((1 - LEVEL) / 2, patients, 1))  # by the lower end if all patients are right
+    low, high = (reached, 1.0) if found.value else (0.0, 1 - reached)
+    return Estimate(value=found.value, low=low, high=high)
 
 
 def basic(value: float, resampled: ndarray) -> Estimate:

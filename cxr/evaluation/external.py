@@ -69,7 +69,7 @@ def coverage(sample: Sample, probabilities: ndarray, threshold: float, answered:
     """How many images are `answered` (bool, of shape (n,)), and how often decisions at a threshold are wrong."""
     truth, score = _finding(sample, probabilities)
     wrong = decision.is_positive(score, threshold) != truth
-    return risk_coverage.answered(~answered, wrong, sample.weights)
+    return risk_coverage.answered(~answered, wrong, sample)
 
 
 def side_by_side(
@@ -98,7 +98,7 @@ def side_by_side(
 
 def _shown(sample: Sample, values: dict[str, ndarray]) -> Scores:
     """Estimates of what is compared; calibration that many resamples do not define is undefined, as elsewhere."""
-    found = {name: scores.estimate(resampled) for name, resampled in values.items()}
+    found = scores.summarised(sample, values)
     for name, resampled in values.items():
         if name.startswith("calibration_") and np.isnan(resampled[1:]).mean() > (1 - bootstrap.LEVEL) / 2:
             found[name] = Estimate(value=None)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy import ndarray
 
 from cxr.evaluation import bootstrap, risk_coverage
-from cxr.evaluation.scores import Sample, decided, estimate
+from cxr.evaluation.scores import Sample, decided, estimate, summarised
 from cxr.evaluation.statistics import ChosenBands, OperatingBand, Referral, RiskAtCoverage
 from cxr.serving import decision
 from cxr.serving.decision import Band
@@ -39,18 +39,19 @@ def referral(sample: Sample, probabilities: ndarray, threshold: float, band: Ban
     score, truth = finding_probability(probabilities), sample.labels != NEGATIVE
     positive, referred = decision.is_positive(score, threshold), decision.in_band(score, band)
     wrong, given = positive != truth, ~referred
-    found = risk_coverage.answered(referred, wrong, sample.weights)
+    found = risk_coverage.answered(referred, wrong, sample)
     among = bootstrap.in_blocks(lambda block: decided(truth[given], positive[given], block), sample.weights[:, given])
-    share = bootstrap.in_blocks(lambda block: {"": bootstrap.mean(referred.astype(float), block)}, sample.weights)
+    of_answered = summarised(sample.subset(given), among)
+    share = bootstrap.in_blocks(lambda block: {"share": bootstrap.mean(referred.astype(float), block)}, sample.weights)
     confidence = decision.distance(score, threshold)
     curve = risk_coverage.resample(confidence, wrong, sample.weights, COVERAGES)["risk"]
     return Referral(
         images=int(referred.sum()),
-        share=estimate(share[""]),
+        **summarised(sample, share, {"share": np.ones_like(given)}),
         risk=found.risk,
         risk_of_all=found.risk_of_all,
-        sensitivity=estimate(among["sensitivity"]),
-        specificity=estimate(among["specificity"]),
+        sensitivity=of_answered["sensitivity"],
+        specificity=of_answered["specificity"],
         curve=[
             RiskAtCoverage(coverage=float(coverage), risk=estimate(curve[:, i])) for i, coverage in enumerate(COVERAGES)
         ],

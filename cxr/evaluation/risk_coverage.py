@@ -9,7 +9,7 @@ import numpy as np
 from numpy import ndarray
 
 from cxr.evaluation import bootstrap
-from cxr.evaluation.scores import Sample, estimate
+from cxr.evaluation.scores import Sample, estimate, summarised
 from cxr.evaluation.statistics import Answered, RiskAtCoverage, RiskCoverage
 from cxr.serving import decision
 from cxr.serving.probabilities import NEGATIVE, finding_probability
@@ -85,8 +85,8 @@ def _risks(answered: ndarray, mistakes: ndarray, coverages: ndarray) -> ndarray:
     return np.interp(given, answered, mistakes) / given
 
 
-def answered(referred: ndarray, wrong: ndarray, weights: ndarray) -> Answered:
-    """Coverage and risk of the images that are not `referred`, where both are bool of shape (n,)."""
+def answered(referred: ndarray, wrong: ndarray, sample: Sample) -> Answered:
+    """Coverage and risk of the images of a sample that are not `referred`, where both are bool of shape (n,)."""
     given = ~referred
 
     def of_rows(block: ndarray) -> dict[str, ndarray]:
@@ -96,4 +96,6 @@ def answered(referred: ndarray, wrong: ndarray, weights: ndarray) -> Answered:
             "risk_of_all": bootstrap.mean(wrong.astype(float), block),
         }
 
-    return Answered(**{name: estimate(values) for name, values in bootstrap.in_blocks(of_rows, weights).items()})
+    every = np.ones_like(given)
+    among = {"coverage": every, "risk": given, "risk_of_all": every}
+    return Answered(**summarised(sample, bootstrap.in_blocks(of_rows, sample.weights), among))

@@ -159,7 +159,7 @@ def _verdict(
 
 
 def _summary(resampled: dict[str, ndarray], sample: Sample) -> Scores:
-    return {name: scores.estimate(resampled[name]) for name in _names(sample)}
+    return scores.summarised(sample, {name: resampled[name] for name in _names(sample)})
 
 
 def _differences(unchanged: dict[str, ndarray], resampled: dict[str, ndarray], sample: Sample) -> Scores:

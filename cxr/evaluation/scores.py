@@ -134,9 +134,32 @@ def estimate(values: ndarray) -> Estimate:
     return bootstrap.percentile(None if np.isnan(values[0]) else float(values[0]), values[1:])
 
 
+def summarised(sample: Sample, resampled: dict[str, ndarray], among: dict[str, ndarray] | None = None) -> Scores:
+    """Scores of a sample with their intervals; for shares of 0 or 1, those of `bootstrap.of_share`.
+
+    Args:
+        sample: the images.
+        resampled: the sample and its resamples by the name of the score, each of shape (1 + resamples,).
+        among: the images that a share is of, bool of shape (n,), by its name; known for accuracy, sensitivity,
+            specificity and recalls.
+    """
+    finding = sample.labels != NEGATIVE
+    known = {"accuracy": np.ones_like(finding), "sensitivity": finding, "specificity": ~finding}
+    known |= {f"recall_{name}": sample.labels == i for i, name in enumerate(sample.classes)}
+    known |= among or {}
+    found = {}
+    for name, values in resampled.items():
+        patients = len(np.unique(sample.patients[known[name]])) if name in known else 0
+        found[name] = bootstrap.of_share(float(values[0]), values[1:], patients)
+    return found
+
+
 def estimates(sample: Sample, probabilities: ndarray) -> Scores:
     """Every score with its interval; areas under the ROC curve also with DeLong's, as `auc_NAME_delong`."""
-    by_name = {name: estimate(values) for name, values in resampled(sample, probabilities).items()}
+    predicted = probabilities.argmax(1)
+    positive = decision.is_positive(finding_probability(probabilities), decision.operating_points({})[decision.ARGMAX])
+    called = {f"precision_{name}": predicted == i for i, name in enumerate(sample.classes)}
+    by_name = summarised(sample, resampled(sample, probabilities), called | {"ppv": positive, "npv": ~positive})
     rankings = {name: (sample.labels == i, probabilities[:, i]) for i, name in enumerate(sample.classes)}
     rankings[sample.finding] = (sample.labels != NEGATIVE, finding_probability(probabilities))
     return by_name | {f"auc_{name}_delong": bootstrap.delong(*ranked) for name, ranked in rankings.items()}

@@ -51,14 +51,15 @@ def by_group(split: Manifest, sample: Sample, probabilities: ndarray) -> list[Su
     for question, group, rows in _each(split):
         if len(rows) < MIN_IMAGES:
             continue
-        resampled = scores.resampled(sample.subset(rows), probabilities[rows])
+        group_sample = sample.subset(rows)
+        resampled = scores.resampled(group_sample, probabilities[rows])
         subgroups.append(
             Subgroup(
                 question=question,
                 group=group,
                 images=len(rows),
-                patients=len(np.unique(sample.patients[rows])),
-                scores={name: scores.estimate(resampled[name]) for name in shown},
+                patients=len(np.unique(group_sample.patients)),
+                scores=scores.summarised(group_sample, {name: resampled[name] for name in shown}),
             )
         )
     return subgroups

@@ -182,7 +182,7 @@ def _referrals(
     found = None
     if sample is not None:
         wrong = decision.is_positive(positive, threshold) != (sample.labels != NEGATIVE)
-        found = answered(referred, wrong, sample.weights)
+        found = answered(referred, wrong, sample)
     return Referrals(
         images=len(referred),
         share=float(referred.mean()),

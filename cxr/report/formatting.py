@@ -48,8 +48,10 @@ def methods(differences: str) -> tuple[str, ...]:
     return (
         "Intervals: 95 %, between percentiles of bootstrap resamples of patients with all of their images (Davison and "
         f"Hinkley 1997), for expected calibration errors mirrored at the value (basic bootstrap); {differences}. "
-        "Intervals named DeLong, and p-values of McNemar's test, treat images as independent. The interval of a score "
-        "without a single mistake has no width, however few the patients: it does not say how sure the score is.",
+        "Shares of 0 or 1 among images, whose resamples are all alike, have the exact interval of Clopper and Pearson "
+        "(1934) with patients as trials; the predictive values that follow from them lie between its ends. Intervals "
+        "named DeLong, and p-values of McNemar's test, treat images as independent. The interval of an AUC, an F1 or "
+        "an average of scores of 1 has no width, however few the patients: it does not say how sure the score is.",
         "Coverage: in a simulation of 400 studies, each of 350 patients with one to six images, these intervals "
         "contained the truth in 92 to 96 % of the studies, those of the expected calibration errors in 87 to 88 %; had "
         "images been drawn instead of patients, in 74 to 88 % (python -m bench.coverage).",

@@ -117,3 +117,19 @@ def test_a_basic_interval_leaves_undefined_resamples_out():
     with_gaps = np.insert(resampled, 7, np.nan)
     assert bootstrap.basic(0.08, with_gaps) == bootstrap.basic(0.08, resampled)
     assert bootstrap.basic(0.08, np.array([np.nan])).value is None
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_share_of_images_that_are_all_alike_has_the_exact_interval(right):
+    """12 patients are not proof of a sensitivity of 1, though all resamples agree on it."""
+    values = np.full(301, float(right))
+    found = bootstrap.of_share(values[0], values[1:], 12)
+    exact = stats.binomtest(12 * right, 12).proportion_ci(bootstrap.LEVEL, method="exact")
+    assert (found.value, found.low, found.high) == pytest.approx((float(right), exact.low, exact.high))
+
+
+def test_any_other_share_has_the_interval_of_its_resamples():
+    resampled = bootstrap.mean((LABELS == PREDICTED).astype(float), WEIGHTS)
+    found = bootstrap.of_share(resampled[0], resampled[1:], 12)
+    assert found == bootstrap.percentile(resampled[0], resampled[1:])
+    assert bootstrap.of_share(None, np.full(300, np.nan), 12).value is None

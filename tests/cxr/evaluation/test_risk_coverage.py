@@ -56,8 +56,9 @@ def test_the_finding_and_all_classes_have_curves_of_their_own():
 
 def test_what_is_referred_is_not_counted_as_answered():
     referred, wrong = np.array([True, True, False, False, False]), np.array([True, False, True, False, False])
-    found = risk_coverage.answered(referred, wrong, np.ones((3, 5), np.uint8))
+    sample = Sample.from_labels(np.zeros(5, int), np.arange(5).astype(str), CLASSES, 0)
+    found = risk_coverage.answered(referred, wrong, sample)
     assert found.coverage.value == pytest.approx(0.6)
     assert found.risk.value == pytest.approx(1 / 3)
     assert found.risk_of_all.value == pytest.approx(0.4)
-    assert risk_coverage.answered(np.ones(5, bool), wrong, np.ones((3, 5), np.uint8)).risk.value is None
+    assert risk_coverage.answered(np.ones(5, bool), wrong, sample).risk.value is None

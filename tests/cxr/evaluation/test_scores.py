@@ -7,6 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from cxr.evaluation import bootstrap, scores
+from cxr.evaluation.assess import operating_point
 from cxr.evaluation.scores import Sample
 from tests.helpers import CLASSES, small_set
 
@@ -182,3 +183,29 @@ def test_the_names_of_the_scores_follow_the_classes_and_the_finding(classes, fin
     found = scores.estimates(sample.subset(np.arange(20)), np.full((20, len(classes)), 1 / len(classes)))
     assert list(found) == [*names, *(f"auc_{name}_delong" for name in dict.fromkeys([*classes, finding]))]
     assert scores.named("auc_finding", finding) == f"auc_{finding}" and scores.named("ppv", finding) == "ppv"
+
+
+def test_no_share_of_a_few_patients_is_certain():
+    """Two patients of ten images each, all right: their interval is that of two trials, not of twenty."""
+    labels = np.repeat([0, 1, 2], 20)
+    patients = np.repeat([f"p{n}" for n in range(6)], 10)
+    sample = Sample.from_labels(labels, patients, CLASSES, seed=0)
+    found = scores.estimates(sample, np.eye(3)[labels])
+    two, four, six = (0.025 ** (1 / n) for n in (2, 4, 6))
+    lows = {"specificity": two, "npv": two, "sensitivity": four, "ppv": four, "accuracy": six}
+    lows |= {f"{score}_{name}": two for score in ("recall", "precision") for name in CLASSES}
+    assert {name: (found[name].low, found[name].high) for name in lows} == {
+        name: (pytest.approx(low), 1.0) for name, low in lows.items()
+    }
+
+
+def test_predictive_values_without_a_mistake_are_no_surer_than_what_they_follow_from():
+    labels = np.repeat([0, 1], 10)
+    sample = Sample.from_labels(labels, np.arange(20).astype(str), CLASSES, seed=0)
+    point = operating_point(sample, np.eye(3)[labels], "argmax", 0.5, [0.1])
+    low = point.scores["sensitivity"].low
+    assert low == point.scores["specificity"].low == pytest.approx(0.025 ** (1 / 10))
+    (found,) = point.prevalences
+    ppv, npv = scores.predictive_values(low, low, 0.1)
+    assert (found.ppv.value, found.ppv.low, found.ppv.high) == pytest.approx((1, ppv, 1))
+    assert (found.npv.value, found.npv.low, found.npv.high) == pytest.approx((1, npv, 1))
