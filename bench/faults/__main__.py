@@ -9,7 +9,7 @@ from bench.faults.common import SKIPPED
 
 SHORT: dict[str, tuple[str, ...]] = {
     "kills": ("--seed", "16", "--count", "1"),  # SIGKILL to driver and step during the training
-    "disks": ("--count", "3"),
+    "disks": ("--seed", "3", "--count", "1"),  # a store that may be read only
     "service": ("--count", "12", "--minutes", "0.3"),
     "together": ("--count", "1"),
     "power": ("--count", "2"),

@@ -29,6 +29,7 @@ SMALL = {
     "finetune.epochs": "2",
     "precision": "float32",
     "evaluate.robustness": "false",
+    "evaluate.map_images": "0",
     "evaluate.gallery": "0",
     "registry.gate.minimum.auc_finding": "null",
     "registry.gate.minimum.balanced_accuracy": "null",
