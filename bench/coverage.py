@@ -3,7 +3,8 @@
     python -m bench.coverage
 
 Every study draws patients with one to six images each, whose images resemble each other, and a classifier that is a
-little over-confident. The truth of each score is its value on a very large study. Writes `bench/coverage.csv`.
+little over-confident. The truth of each score is its value on a very large study. Writes `bench/coverage.csv`; and
+`bench/coverage_of_shares.csv` for shares near 1 of patients with one image each, which need no simulation.
 """
 
 import argparse
@@ -13,12 +14,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy import ndarray
+from scipy.stats import binom
 
 from cxr.evaluation import bootstrap, calibration, decision_curve, recalibration, risk_coverage, scores
 from cxr.evaluation.scores import Sample
 from cxr.serving.probabilities import softmax
 
-FILE = Path(__file__).parent / "coverage.csv"
+FILE, SHARES_FILE = (Path(__file__).parent / name for name in ("coverage.csv", "coverage_of_shares.csv"))
+NEAR_1 = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995)
 CLASSES = ("normal", "bacteria", "virus")
 SHARES = (0.4, 0.35, 0.25)  # of the patients, by class
 IMAGES = ([1, 2, 3, 6], [0.6, 0.2, 0.1, 0.1])  # of a patient, and their shares
@@ -82,12 +85,38 @@ def main() -> None:
          "coverage_if_images_were_drawn": by_image[name] / given.studies}
         for name in true
     ]  # fmt: skip
-    with FILE.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    print(f"{given.studies} studies of {given.patients} patients, {time.perf_counter() - started:.0f} s\n")
+    _write(FILE, rows)
+    _write(SHARES_FILE, [row for patients in (40, 125) for row in near_1(patients)])
+
+
+def near_1(patients: int) -> list[dict[str, float]]:
+    """How often the intervals of a share of so many patients contain it, and how often percentiles alone would."""
+    weights = bootstrap.patient_weights(np.arange(patients), 0)
+    inside = np.zeros((2, len(NEAR_1)))
+    for right in range(patients + 1):
+        resampled = bootstrap.mean((np.arange(patients) < right).astype(float), weights)
+        found = right / patients, resampled
+        for row, interval in enumerate((bootstrap.of_share(*found, patients), bootstrap.percentile(*found))):
+            contains = [interval.low <= share + 1e-9 and share - 1e-9 <= interval.high for share in NEAR_1]
+            inside[row] += binom.pmf(right, patients, NEAR_1) * contains
+    return [
+        {
+            "patients": patients,
+            "share": share,
+            "coverage": round(float(ours), 4),
+            "coverage_of_percentiles": round(float(theirs), 4),
+        }
+        for share, ours, theirs in zip(NEAR_1, *inside, strict=True)
+    ]
+
+
+def _write(file: Path, rows: list[dict[str, float]]) -> None:
+    with file.open("w", encoding="utf-8", newline="") as opened:
+        writer = csv.DictWriter(opened, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    print(f"{given.studies} studies of {given.patients} patients, {time.perf_counter() - started:.0f} s\n")
-    print(FILE.read_text())
+    print(file.read_text())
 
 
 if __name__ == "__main__":

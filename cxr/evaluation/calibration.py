@@ -11,7 +11,7 @@ from numpy import ndarray
 from scipy.optimize import minimize_scalar
 
 from cxr.evaluation import bootstrap
-from cxr.evaluation.scores import estimate
+from cxr.evaluation.scores import Sample, estimate, summarised
 from cxr.evaluation.statistics import CalibrationErrors, Estimate
 from cxr.serving.probabilities import softmax
 
@@ -76,13 +76,14 @@ def adaptive_calibration_error(confidence: ndarray, correct: ndarray, weights: n
     return errors
 
 
-def reliability(confidence: ndarray, correct: ndarray, weights: ndarray) -> list[tuple[float, Estimate, int]]:
-    """Mean confidence, accuracy and count of every non-empty bin of equal width."""
+def reliability(confidence: ndarray, correct: ndarray, sample: Sample) -> list[tuple[float, Estimate, int]]:
+    """Mean confidence, accuracy and count of every non-empty bin of equal width, of the images of a sample."""
     bin_of = _bin_of(confidence)
     found = []
     for number in np.unique(bin_of):
         rows = bin_of == number
-        accuracy = estimate(bootstrap.mean(correct[rows], weights[:, rows]))
+        part = sample.subset(rows)
+        accuracy = summarised(part, {"accuracy": bootstrap.mean(correct[rows], part.weights)})["accuracy"]
         found.append((float(confidence[rows].mean()), accuracy, int(rows.sum())))
     return found
 

@@ -25,7 +25,7 @@ def reliability(logits: ndarray, sample: Sample, temperature: float, title: str)
         probabilities = softmax(logits / t)
         confidence, correct = probabilities.max(1), (probabilities.argmax(1) == sample.labels).astype(float)
         error = calibration.expected_calibration_error(confidence, correct, sample.weights[:1])[0]
-        bins = calibration.reliability(confidence, correct, sample.weights)
+        bins = calibration.reliability(confidence, correct, sample)
         at, accuracy = [bin_at for bin_at, _, _ in bins], [found for _, found, _ in bins]
         label = f"{name}: ECE {error:.3f}, T = {t:.2f}"
         axes.plot(at, [found.value for found in accuracy], marker=marker, ms=5, color=colour, lw=1.5, label=label)

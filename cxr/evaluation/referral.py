@@ -9,8 +9,8 @@ import numpy as np
 from numpy import ndarray
 
 from cxr.evaluation import bootstrap, risk_coverage
-from cxr.evaluation.scores import Sample, decided, estimate, summarised
-from cxr.evaluation.statistics import ChosenBands, OperatingBand, Referral, RiskAtCoverage
+from cxr.evaluation.scores import Sample, decided, summarised
+from cxr.evaluation.statistics import ChosenBands, OperatingBand, Referral
 from cxr.serving import decision
 from cxr.serving.decision import Band
 from cxr.serving.probabilities import NEGATIVE, finding_probability
@@ -44,7 +44,6 @@ def referral(sample: Sample, probabilities: ndarray, threshold: float, band: Ban
     of_answered = summarised(sample.subset(given), among)
     share = bootstrap.in_blocks(lambda block: {"share": bootstrap.mean(referred.astype(float), block)}, sample.weights)
     confidence = decision.distance(score, threshold)
-    curve = risk_coverage.resample(confidence, wrong, sample.weights, COVERAGES)["risk"]
     return Referral(
         images=int(referred.sum()),
         **summarised(sample, share, {"share": np.ones_like(given)}),
@@ -52,9 +51,7 @@ def referral(sample: Sample, probabilities: ndarray, threshold: float, band: Ban
         risk_of_all=found.risk_of_all,
         sensitivity=of_answered["sensitivity"],
         specificity=of_answered["specificity"],
-        curve=[
-            RiskAtCoverage(coverage=float(coverage), risk=estimate(curve[:, i])) for i, coverage in enumerate(COVERAGES)
-        ],
+        curve=risk_coverage.risk_coverage(confidence, wrong, sample, COVERAGES).curve,
     )
 
 

@@ -5,6 +5,8 @@ Y. Geifman, R. El-Yaniv, "Selective classification for deep neural networks" (Ne
 same confidence, every order is equally likely.
 """
 
+import math
+
 import numpy as np
 from numpy import ndarray
 
@@ -22,27 +24,30 @@ def curves(sample: Sample, probabilities: ndarray) -> dict[str, RiskCoverage]:
     score = finding_probability(probabilities)
     threshold = decision.operating_points({})[decision.ARGMAX]
     wrong = decision.is_positive(score, threshold) != (sample.labels != NEGATIVE)
-    found = {"finding": risk_coverage(np.maximum(score, 1 - score), wrong, sample.weights)}
+    found = {"finding": risk_coverage(np.maximum(score, 1 - score), wrong, sample)}
     if probabilities.shape[1] > 2:
         wrong = probabilities.argmax(1) != sample.labels
-        found["classes"] = risk_coverage(probabilities.max(1), wrong, sample.weights)
+        found["classes"] = risk_coverage(probabilities.max(1), wrong, sample)
     return found
 
 
-def risk_coverage(confidence: ndarray, wrong: ndarray, weights: ndarray) -> RiskCoverage:
+def risk_coverage(confidence: ndarray, wrong: ndarray, sample: Sample, coverages: ndarray = COVERAGES) -> RiskCoverage:
     """The curve and its area, with intervals.
 
     Args:
         confidence: of each answer, of shape (n,); larger is more confident.
         wrong: whether each answer is wrong, bool of shape (n,).
-        weights: of shape (R, n); row 0 is the sample itself.
+        sample: the images.
+        coverages: of the curve, in rising order.
     """
-    found = resample(confidence, wrong, weights)
-    risks = [
-        RiskAtCoverage(coverage=float(coverage), risk=estimate(found["risk"][:, i]))
-        for i, coverage in enumerate(COVERAGES)
-    ]
-    return RiskCoverage(area=estimate(found["area"]), curve=risks)
+    found = resample(confidence, wrong, sample.weights, coverages)
+    surest_first = sample.patients[np.argsort(-confidence, kind="stable")]
+    curve = []
+    for coverage, risk in zip(coverages, found["risk"].T, strict=True):
+        patients = len(np.unique(surest_first[: math.ceil(coverage * len(surest_first))]))
+        estimated = bootstrap.of_share(float(risk[0]), risk[1:], patients)
+        curve.append(RiskAtCoverage(coverage=float(coverage), risk=estimated))
+    return RiskCoverage(area=estimate(found["area"]), curve=curve)
 
 
 def resample(

@@ -72,7 +72,8 @@ def resampled(sample: Sample, probabilities: ndarray) -> dict[str, ndarray]:
 
     `probabilities` is of shape (n, C). `loss` is the cross entropy in nats; precision, recall and F1 are those of the
     most likely class; sensitivity, specificity, PPV and NPV are those of the finding against the negative class at
-    the operating point `argmax`. The AUC of the finding is `auc_FINDING` (see `named`).
+    the operating point `argmax`. The AUC of the finding is `auc_FINDING` (see `named`). A class that is never predicted
+    has no precision, and an F1 of 0.
     """
     return bootstrap.in_blocks(lambda weights: _scores(sample, probabilities, weights), sample.weights)
 
@@ -84,8 +85,7 @@ def _scores(sample: Sample, probabilities: ndarray, weights: ndarray) -> dict[st
     likelihood = np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         right, support, called = np.einsum("rcc->rc", counts), counts.sum(2), counts.sum(1)
-        # As in scikit-learn with zero_division=0: a class that is never predicted has precision 0.
-        precision = np.where(called > 0, right / np.maximum(called, 1e-9), 0.0)
+        precision = np.where(called > 0, right / called, np.nan)
         recall = np.where(support > 0, right / support, np.nan)
         f1 = np.where(support > 0, 2 * right / (support + called), np.nan)
         values = {
@@ -135,7 +135,7 @@ def estimate(values: ndarray) -> Estimate:
 
 
 def summarised(sample: Sample, resampled: dict[str, ndarray], among: dict[str, ndarray] | None = None) -> Scores:
-    """Scores of a sample with their intervals; for shares of 0 or 1, those of `bootstrap.of_share`.
+    """Scores of a sample with their intervals; those of shares are of `bootstrap.of_share`.
 
     Args:
         sample: the images.

@@ -15,7 +15,7 @@ from cxr.evaluation.results import Subgroup
 from cxr.evaluation.scores import SUMMARY, Sample
 
 SHOWN = tuple(name for name in SUMMARY if name != "macro_f1")  # most groups lack a class
-MIN_IMAGES = 10  # scores of a smaller group are too uncertain to show
+LEAST = 10  # images, and patients; scores of a smaller group are too uncertain to show
 # Lower ends, years: infants, pre-school children, older children and adolescents, adults in three bands.
 AGE_BANDS = {
     "below 1 year": 0,
@@ -46,19 +46,19 @@ def groups(split: Manifest) -> dict[str, pd.Series]:
 
 
 def by_group(split: Manifest, sample: Sample, probabilities: ndarray) -> list[Subgroup]:
-    """Scores of every group of at least `MIN_IMAGES` images."""
+    """Scores of every group of at least `LEAST` images and patients."""
     subgroups, shown = [], [scores.named(name, sample.finding) for name in SHOWN]
     for question, group, rows in _each(split):
-        if len(rows) < MIN_IMAGES:
-            continue
         group_sample = sample.subset(rows)
+        if (patients := len(np.unique(group_sample.patients))) < LEAST:
+            continue
         resampled = scores.resampled(group_sample, probabilities[rows])
         subgroups.append(
             Subgroup(
                 question=question,
                 group=group,
                 images=len(rows),
-                patients=len(np.unique(group_sample.patients)),
+                patients=patients,
                 scores=scores.summarised(group_sample, {name: resampled[name] for name in shown}),
             )
         )
@@ -66,8 +66,13 @@ def by_group(split: Manifest, sample: Sample, probabilities: ndarray) -> list[Su
 
 
 def too_small(split: Manifest) -> dict[str, int]:
-    """Number of images of every group with fewer than `MIN_IMAGES`, by `property: group`."""
-    return {f"{question}: {group}": len(rows) for question, group, rows in _each(split) if len(rows) < MIN_IMAGES}
+    """Number of images of every group with fewer than `LEAST` images or patients, by `property: group`."""
+    patients = split.rows["patient"].where(split.rows["patient"] != "", split.rows["path"]).to_numpy()
+    return {
+        f"{question}: {group}": len(rows)
+        for question, group, rows in _each(split)
+        if len(np.unique(patients[rows])) < LEAST
+    }
 
 
 def _each(split: Manifest) -> Iterator[tuple[str, str, ndarray]]:

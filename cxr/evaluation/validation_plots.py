@@ -39,7 +39,7 @@ def reliability(score: ndarray, sample: Sample, finding: str) -> Figure:
     """Share of images with the finding by its probability `score` (n,), above a histogram of the probability."""
     drawn, (axes, below) = plotting.figure(4.8, 5.2, 2, 1, height_ratios=[4, 1], sharex=True)
     axes.plot([0, 1], [0, 1], color="#BBBBBB", lw=1, label="perfectly calibrated")
-    bins = calibration.reliability(score, (sample.labels != NEGATIVE).astype(float), sample.weights)
+    bins = calibration.reliability(score, (sample.labels != NEGATIVE).astype(float), sample)
     at, shares = [place for place, _, _ in bins], [share for _, share, _ in bins]
     axes.vlines(
         at, [share.low for share in shares], [share.high for share in shares], color=plotting.BLUE, lw=2, alpha=0.35

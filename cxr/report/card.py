@@ -21,7 +21,12 @@ def card(report: EvaluationReport) -> str:
     if report.gate is not None:
         lines += [f"**Gate:** {report.gate.verdict}", ""]
     lines += [f"## Scores on {test.images:,} test images of {test.patients:,} patients", ""]
-    lines += ["95 % intervals from a bootstrap over patients.", "", "| score | value |", "|---|---|"]
+    lines += [
+        "95 % intervals from a bootstrap over patients, at least as wide as exact ones near 0 and 1.",
+        "",
+        "| score | value |",
+        "|---|---|",
+    ]
     lines += [f"| {name} | {number(score)} |" for name, score in formatting.overall(test.scores)]
     finding = model.finding
     lines += [f"| {finding}: {name} | {number(score)} |" for name, score in formatting.of_finding(test.scores, finding)]

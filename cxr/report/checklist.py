@@ -28,13 +28,14 @@ def _study(report: EvaluationReport) -> list[ChecklistItem]:
     classes = ", ".join(report.model.classes)
     network = f"deep learning, {report.model.name}"
     published = ", on a published dataset" if formatting.is_of_kermany(report) else ""
+    goal = "evaluation of a model on another split" if report.seen else "development and internal validation of a model"
     return [
         _filled("1", "1", "1", "Identified as a study of artificial intelligence", network),
         _open("2", "2", "2", "Structured abstract", "for the authors; the summary above has the numbers"),
         _open("3", "3a, 3c", "3", "Clinical background and intended role; known inequalities", "for the authors"),
         _filled("4", "4", "4", "Objective", f"classify chest X-rays as {classes}"),
         _filled("5", "5a", "5", "Prospective or retrospective", f"retrospective{published}"),
-        _filled("6", "4", "-", "Goal of the study", "development and internal validation of a model"),
+        _filled("6", "4", "-", "Goal of the study", goal),
     ]
 
 
@@ -62,13 +63,7 @@ def _data(report: EvaluationReport) -> list[ChecklistItem]:
     assignment = f"stratified by class, grouped by patient, {_validation(report)}, seed {settings.seed}"
     return [
         _filled("7", "5a", "11", "Sources of the data", formatting.source(report)),
-        _open(
-            "8",
-            "6a, 6b",
-            "7, 8, 9, 10",
-            "Who was included, where and when",
-            f"{patients}not in the data",
-        ),
+        _open("8", "6a, 6b", "7, 8, 9, 10", "Who was included, where and when", f"{patients}not in the data"),
         _filled("9", "7", "14", "Preprocessing of the images", preparation),
         _filled("10", "7", "7", "Selection of the data", selection),
         _open("11", "-", "-", "De-identification", deidentified),
@@ -80,15 +75,17 @@ def _data(report: EvaluationReport) -> list[ChecklistItem]:
         _open("17", "8b", "12", "How the test split was labelled", "as above; not in the data"),
         _open("18", "8b", "-", "Agreement between readers", "individual readings are not in the data"),
         _filled("19", "12a", "15b", "Assignment of images to splits", f"{assignment}; an official test split is kept"),
-        _filled(
-            "20",
-            "12a",
-            "15b",
-            "Level at which splits are disjoint",
-            f"patient; {len(data.leaks.patients_in_two_splits)} patients in two splits",
-        ),
+        _level(report),
         _open("21", "10", "22", "Sample size", f"{report.test.images} test images, as available; not planned"),
     ]
+
+
+def _level(report: EvaluationReport) -> ChecklistItem:
+    topic = "Level at which splits are disjoint"
+    if formatting.is_one_image_each(report):
+        return _open("20", "12a", "15b", topic, "image: every one counts as a patient of its own")
+    both = len(report.data.leaks.patients_in_two_splits)
+    return _filled("20", "12a", "15b", topic, f"patient; {both} patients in two splits")
 
 
 def _validation(report: EvaluationReport) -> str:
@@ -117,6 +114,7 @@ def _model(report: EvaluationReport) -> list[ChecklistItem]:
         members += ", one for each fold of a cross-validation"
     on = "out-of-fold answers" if report.out_of_fold else "validation"
     thresholds = ", ".join(model.operating_points) or "none"
+    tuned = "temperature and thresholds" if settings.calibration.temperature == "fitted" else "thresholds"
     imbalance = f"class weights {step.class_weights}, in the training loss only; macro-averaged scores; predictive "
     imbalance += "values at several prevalences"
 
@@ -138,7 +136,7 @@ def _model(report: EvaluationReport) -> list[ChecklistItem]:
             "12c",
             "15b",
             "Selection of the final model",
-            f"best {model.facts.metric} on validation{epoch}; temperature and thresholds chosen on {on}",
+            f"best {model.facts.metric} on validation{epoch}; {tuned} chosen on {on}",
         ),
         _filled("27", "12c", "15a", "Ensemble", members),
         known("-", "13", "-", "Class imbalance", imbalance),
@@ -148,7 +146,7 @@ def _model(report: EvaluationReport) -> list[ChecklistItem]:
             "15",
             "15c",
             "Output of the model",
-            f"a probability for each class, calibrated by one temperature; thresholds: {thresholds}",
+            f"a probability for each class, logits divided by {model.temperature:.3g}; thresholds: {thresholds}",
         ),
     ]
 
@@ -157,7 +155,10 @@ def _results(report: EvaluationReport) -> list[ChecklistItem]:
     test = report.test
     held_out = f"{test.images} held-out images of {test.patients} patients"
     intervals = f"95 % intervals, {report.resamples:,} bootstrap resamples of patients; DeLong intervals for the AUC"
-    failures = f"gallery of mistakes, {len(report.subgroups)} subgroups"
+    failures = f"{'gallery of mistakes, ' if report.mistakes.images else ''}{len(report.subgroups)} subgroups"
+    internal = _filled("32", "12c", "15b", "Test on internal data", held_out)
+    if report.seen:
+        internal = _open("32", "12c", "15b", "Test on internal data", report.seen.words)
     return [
         _filled(
             "28",
@@ -169,7 +170,7 @@ def _results(report: EvaluationReport) -> list[ChecklistItem]:
         _filled("29", "12e", "18", "Uncertainty", intervals),
         _robustness(report),
         _maps(report),
-        _filled("32", "12d", "15b", "Test on internal data", held_out),
+        internal,
         _external(report),
         _open("34", "18d", "36", "Registration of the study", "none"),
         _filled("35", "20a", "24", "Flow of images and patients", "section Data, with everything that was left out"),
@@ -184,14 +185,10 @@ def _results(report: EvaluationReport) -> list[ChecklistItem]:
 
 
 def _acquisition(report: EvaluationReport) -> ChecklistItem:
-    topic, known = (
-        "Acquisition of the images",
-        [name for name in ("view", "scanner") if name in formatting.known(report)],
-    )
+    topic = "Acquisition of the images"
+    known = " and ".join(name for name in ("view", "scanner") if name in formatting.known(report))
     if known:
-        return _filled(
-            "13", "6a", "13, 14", topic, f"{' and '.join(known)}: section Data; the protocol is not in the data"
-        )
+        return _filled("13", "6a", "13, 14", topic, f"{known}: section Data; the protocol is not in the data")
     return _open("13", "6a", "13, 14", topic, "machines, projections and protocol are not in the data")
 
 
@@ -216,12 +213,12 @@ def _external(report: EvaluationReport) -> ChecklistItem:
     topic, done = "Test on external data", report.external
     if done is None:
         return _open(
-            "33", "12d", "15b, 29", topic, "none; needs images from another hospital (mlflow run . -e validate)"
+            "33", "16", "15b, 29", topic, "none; needs images from another hospital (mlflow run . -e validate)"
         )
     what = f"{done.data}: {done.images:,} images of {done.patients:,} patients, AUC {formatting.number(done.auc)}"
     if done.other_version is not None:  # other weights, and perhaps other classes or another finding
-        return _open("33", "12d", "15b, 29", topic, f"none of this model; of version {done.other_version} on {what}")
-    return _filled("33", "12d", "15b, 29", topic, f"{what}; differences from the training data in run {done.run_id}")
+        return _open("33", "16", "15b, 29", topic, f"none of this model; of version {done.other_version} on {what}")
+    return _filled("33", "16", "15b, 29", topic, f"{what}; differences from the training data in run {done.run_id}")
 
 
 def _robustness(report: EvaluationReport) -> ChecklistItem:
@@ -233,21 +230,20 @@ def _robustness(report: EvaluationReport) -> ChecklistItem:
 
 def _maps(report: EvaluationReport) -> ChecklistItem:
     checked = "; compared with those of random weights" if report.map_sanity is not None else ""
-    if report.mistakes.maps:
-        return _filled(
-            "31", "-", "-", "Explainability", f"class activation maps of the most confident mistakes{checked}"
-        )
-    return _open("31", "-", "-", "Explainability", "this architecture has no exact class activation map")
+    if not report.mistakes.maps:
+        return _open("31", "-", "-", "Explainability", "the model has no exact class activation maps")
+    of = " of the most confident mistakes" if report.mistakes.images else ""
+    return _filled("31", "-", "-", "Explainability", f"class activation maps{of}{checked}")
 
 
 def _comparison(report: EvaluationReport) -> ChecklistItem:
     topic = "Comparison with another model"
     if report.champion is None:
         none_before = report.gate is not None and "there was none before" in report.gate.verdict
-        return _open("-", "24", "-", topic, "there was no champion before" if none_before else "none in this run")
+        return _open("-", "12e", "-", topic, "there was no champion before" if none_before else "none in this run")
     if isinstance(report.champion, ChampionComparison):
-        return _filled("-", "24", "-", topic, f"champion, version {report.champion.version}")
-    return _open("-", "24", "-", topic, report.champion.why_not)
+        return _filled("-", "12e", "-", topic, f"champion, version {report.champion.version}")
+    return _open("-", "12e", "-", topic, report.champion.why_not)
 
 
 def _other(report: EvaluationReport) -> list[ChecklistItem]:
@@ -255,7 +251,11 @@ def _other(report: EvaluationReport) -> list[ChecklistItem]:
     return [
         _filled("40", "26", "33", "Limitations", "section Intended use and limits"),
         _open(
-            "41", "25, 27a-c", "34", "Implications for practice", "for the authors; the intended use excludes diagnosis"
+            "41",
+            "25, 27a, 27c",
+            "34",
+            "Implications for practice",
+            "for the authors; the intended use excludes diagnosis",
         ),
         _filled(
             "42", "18c", "37", "Full protocol", "the settings, seed, versions and run IDs above reproduce the study"
@@ -267,19 +267,23 @@ def _other(report: EvaluationReport) -> list[ChecklistItem]:
 
 
 def _stard(report: EvaluationReport) -> list[ChecklistItem]:
-    """Items that STARD-AI alone has."""
+    """Items beyond those of CLAIM."""
     answers = f"MLflow run {report.runs.get('evaluate', '')}, predictions.json: the answer to every test image"
     referred = f"every test image is scored. {rule(report)} Costs and savings: section Referrals"
     prevalence = "no ward's: see section Intended use and limits; predictive values at several prevalences"
     return [
-        _open("-", "-", "6", "Approval by an ethics committee", "for the authors; not described in the data"),
+        _open("-", "17", "6", "Approval by an ethics committee", "for the authors; not described in the data"),
         _open(
-            "-", "-", "15d", "User of the model and expertise needed", "for the authors; the intended use is research"
+            "-",
+            "3b, 27b",
+            "15d",
+            "User of the model and expertise needed",
+            "for the authors; the intended use is research",
         ),
         _filled("-", "-", "17a", "What the model knew beside the image", "nothing"),
         _open(
             "-",
-            "-",
+            "8c",
             "17b",
             "What the readers knew beside the image",
             "no answer of this model; more is not in the data",

@@ -21,6 +21,10 @@ _LIMITS = (
     "errors in the labels are errors in these scores.",
     "The model knows only normal and pneumonia: an image with any other finding still gets one of these answers.",
 )
+_ALONE = (
+    "Every image counts as a patient of its own. Where the source does not name its patients, images of one of them "
+    "may be in training and test, and the intervals are too narrow."
+)
 # M. I. Neuman et al., "Variability in the interpretation of chest radiographs for the diagnosis of pneumonia in
 # children", Journal of Hospital Medicine 7 (2012); six radiologists, 110 radiographs.
 READERS = (
@@ -48,18 +52,24 @@ def methods(differences: str) -> tuple[str, ...]:
     return (
         "Intervals: 95 %, between percentiles of bootstrap resamples of patients with all of their images (Davison and "
         f"Hinkley 1997), for expected calibration errors mirrored at the value (basic bootstrap); {differences}. "
-        "Shares of 0 or 1 among images, whose resamples are all alike, have the exact interval of Clopper and Pearson "
-        "(1934) with patients as trials; the predictive values that follow from them lie between its ends. Intervals "
-        "named DeLong, and p-values of McNemar's test, treat images as independent. The interval of an AUC, an F1 or "
-        "an average of scores of 1 has no width, however few the patients: it does not say how sure the score is.",
-        "Coverage: in a simulation of 400 studies, each of 350 patients with one to six images, these intervals "
-        "contained the truth in 92 to 96 % of the studies, those of the expected calibration errors in 87 to 88 %; had "
-        "images been drawn instead of patients, in 74 to 88 % (python -m bench.coverage).",
-        "Predictive values at other prevalences follow from sensitivity and specificity by Bayes' rule.",
+        "Resamples of a sensitivity, specificity or other share of the images near 0 or 1 vary too little: with fewer "
+        "than five exceptions, counted in patients, the interval is at least as wide as the exact one of Clopper and "
+        "Pearson (1934) with patients as trials. Intervals named DeLong, and p-values of McNemar's test, treat images "
+        "as independent. The interval of an AUC or F1 of 0 or 1, or of a mean of such scores, has no width, however "
+        "few the patients: it does not say how sure the score is.",
+        "Coverage: in a simulation of 400 studies, each of 350 patients with one to six images, and with shares of "
+        "0.77 to 0.91, these intervals contained the truth in 92 to 96 % of the studies, those of the expected "
+        "calibration errors in 87 to 88 %; had images been drawn instead of patients, in 74 to 88 % (python -m "
+        "bench.coverage).",
+        "The intervals of shares from 0.9 to 0.995 of 40 or 125 patients contained them in at least 95 % of samples "
+        "(python -m bench.coverage).",
+        "Predictive values at other prevalences follow from sensitivity and specificity by Bayes' rule; one of 0 or 1 "
+        "has the interval that follows from the ends of theirs.",
     )
 
 
 METHODS = methods("the interval of a difference is paired")
+NO_MAPS = "This model has no exact class activation maps, as ensembles and some architectures have none."
 
 NAMES = {
     "loss": "loss (cross entropy, nats)",
@@ -96,8 +106,9 @@ def intended_use(report: EvaluationReport) -> str:
 
 def limits(report: EvaluationReport) -> tuple[str, ...]:
     """What the scores do not say, a paragraph each."""
+    alone = (_ALONE,) if is_one_image_each(report) else ()
     if is_of_kermany(report):
-        return (*_LIMITS[:3], _equal(report, "children"), *_LIMITS[3:])
+        return (*_LIMITS[:3], _equal(report, "children"), *alone, *_LIMITS[3:])
     model = report.model
     names = [*model.classes[:-2], " and ".join(model.classes[-2:])]
     return (
@@ -107,6 +118,7 @@ def limits(report: EvaluationReport) -> tuple[str, ...]:
         "prevalence in any ward. Read predictive values at the prevalence of the place of use.",
         "Labels are those of the source: errors in the labels are errors in these scores.",
         _equal(report, "patients"),
+        *alone,
         f"The model knows only {', '.join(names)}: an image with any other finding still gets one of these answers.",
     )
 
@@ -255,7 +267,11 @@ def calibrated(result: SplitResult) -> str:
         _beside(found.slope, 1, "Probabilities are too extreme.", "Probabilities are too moderate."),
     ]
     if None in words:
-        return "Undefined: a threshold tells these images apart without a mistake, or they are all of one class."
+        words.append(
+            f"{'What has no value is undefined' if any(word is not None for word in words) else 'Undefined'}: in these "
+            "images, or in too many resamples of them, a threshold tells the two kinds apart without a mistake, or one "
+            "kind is missing."
+        )
     return " ".join(word for word in words if word) or "Neither differs from perfect by more than chance explains."
 
 
@@ -268,10 +284,15 @@ def _beside(estimate: Estimate, perfect: float, below: str, above: str) -> str |
 
 def readers(report: EvaluationReport) -> str:
     """What scores of bacteria and virus can mean at most; empty where no reader gave these labels."""
-    source, classes = report.data.source, set(report.model.classes)
-    # A table can have labels of a laboratory; only of the names of files is known that readers gave them.
-    read = {"bacteria", "virus"} <= classes and not source.synthetic and source.labels is None
-    return READERS if read else ""
+    # Others' labels may be those of a laboratory.
+    return READERS if is_of_kermany(report) and {"bacteria", "virus"} <= set(report.model.classes) else ""
+
+
+def is_one_image_each(report: EvaluationReport) -> bool:
+    """Whether every image counts as a patient of its own, as where the source names no patients."""
+    counts = report.data.counts
+    alone = sum(count.patients for count in counts) == sum(count.images for count in counts)
+    return alone and not report.data.source.synthetic
 
 
 def source(report: EvaluationReport) -> str:

@@ -2,15 +2,20 @@
 
 from cxr.evaluation.statistics import Estimate, Scores
 from cxr.evaluation.validation_results import ImageScores, Internal, ValidationReport
+from cxr.report import formatting
 from cxr.report.formatting import NAMES, methods, number, signed
 
+NO_MAPS = formatting.NO_MAPS
 SYNTHETIC_MODEL = "This model was trained on drawn phantoms, no patients. Its scores say nothing about X-rays."
 SYNTHETIC_SET = "SYNTHETIC DATA: drawn phantoms, no patients. These scores say nothing about X-rays."
 FROZEN = (
     "Nothing was chosen or changed for this set: weights, preprocessing, temperature, thresholds and the rules of "
     "referral are those of the registered version, and the answers come from the code that serves it."
 )
-METHODS = methods("the interval of a difference takes the two sets for independent")
+METHODS = methods(
+    "the interval of a difference takes the two sets for independent, and is made of theirs (Newcombe 1998) where one "
+    "of them is wider than its resamples"
+)
 _SHOWN = ("sensitivity", "specificity", "ppv", "npv", "accuracy", "balanced_accuracy", "macro_f1", "loss")
 _NAMES = NAMES | {
     "calibration_in_the_large": "calibration in the large (0 is perfect)",

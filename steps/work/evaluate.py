@@ -88,7 +88,7 @@ def run(context: Context) -> None:
     _log_scores(context, subject, results, probabilities["test"])
     chosen = referring.choose(context, subject, samples, probabilities)
     figures = _figures(subject, logits["test"], samples["test"])
-    figures["gallery"], mistakes = _gallery(context, subject, probabilities["test"])
+    mistakes = _mistakes(context, subject, probabilities["test"], figures)
     comparer = ChampionComparer(context, subject.manifest, subject.split_run_id, samples, probabilities)
     by_group = subgroups.by_group(subject.manifest.split("test"), samples["test"], probabilities["test"])
     robust = probing.robust(context, subject) if settings.robustness else None
@@ -244,13 +244,15 @@ def _figures(subject: Subject, logits: ndarray, sample: Sample) -> dict[str, Fig
     return figures
 
 
-def _gallery(context: Context, subject: Subject, probabilities: ndarray) -> tuple[Figure, Mistakes]:
-    """The gallery of mistakes on the test split, and the list behind it."""
+def _mistakes(context: Context, subject: Subject, probabilities: ndarray, figures: dict[str, Figure]) -> Mistakes:
+    """The most confident mistakes on the test split, whose gallery is added to `figures`."""
     maps = cam.ClassActivationMap.of(subject.predictor, subject.bundle.network)
     test, most = subject.manifest.split("test"), context.settings.evaluate.gallery
     tiles = gallery.mistakes(test, subject.datasets["test"], probabilities, maps, most)
     mistakes = Mistakes(maps=maps is not None, images=[tile.mistake for tile in tiles])
-    return gallery.sheet(tiles, has_maps=mistakes.maps), mistakes
+    if most:
+        figures["gallery"] = gallery.sheet(tiles, has_maps=mistakes.maps)
+    return mistakes
 
 
 def _label_audit(

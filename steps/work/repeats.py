@@ -38,7 +38,7 @@ def plan(settings: Settings, seeds: str, given: dict[str, str]) -> Repeats:
     if not seeds.isdigit() or not 1 <= int(seeds) <= MOST:
         raise CxrError(f"seeds: expected a whole number from 1 to {MOST}, got {seeds!r}")
     first, count, folds = settings.seed, int(seeds), settings.data.folds
-    names = metric_names(settings.data)
+    names = {"val_metric": "validation metric"} | metric_names(settings.data)
     if folds is None:
         further = [
             {name: {"seed": str(seed)} for name in ("train", "finetune")} for seed in range(first, first + count)

@@ -16,10 +16,9 @@ UI_PORT, SERVE_PORT = 5000, 5001
 
 
 def metric_names(data: DataSettings) -> dict[str, str]:
-    """Metrics of the summary, and how it calls them."""
+    """Metrics of the test split in the summary, and how it calls them."""
     finding, negative = data.finding, data.class_names[0]
     return {
-        "val_metric": "validation metric",
         "test_macro_f1": "macro-F1",
         "test_loss": "loss",
         "test_accuracy": "accuracy",
@@ -55,6 +54,8 @@ def summary(
     lines = ["", "=" * 78]
     if client.get_run(done["prepare_split"]).data.tags.get("cxr.synthetic") == "true":
         lines += [SYNTHETIC, "-" * 78]
+    if "val_metric" in metrics:
+        lines.append(f"{'Metric on validation, at the best epoch':<34} {metrics['val_metric']:8.4f}")
     lines.append("Scores on the test split")
     names = metric_names(settings.data)
     lines += [f"  {text:<32} {metrics[name]:8.4f}" for name, text in names.items() if name in metrics]

@@ -8,6 +8,7 @@ from scipy import stats
 from sklearn import metrics
 
 from cxr.evaluation import bootstrap
+from cxr.evaluation.statistics import Estimate
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.random(120) < 0.6
@@ -119,17 +120,37 @@ def test_a_basic_interval_leaves_undefined_resamples_out():
     assert bootstrap.basic(0.08, np.array([np.nan])).value is None
 
 
-@pytest.mark.parametrize("right", [True, False])
-def test_a_share_of_images_that_are_all_alike_has_the_exact_interval(right):
-    """12 patients are not proof of a sensitivity of 1, though all resamples agree on it."""
-    values = np.full(301, float(right))
-    found = bootstrap.of_share(values[0], values[1:], 12)
-    exact = stats.binomtest(12 * right, 12).proportion_ci(bootstrap.LEVEL, method="exact")
-    assert (found.value, found.low, found.high) == pytest.approx((float(right), exact.low, exact.high))
+@pytest.mark.parametrize("right", [0, 1, 4, 8, 11, 12])
+def test_a_share_near_0_or_1_has_at_least_the_exact_interval(right):
+    """12 patients are no proof of a sensitivity of 1, though all resamples agree on it."""
+    found = bootstrap.of_share(right / 12, np.full(300, right / 12), 12)
+    exact = stats.binomtest(right, 12).proportion_ci(bootstrap.LEVEL, method="exact")
+    assert (found.value, found.low, found.high) == pytest.approx((right / 12, exact.low, exact.high))
+
+
+def test_one_mistake_never_looks_surer_than_none():
+    for patients in (12, 40, 125):
+        lows = []
+        for mistakes in range(4):
+            right = np.arange(patients) >= mistakes
+            resampled = bootstrap.mean(right, bootstrap.patient_weights(np.arange(patients), 0))
+            lows.append(bootstrap.of_share(right.mean(), resampled, patients).low)
+        assert lows == sorted(lows, reverse=True) and lows[0] < 1
 
 
 def test_any_other_share_has_the_interval_of_its_resamples():
     resampled = bootstrap.mean((LABELS == PREDICTED).astype(float), WEIGHTS)
-    found = bootstrap.of_share(resampled[0], resampled[1:], 12)
+    found = bootstrap.of_share(resampled[0], resampled[1:], 60)
     assert found == bootstrap.percentile(resampled[0], resampled[1:])
     assert bootstrap.of_share(None, np.full(300, np.nan), 12).value is None
+
+
+def test_a_difference_from_two_intervals_is_newcombes():
+    """His first example: 56 of 70 and 48 of 80, with Wilson's intervals; 0.0524 to 0.3339."""
+    first, second = (
+        (n / of, *stats.binomtest(n, of).proportion_ci(0.95, method="wilson")) for n, of in ((56, 70), (48, 80))
+    )
+    names = "value", "low", "high"
+    made = (Estimate(**dict(zip(names, one, strict=True))) for one in (first, second))
+    found = bootstrap.of_difference(*made)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)

@@ -5,7 +5,9 @@ import pytest
 from sklearn.metrics import brier_score_loss, log_loss
 
 from cxr.evaluation import bootstrap, calibration
+from cxr.evaluation.scores import Sample
 from cxr.serving.probabilities import softmax
+from tests.helpers import CLASSES
 
 RNG = np.random.default_rng(0)
 
@@ -53,7 +55,11 @@ def test_the_calibration_error_of_a_worked_example():
     once = np.ones((1, 6))
     error = calibration.expected_calibration_error(confidence, correct, once)
     assert error == pytest.approx([4 / 6 * 0.2 + 2 / 6 * 0.05])
-    assert [count for _, _, count in calibration.reliability(confidence, correct, weights(6, 9))] == [2, 4]
+    sample = Sample.from_labels(np.zeros(6, int), np.arange(6).astype(str), CLASSES, 0)
+    (_, below, two), (_, above, four) = calibration.reliability(confidence, correct, sample)
+    assert (two, four) == (2, 4) and (below.value, above.value) == (0.5, 0.75)
+    (_, sure, _) = calibration.reliability(confidence[:3], correct[:3], sample.subset(np.arange(3)))[0]
+    assert sure.low == pytest.approx(0.025 ** (1 / 3))  # three patients, all right
 
 
 @pytest.mark.parametrize("row", [0, 1, 4])

@@ -185,6 +185,13 @@ def test_the_names_of_the_scores_follow_the_classes_and_the_finding(classes, fin
     assert scores.named("auc_finding", finding) == f"auc_{finding}" and scores.named("ppv", finding) == "ppv"
 
 
+def test_a_class_that_is_never_predicted_has_no_precision():
+    """Neither 0, as if it had been predicted wrongly, nor PPV undefined beside a precision of 0."""
+    found = values_of(LABELS, np.tile([0.6, 0.3, 0.1], (len(LABELS), 1)))
+    assert found["precision_virus"] is None and found["ppv"] is None
+    assert found["f1_virus"] == found["recall_virus"] == 0 and found["precision_normal"] == pytest.approx(2 / 8)
+
+
 def test_no_share_of_a_few_patients_is_certain():
     """Two patients of ten images each, all right: their interval is that of two trials, not of twenty."""
     labels = np.repeat([0, 1, 2], 20)

@@ -40,7 +40,7 @@ def test_groups_and_their_scores(tmp_path):
     assert by_colour["colour"].scores["accuracy"].value == 0
     sizes = [result for result in results if result.question == "image size"]
     assert sum(result.images for result in sizes) == len(split)
-    assert all(result.images >= subgroups.MIN_IMAGES for result in results)
+    assert all(result.patients >= subgroups.LEAST for result in results)
 
 
 def test_a_property_that_all_images_share_is_left_out(tmp_path):

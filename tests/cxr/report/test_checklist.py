@@ -102,3 +102,7 @@ def test_the_methods_state_the_coverage_that_was_measured():
     by_patient = table["coverage"]
     spans = [by_patient[~binned], by_patient[binned], table["coverage_if_images_were_drawn"]]
     assert [f"in {part.split(' %')[0]} %" for part in stated.split(" in ")[2:]] == [span(values) for values in spans]
+    shares = pd.read_csv(ROOT / "bench/coverage_of_shares.csv")
+    assert any("in at least 95 % of samples" in method for method in formatting.METHODS)
+    assert shares["coverage"].min() >= 0.95 and set(shares["patients"]) == {40, 125}
+    assert (shares["share"].min(), shares["share"].max()) == (0.9, 0.995)

@@ -52,7 +52,7 @@ def test_what_is_not_in_the_data_is_said_only_where_it_is_true(report_and_figure
 
 def test_the_page_tells_patients_by_split_small_groups_and_rows_left_out(report_and_figures):
     text = page(told(report_and_figures[0], ["age"]), report_and_figures[1])
-    assert "Patients and images by split" in text and "age of train" in text
+    assert "Characteristics by split" in text and "age of train" in text
     assert "rows of the table left out: filter view" in text
-    assert "Too few images for scores: age: below 1 year (3)." in text
-    assert "Patients and images by split" not in page(*report_and_figures)
+    assert "Too few images or patients for scores: age: below 1 year (3)." in text
+    assert "Characteristics by split" not in page(*report_and_figures)

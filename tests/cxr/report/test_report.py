@@ -151,8 +151,8 @@ def report_of(labels: np.ndarray, *, full: bool) -> tuple[EvaluationReport, dict
         **optional,
     )
     report = report.model_copy(update={"checklist": checklist(report)})
-    points = loaded.operating_points
-    figures = plots.classification(sample.labels, probabilities, CLASSES, "test split", points, finding=sample.finding)
+    shown = sample.labels, probabilities, CLASSES, "test split", loaded.operating_points
+    figures = plots.classification(*shown, finding=sample.finding)
     figures["reliability"] = curve_plots.reliability(logits, sample, 1.3, "test split")
     figures["decision_curve"] = curve_plots.decision_curve(result.decision_curve, "test split")
     figures["risk_coverage"] = curve_plots.risk_coverage(result.risk_coverage, "test split")
@@ -209,16 +209,6 @@ def test_the_page_has_all_sections(report_and_figures):
     assert ("SYNTHETIC DATA" in text) == report.data.source.synthetic
     assert "not a medical device" in text and "Age, sex and origin" in text
     assert "01 May 2026, 12:30 UTC" in text and "2,000" in text
-
-
-def test_the_page_and_the_card_say_what_scores_of_bacteria_and_virus_measure(report_and_figures):
-    """Except for phantoms, which nobody has read."""
-    report, _ = report_and_figures
-    for text in (page(*report_and_figures), card(report)):
-        assert (formatting.READERS in text) == (not report.data.source.synthetic)
-    assert "kappa was 0.69 for alveolar and 0.14 for interstitial infiltrates" in formatting.READERS
-    two_classes = report.model.model_copy(update={"classes": ["normal", "pneumonia"]})
-    assert formatting.readers(report.model_copy(update={"model": two_classes})) == ""
 
 
 def test_out_of_fold_answers_and_the_audit_are_called_what_they_are(report_and_figures):

@@ -38,7 +38,8 @@ def test_maps_that_do_not_depend_on_the_weights_are_named(report):
         ((0.1, 0.4), (1.1, 1.6), "On average, probabilities are too low. Probabilities are too moderate."),
         ((-0.1, 0.1), (0.4, 0.9), "Probabilities are too extreme."),
         ((-0.1, 0.1), (0.8, 1.2), "Neither differs from perfect"),
-        ((-0.1, 0.1), (None, None), "Undefined"),
+        ((-0.4, -0.1), (None, None), "On average, probabilities are too high. What has no value is undefined"),
+        ((None, None), (None, None), "Undefined"),
     ],
 )
 def test_what_slope_and_mean_of_the_probabilities_mean_is_said(report, mean, slope, words):
