@@ -16,7 +16,7 @@ import pytest
 
 from cxr.datasets.manifest import Manifest
 from steps.runtime.runner import main
-from tests.steps import preloaded, tracking
+from tests.steps import preloaded, tracking, undrawn
 from tests.steps.tracking import Tracking
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +34,7 @@ SMALL = (
 )
 # Of an evaluation that is about something else.
 PLAIN = ("evaluate.robustness=false", "evaluate.map_images=0")
+UNDRAWN = {undrawn.VARIABLE: "1"}
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,18 @@ class Workflow:
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_experiment(experiment_id=self.experiment_id)
 
-    def project(self, entry_point: str, *settings: str, timeout: float = 300) -> subprocess.CompletedProcess:
-        """Run `mlflow run . -e ENTRY_POINT -P ...`, as a user types it; its processes are forks of `preloaded`."""
+    def project(
+        self, entry_point: str, *settings: str, timeout: float = 300, drawn: bool = False
+    ) -> subprocess.CompletedProcess:
+        """Run `mlflow run . -e ENTRY_POINT -P ...`, as a user types it; its processes are forks of `preloaded`.
+
+        Only if `drawn` are its figures more than a dot.
+        """
+        environment = self.environment if drawn else self.environment | UNDRAWN
         return subprocess.run(
             self.command(self.programs, entry_point, *settings),
             cwd=self.folder,
-            env=preloaded.first_on_path(self.programs, self.environment),
+            env=preloaded.first_on_path(self.programs, environment),
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -74,13 +81,13 @@ class Workflow:
     def start(self, entry_point: str, *settings: str, forked: bool = False, **options: Any) -> subprocess.Popen:
         """Start it in a session of its own: new processes, to send signals to, or `forked` ones, which begin sooner.
 
-        What it prints is dropped, unless `options` of Popen say otherwise.
+        What it prints is dropped, unless `options` of Popen say otherwise; `forked` ones draw no figures.
         """
         programs = self.programs if forked else Path(sys.executable).parent
         return subprocess.Popen(
             self.command(programs, entry_point, *settings),
             cwd=self.folder,
-            env=preloaded.first_on_path(programs, self.environment),
+            env=preloaded.first_on_path(programs, self.environment | UNDRAWN),
             start_new_session=True,
             **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options},
         )
@@ -137,7 +144,7 @@ def empty_database(tmp_path_factory) -> bytes:
 def new_workflow(tmp_path_factory, empty_database, programs) -> Callable[..., Workflow]:
     """Function that creates a workspace with an empty store and runs `main` in it, with `SMALL` and other settings."""
 
-    def create(*settings: str, run: bool = True) -> Workflow:
+    def create(*settings: str, run: bool = True, drawn: bool = False) -> Workflow:
         folder = tmp_path_factory.mktemp("workflow")
         (folder / "mlflow.db").write_bytes(empty_database)
         uri = f"sqlite:///{folder / 'mlflow.db'}"
@@ -145,7 +152,7 @@ def new_workflow(tmp_path_factory, empty_database, programs) -> Callable[..., Wo
         workflow = workspace(folder, programs, uri, experiment)
         if not run:
             return workflow
-        finished = workflow.project("main", *SMALL, *settings)
+        finished = workflow.project("main", *SMALL, *settings, drawn=drawn)
         assert finished.returncode == 0, finished.stdout + finished.stderr
         return replace(workflow, output=finished.stdout + finished.stderr)
 
@@ -155,7 +162,7 @@ def new_workflow(tmp_path_factory, empty_database, programs) -> Callable[..., Wo
 @pytest.fixture(scope="session")
 def workflow(new_workflow) -> Workflow:
     """A finished `main`; tests may add runs to it, but must not remove any."""
-    return new_workflow()
+    return new_workflow(drawn=True)
 
 
 @pytest.fixture(scope="session")
@@ -207,13 +214,15 @@ def manifest_of(run: mlflow.entities.Run) -> Manifest:
 
 @pytest.fixture
 def exit_of():
-    """Function that runs a step in this process, and returns its exit status."""
+    """Function that runs a step in this process, without drawing its figures, and returns its exit status."""
     handlers = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
 
     def run(step: str, **parameters: object) -> int:
         argv = [word for name, value in parameters.items() for word in (f"--{name.replace('__', '.')}", str(value))]
-        with pytest.raises(SystemExit) as exit_:
-            main(import_module(f"steps.{step}").STEP, argv)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("matplotlib.figure.Figure.savefig", undrawn.save)
+            with pytest.raises(SystemExit) as exit_:
+                main(import_module(f"steps.{step}").STEP, argv)
         return exit_.value.code
 
     yield run

@@ -22,7 +22,7 @@ SPACE = "search.space={finetune.optimizer.lr: {low: 1e-5, high: 1e-3, log: true}
 def searched(new_workflow):
     """A workspace with a finished search of two trials, and the output of that search."""
     workflow = new_workflow(run=False)
-    done = workflow.project("search", *SMALL, SPACE, "trials=2")
+    done = workflow.project("search", *SMALL, SPACE, "trials=2", drawn=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return workflow, done.stdout + done.stderr
 

@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import yaml
+from PIL import Image
 
 from cxr.datasets import phantom
 from cxr.datasets.manifest import Manifest
@@ -66,6 +67,12 @@ def test_every_step_logs_what_the_next_one_needs(workflow):
     assert [p["path"] for p in predictions] == list(manifest.split("test").rows["path"])
     confusion = json.loads(workflow.artifact(evaluate, "evaluation/confusion.json").read_text())
     assert np.trace(confusion["counts"]) / len(predictions) == pytest.approx(evaluate.data.metrics["test_accuracy"])
+    for run, figure in ((split, "split/figures"), (finetune, "figures"), (evaluate, "evaluation/figures")):
+        pictures = list(workflow.artifact(run, figure).iterdir())
+        assert pictures
+        for file in pictures:
+            with Image.open(file) as picture:
+                assert min(picture.size) > 100, file.name
     for step in STEPS:
         logs = workflow.artifact(workflow.first(step), "logs")
         first = json.loads((logs / "info.log").read_text().splitlines()[0])
