@@ -11,7 +11,8 @@ from mlflow.exceptions import ExecutionException
 from cxr.common import files
 from cxr.errors import CxrError
 from steps.runtime import reuse, step_key
-from steps.work import launching
+from steps.runtime.context import Context
+from steps.work import launching, main
 from tests.helpers import settings_with
 
 
@@ -150,3 +151,25 @@ def test_a_training_whose_split_is_not_in_the_store_is_not_reused(driver):
     split = finished(driver, "prepare_split", "split")
     finished(driver, "train", "weights", ("split",), split_run_id="0" * 32)
     assert launching.step(driver, "train", {"prepare_split": split}, True) == "new"
+
+
+@pytest.mark.parametrize(
+    "flags, anew", [({}, []), ({"reuse": "false"}, ["prepare_split", "train", "finetune", "evaluate"])]
+)
+def test_main_runs_every_step_again_if_told_so(driver, monkeypatch, flags, anew):
+    split = finished(driver, "prepare_split", "split", (step_key.data_fingerprint(driver.settings.data),))
+    runs = {
+        "prepare_split": split,
+        "train": finished(driver, "train", "weights", ("split",), split_run_id=split),
+        "finetune": finished(driver, "finetune", "better", ("weights", "split"), split_run_id=split),
+        "evaluate": finished(driver, "evaluate", "scores", ("better", "split"), split_run_id=split),
+    }
+    launched = []
+    monkeypatch.setattr(launching, "launch", lambda _, name, __: launched.append(name) or runs[name])
+    monkeypatch.setattr(main, "summary", lambda *_: "done")
+    run_id = driver.client.create_run(driver.experiment_id).info.run_id
+    given = {name: getattr(driver, name) for name in ("step", "overrides", "experiment_id", "client", "folder", "log")}
+    context = Context(run_id=run_id, flags=flags, **given)
+    context.settings = driver.settings
+    main.run(context)
+    assert launched == anew
