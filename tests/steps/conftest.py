@@ -34,7 +34,7 @@ SMALL = (
     "registry.gate.minimum.balanced_accuracy=null",
 )
 # Of an evaluation that is about something else.
-PLAIN = ("evaluate.robustness=false", "evaluate.map_images=0")
+PLAIN = ("evaluate.robustness=false", "evaluate.map_images=0", "evaluate.gallery=0")
 UNDRAWN = {undrawn.VARIABLE: "1"}
 
 
@@ -206,6 +206,11 @@ def run_step(store, tmp_path, programs):
         )
 
     return run
+
+
+def parameters(*settings: str) -> dict[str, str]:
+    """Settings of a command line as `exit_of` and its like take them."""
+    return {name.replace(".", "__"): value for name, value in (setting.split("=", 1) for setting in settings)}
 
 
 def manifest_of(run: mlflow.entities.Run) -> Manifest:

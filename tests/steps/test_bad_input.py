@@ -10,6 +10,8 @@ import mlflow
 import pytest
 from PIL import Image
 
+from tests.steps.conftest import PLAIN, parameters
+
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
@@ -224,7 +226,7 @@ def test_an_architecture_without_a_known_head_is_refused(refused):
 
 def test_an_output_folder_that_cannot_be_written_is_refused(refused, tmp_path):
     (tmp_path / "file").write_text("")
-    line = refused("evaluate", out=tmp_path / "file/out", registry__register="false")
+    line = refused("evaluate", out=tmp_path / "file/out", registry__register="false", **parameters(*PLAIN))
     assert "give a folder that can be written to" in line
 
 

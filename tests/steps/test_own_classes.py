@@ -16,7 +16,7 @@ from cxr.models import bundle
 from cxr.serving import batch
 from cxr.serving.service import Service
 from steps.registry.model_files import service_folder
-from tests.steps.conftest import SMALL
+from tests.steps.conftest import PLAIN, SMALL, parameters
 
 NAME = "cxr-tuberculosis"
 COLUMNS = ["label", "probability_healthy", "probability_tuberculosis", "operating_point", "decision", "status",
@@ -42,7 +42,7 @@ def xrays(tmp_path_factory):
 
 def test_from_folders_to_answers(workflow, in_process, xrays, tmp_path):
     data = {"data__classes": "[healthy, tuberculosis]", "data__finding": "tuberculosis"}
-    small = {name.replace(".", "__"): value for name, value in (word.split("=") for word in SMALL)}
+    small, plain = parameters(*SMALL), parameters(*PLAIN)
     assert in_process("prepare_split", data_path=xrays, **data) == 0
     split = workflow.runs("prepare_split")[0]
     manifest = Manifest.load(workflow.artifact(split, "split"))
@@ -54,7 +54,6 @@ def test_from_folders_to_answers(workflow, in_process, xrays, tmp_path):
     assert bundle.load(workflow.artifact(trained, "bundle")).finding == "tuberculosis"
     gate = {name: value for name, value in small.items() if name.startswith("registry")}
     gate |= {"registry__gate__metric": "auc_finding", "registry__gate__minimum__auc_finding": 0.0}
-    plain = {"evaluate__robustness": "false", "evaluate__map_images": 0}
     settings = {"registry__name": NAME, "precision": "float32"} | plain | gate
     assert in_process("evaluate", run_id=trained.info.run_id, **settings) == 0
     evaluated = workflow.runs("evaluate")[0]

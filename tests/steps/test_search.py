@@ -60,7 +60,7 @@ def test_the_best_settings_go_on_to_main_which_trains_nothing_again(searched):
     assert values["data"]["sample_images"] == 60
     assert "optimistic" in file.read_text().splitlines()[2] and "optimistic" in output
     assert not workflow.runs("evaluate")  # a search never reads the test split
-    done = workflow.project("main", f"params={file}", *PLAIN)
+    done = workflow.project("main", f"params={file}", *PLAIN, "registry.register=false")
     assert done.returncode == 0, done.stderr
     assert f"finetune: reused run {workflow.runs('finetune')[0].info.run_id}" in done.stderr or (
         f"finetune: reused run {workflow.runs('finetune')[1].info.run_id}" in done.stderr

@@ -13,11 +13,11 @@ import pytest
 from cxr.datasets import phantom
 from steps.registry import registry
 from tests.helpers import wait_for
-from tests.steps.conftest import SMALL, Workflow, workspace
+from tests.steps.conftest import PLAIN, SMALL, Workflow, workspace
 from tests.steps.test_workflow import STEPS, epochs_seen, processes_of
 
 MODEL = "cxr-pneumonia"
-QUICK = (*SMALL, "evaluate.robustness=false", "evaluate.map_images=0", "evaluate.gallery=0")
+QUICK = (*SMALL, *PLAIN)
 EPOCHS = 120
 LONG = (
     "model.input_size=64",

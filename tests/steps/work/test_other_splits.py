@@ -2,20 +2,24 @@
 
 import json
 import shutil
+from functools import cache
 
 import pytest
 
 from cxr.datasets.manifest import Manifest
 from cxr.evaluation.results import EvaluationReport
+from tests.steps.conftest import PLAIN, parameters
 
 
-@pytest.fixture
-def split_anew(workflow, in_process):
+@pytest.fixture(scope="module")
+def split_anew(workflow):
     """Function that splits the phantoms of the workflow anew; its runs, and all that follow, are removed at the end."""
     known = {run.info.run_id for run in workflow.client.search_runs([workflow.experiment_id])}
 
+    @cache
     def split(val_size: float):
-        assert in_process("prepare_split", data__sample_images=60, data__val_size=val_size) == 0
+        done = workflow.project("prepare_split", "data.sample_images=60", f"data.val_size={val_size}")
+        assert done.returncode == 0, done.stderr
         return workflow.runs("prepare_split")[0]
 
     yield split
@@ -33,9 +37,9 @@ def without_val(split_anew):
 def evaluated(workflow, in_process, capfd):
     """Function that evaluates on a split; returns what was logged and the run, report and page."""
 
-    def run(split, **parameters: object):
+    def run(split, **given: object):
         before = workflow.client.search_model_versions("")
-        code = in_process("evaluate", split_run_id=split.info.run_id, evaluate__robustness="false", **parameters)
+        code = in_process("evaluate", split_run_id=split.info.run_id, **parameters(*PLAIN), **given)
         assert code == 0 and workflow.client.search_model_versions("") == before
         logged, run = capfd.readouterr().err, workflow.runs("evaluate")[0]
         text = workflow.artifact(run, "evaluation/report.json").read_text()
@@ -98,7 +102,7 @@ def test_on_another_split_no_thresholds_are_chosen_anew(workflow, split_anew, re
 
 
 @pytest.mark.parametrize(
-    "step, parameters, words",
+    "step, more, words",
     [
         (
             "evaluate",
@@ -110,6 +114,6 @@ def test_on_another_split_no_thresholds_are_chosen_anew(workflow, split_anew, re
     ],
     ids=["registering", "more views", "training"],
 )
-def test_what_needs_validation_images_says_so(refused, without_val, bundle_of_that_split, step, parameters, words):
+def test_what_needs_validation_images_says_so(refused, without_val, bundle_of_that_split, step, more, words):
     given = {"bundle": bundle_of_that_split} if step == "evaluate" else {}
-    assert words in refused(step, split_run_id=without_val.info.run_id, **given, **parameters)
+    assert words in refused(step, split_run_id=without_val.info.run_id, **given, **more)

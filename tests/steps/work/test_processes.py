@@ -17,9 +17,10 @@ from steps.runtime import supervisor
 from steps.runtime.cli import Arguments
 from steps.work import processes
 from tests.helpers import free_port, wait_for
-from tests.steps.conftest import ROOT, SMALL
+from tests.steps.conftest import PLAIN, ROOT, SMALL
 
 WITHIN_S = 60  # for a training to end after one of its processes has
+SCORES = (*PLAIN, "registry.register=false")
 # Long enough to be interrupted, short enough to be finished then.
 LONG = (
     "model.input_size=64", "train.epochs=30", "train.patience=100", "train.optimizer.lr=1e-6", "cache.features=false",
@@ -30,7 +31,7 @@ LONG = (
 @pytest.fixture(scope="module")
 def several(new_workflow):
     """A store where `main` has trained in two processes what `workflow` has trained in one."""
-    return new_workflow("processes=2")
+    return new_workflow("processes=2", *SCORES)
 
 
 def test_main_with_processes_leaves_one_run_with_the_scores_of_one_process(several, workflow):
@@ -49,7 +50,7 @@ def test_main_with_processes_leaves_one_run_with_the_scores_of_one_process(sever
         records = [json.loads(line)["message"] for line in lines]
         assert sum(record.startswith("epoch 1 of") for record in records) == 1
     assert several.output.count("before epoch 1") == 2, "once for each step"
-    assert "reused" in several.project("main", *SMALL, "processes=1").stderr, "the number changes no result"
+    assert "reused" in several.project("main", *SMALL, *SCORES, "processes=1").stderr, "the number changes no result"
 
 
 def started(workflow) -> tuple[subprocess.Popen, dict[int, psutil.Process]]:

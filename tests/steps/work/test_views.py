@@ -5,17 +5,13 @@ import json
 from cxr.evaluation.results import EvaluationReport
 from cxr.models import bundle
 from tests.cxr.training.test_loop import same
-from tests.steps.conftest import PLAIN, SMALL
+from tests.steps.conftest import PLAIN, SMALL, parameters
 
 
 def test_a_version_with_several_views(workflow, in_process):
     trained = workflow.client.get_run(workflow.runs("main")[-1].data.tags["cxr.finetune_run_id"])
-    settings = {
-        "run_id": trained.info.run_id,
-        "registry__name": "several-views",
-        "evaluate__views": 2,
-    }
-    settings |= {name.replace(".", "__"): value for name, value in (word.split("=") for word in (*PLAIN, *SMALL[-2:]))}
+    settings = parameters("registry.name=several-views", "evaluate.views=2", *PLAIN, *SMALL[-2:])
+    settings["run_id"] = trained.info.run_id
     assert in_process("evaluate", **settings) == in_process("evaluate", **settings) == 0
     run = workflow.runs("evaluate")[0]
     report = EvaluationReport.model_validate_json(workflow.artifact(run, "evaluation/report.json").read_text())
