@@ -100,6 +100,7 @@ def test_a_search_goes_on_and_another_space_is_refused(searched):
     assert len(all_trials(workflow)) == before + 1
 
 
+@pytest.mark.long
 def test_a_killed_search_goes_on_with_its_trials(new_workflow):
     workflow = new_workflow(run=False)
     settings = (*SMALL, SPACE, "trials=2", "finetune.unfreeze=0", "finetune.epochs=150", "finetune.patience=150")

@@ -99,6 +99,7 @@ def test_unchanged_steps_are_reused(workflow):
     assert [now - then for now, then in zip(counts(), before, strict=True)] == [0, 1, 1, 1, 1]
 
 
+@pytest.mark.long
 def test_an_image_added_to_the_test_part_is_scored_though_the_weights_stay_the_same(new_workflow, tmp_path):
     workflow = new_workflow(run=False)
     phantom.draw(tmp_path, 60, seed=1)

@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr.errors import ImageError
+from cxr.errors import CxrError, ImageError
 from cxr.imaging import reader
 from cxr.serving import service as module
 from cxr.serving.service import Row, Service, column_types, columns
@@ -60,6 +61,20 @@ def test_threads_get_their_own_answers(service, pictures):
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda one: service.answer([one])["probability_normal"][0], pictures * 4))
     np.testing.assert_allclose(found, wanted * 4, atol=1e-6)
+
+
+def test_another_model_in_its_folder_changes_no_answer(served, pictures, tmp_path):
+    """A service that is running answers as one model, until it is started again."""
+    folder = Path(shutil.copytree(served.folder, tmp_path / "model"))
+    running = Service(folder, threads=2)
+    before = running.answer(pictures, with_heatmap=True)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    for file in served.folder.iterdir():
+        (folder / file.name).write_bytes(b"of another model")
+    pd.testing.assert_frame_equal(running.answer(pictures, with_heatmap=True), before)
+    with pytest.raises(CxrError):
+        Service(folder, threads=2)
 
 
 def test_no_more_pictures_are_decoded_at_once_than_there_are_cores(service, pictures, monkeypatch):
