@@ -25,12 +25,14 @@ LEFT_BY_RUNS = ("mlflow.db*", "mlruns", "mlartifacts", "logs", ".hypothesis")
 BEFORE = pytest.StashKey[dict[str, str]]()
 # Tests that use one of these run whole steps or export a network to ONNX; `refused` builds on `workflow`.
 SLOW_FIXTURES = {"new_workflow", "workflow", "run_step", "served", "tracking_server"}
-# Groups of tests that share a process, and take longer than any test alone; the longest first.
+# Fixtures that are made once for all files, and the group of the tests that use them.
+SHARED = {"workflow": "workflow of {}", "bucket": "s3", "tracking_server": "tracking_server"}
+# Groups of tests that take longer than others; the longest first.
 GROUPS = (
     "workflow of steps",
     "workflow of work",
     "tracking_server",
-    "search",
+    "tests/steps/test_search.py",
     "several processes",
     "real_bundle",
     "s3",
@@ -50,29 +52,30 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests with a slow fixture as slow; those that share a workflow or a server share a process.
+    """Mark the tests with a slow fixture as slow, and every test with its group; those of a group share a process.
 
-    Of several processes, none is left alone at the end with a long group: groups come first, then other slow tests.
+    The group is that of a shared fixture, else the file, so that its own fixtures are made once, too. A file can name
+    another; of two names pytest-xdist would make a third group. Of several processes, none is left alone at the end
+    with a long group: those in `GROUPS` come first, then others with slow tests.
     """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if SLOW_FIXTURES & fixtures:
             item.add_marker(pytest.mark.slow)
-        if "workflow" in fixtures:  # by folder: a single group would still be at work when all others are done
-            item.add_marker(pytest.mark.xdist_group(f"workflow of {item.path.parent.name}"))
-        elif "bucket" in fixtures:
-            item.add_marker(pytest.mark.xdist_group("s3"))
-        elif "tracking_server" in fixtures:
-            item.add_marker(pytest.mark.xdist_group("tracking_server"))
+        if item.get_closest_marker("xdist_group") is None:
+            shared = next((group for fixture, group in SHARED.items() if fixture in fixtures), None)
+            # By folder: a single group would still be at work when all others are done.
+            group = shared.format(item.path.parent.name) if shared else item.nodeid.partition("::")[0]
+            item.add_marker(pytest.mark.xdist_group(group))
     if hasattr(config, "workerinput"):
         items.sort(key=rank)
 
 
 def rank(item: pytest.Item) -> int:
     """Place of a test among others: by its group, then whether it is slow."""
-    group = item.get_closest_marker("xdist_group")
-    if group is not None and group.args[0] in GROUPS:
-        return GROUPS.index(group.args[0])
+    group = item.get_closest_marker("xdist_group").args[0]
+    if group in GROUPS:
+        return GROUPS.index(group)
     return len(GROUPS) + (item.get_closest_marker("slow") is None)
 
 

@@ -222,9 +222,11 @@ def test_a_requirement_without_version_or_hash_is_loose(tmp_path, line):
     assert supply.loose(tmp_path / "requirements.txt") == [line]
 
 
-@pytest.mark.xdist_group("architecture")
 def test_tests_of_a_group_share_a_process(request):
     """Each worker would otherwise make costly fixtures of its own, in silence."""
     if not getattr(request.config.option, "loadgroup", False):
         pytest.skip("needs several workers: pytest -n 2 --dist loadgroup")
-    assert request.node.nodeid.endswith("@architecture")
+    assert request.node.nodeid.endswith("@tests/test_architecture.py")
+    for item in request.session.items:
+        groups = [mark.args[0] for mark in item.iter_markers("xdist_group")]
+        assert len(groups) == 1 and item.nodeid.endswith(f"@{groups[0]}"), item.nodeid

@@ -18,6 +18,7 @@ from cxr.serving.service import Service
 from steps.registry.model_files import service_folder
 from tests.steps.conftest import PLAIN, SMALL, parameters
 
+pytestmark = pytest.mark.xdist_group("own classes")  # not that of the `workflow` of other files
 NAME = "cxr-tuberculosis"
 COLUMNS = ["label", "probability_healthy", "probability_tuberculosis", "operating_point", "decision", "status",
            "reasons", "heatmap", "model_version"]  # fmt: skip

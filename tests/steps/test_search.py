@@ -14,7 +14,6 @@ from tests.helpers import wait_for
 from tests.steps.conftest import PLAIN, SMALL
 from tests.steps.test_workflow import processes_of
 
-pytestmark = pytest.mark.xdist_group("search")
 SPACE = "search.space={finetune.optimizer.lr: {low: 1e-5, high: 1e-3, log: true}}"
 
 

@@ -12,7 +12,6 @@ from tests.steps.conftest import SMALL
 from tests.steps.test_search import SPACE, all_trials
 from tests.steps.test_workflow import processes_of
 
-pytestmark = pytest.mark.xdist_group("search_spark")
 SPARK = "search.engine=spark"
 
 

@@ -21,7 +21,7 @@ from cxr.training import distributed
 from tests.cxr.training import several
 from tests.helpers import free_port, small_set
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("several processes")]  # which start once
 
 ROWS_OF = np.arange(60, dtype=np.float32).reshape(20, 3)
 PLAN = Plan("test", {}, ROWS_OF.shape, ROWS_OF.dtype, "20 rows")
