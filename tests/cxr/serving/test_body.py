@@ -122,14 +122,14 @@ def is_a_line(text: object) -> bool:
     return isinstance(text, str) and "\n" not in text and len(text) < 200
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from(TOP), VALUES))
 def test_any_json_gives_cells_or_one_line(sent):
     told = outcome(json.dumps(sent).encode(), JSON)
     assert is_a_line(told) or (isinstance(told[0], list) and set(told[1]) <= {"operating_point", "heatmap", "strict"})
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200) | st.text("image,\n\"'x\\ \0", max_size=100).map(str.encode))
 def test_any_bytes_give_cells_or_one_line(data):
     assert is_a_line(outcome(data, JSON)) or isinstance(json.loads(data), dict)

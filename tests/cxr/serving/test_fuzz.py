@@ -1,4 +1,4 @@
-"""Thousands of damaged files: each is answered or refused in one line, nothing else is raised, and memory stays."""
+"""A thousand damaged files: each is answered or refused in one line, nothing else is raised, and memory stays."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ from cxr.serving.service import Service
 from tests.cxr.imaging.test_dicom import NOISE, by_gdcm, file_of
 from tests.helpers import png
 
-GROWTH = 100e6  # bytes; thousands of files of 10 KB that were kept would show
+GROWTH = 100e6  # bytes; what keeps a megabyte of each file would show
 
 
 def saved(kind: str, mode: str = "L", **options: object) -> bytes:
@@ -72,7 +72,7 @@ def model(served) -> ServedModel:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rounds", [500, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [200, pytest.param(1000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", FILES)
 def test_damaged_files_are_answered_or_refused(model, kind, rounds):
     process, started = psutil.Process(), []
@@ -81,7 +81,7 @@ def test_damaged_files_are_answered_or_refused(model, kind, rounds):
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(st.integers(0, len(FILES[kind]) - 1), EDITS)
     def check(number, edits):
-        if len(started) < 1 and len(seen) == 200:
+        if len(started) < 1 and len(seen) == 80:
             started.append(process.memory_info().rss)
         body = damaged(FILES[kind][number], edits)
         seen.append(len(body))
@@ -102,7 +102,7 @@ def test_damaged_files_are_answered_or_refused(model, kind, rounds):
 
 
 @pytest.mark.slow
-@settings(max_examples=500, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(CELLS)
 def test_cells_of_any_kind_are_refused_in_one_line(model, cell):
     table = pd.DataFrame({"image": pd.Series([cell], dtype=object)})
