@@ -143,7 +143,30 @@ def real_data(pytestconfig) -> Path:
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory) -> "Deployed":
+def one_export():
+    """A network is exported to ONNX once in a process, since that takes seconds.
+
+    The export itself has tests of its own, which do without this.
+    """
+    from cxr.packaging import carry, export_onnx, package
+    from tests.helpers import identity
+
+    made: dict[str, bytes] = {}
+
+    def once(bundle):
+        key = identity(bundle)
+        if key not in made:
+            made[key] = export_onnx.to_onnx(bundle)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (carry, package):
+            patch.setattr(module, "to_onnx", once)
+        yield
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory, one_export) -> "Deployed":
     """A small network, packaged for serving."""
     from tests.helpers import deployed
 

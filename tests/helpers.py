@@ -1,5 +1,6 @@
 """What several tests need: settings by way of params.yaml, and a small set of pictures with its manifest."""
 
+import hashlib
 import io
 import socket
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from PIL import Image
 
 from cxr.common.files import sha256_of
@@ -83,6 +85,16 @@ def probabilities(bundle: Bundle, split: Manifest) -> np.ndarray:
     """The calibrated probabilities (n, C) of a bundle, as `evaluate` computes them."""
     logits = predict_logits(Predictor(bundle), ImageDataset(split, bundle.network.spec), 8)
     return softmax(logits / bundle.temperature)
+
+
+def identity(bundle: Bundle) -> str:
+    """A digest of everything that an exported network depends on; the temperature is no part of it."""
+    net = bundle.network
+    facts = (net.name, net.spec, net.views, net.members, net.head, bundle.folds, str(net.module))
+    digest = hashlib.sha256(repr(facts).encode())
+    for name, value in net.module.state_dict().items():
+        digest.update(name.encode() + value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def png(grey: np.ndarray, kind: str = "PNG") -> bytes:

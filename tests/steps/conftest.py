@@ -219,7 +219,7 @@ def manifest_of(run: mlflow.entities.Run) -> Manifest:
 
 
 @pytest.fixture
-def exit_of():
+def exit_of(one_export):
     """Function that runs a step in this process, without drawing its figures, and returns its exit status."""
     handlers = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
 
