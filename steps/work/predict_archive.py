@@ -1,7 +1,10 @@
 """`predict` with results in an archive: DICOM files in a folder, or on a DICOMweb server that the images came from."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+
+import pandas as pd
 
 from cxr.archive.delivery import FAILED, FOREIGN, HEATMAPS, PRESENT, REPORTS, UNREAD, Delivery, Folder
 from cxr.archive.dicomweb import Server, parts_of
@@ -14,7 +17,7 @@ from cxr.common.storage import Place
 from cxr.errors import CxrError
 from cxr.serving.batch import SHARD, Transfer, check_output, shard_folder
 from cxr.serving.inputs import is_dicom_file, list_files
-from cxr.serving.service import Service
+from cxr.serving.service import ERROR, Service
 from steps.registry.model_files import requested_service
 from steps.runtime.context import Context
 from steps.work import predict
@@ -57,16 +60,51 @@ def _on_server(context: Context) -> None:
     query = read_query(context.flags.get("query", ""))
     uri, service, model, options = _prepared(context)
     point = str(options["point"])
-    worklist = _worklist(context.log, server, query, model, point, output, uri)
+    request = sha256_of_text(f"{server.url} {query} {uri} {point}")  # a query may hold the ID of a patient
+
+    def has_results(path: str) -> bool:
+        study, _, instance = parts_of(path)
+        return server.has(ResultUIDs.of(study, instance, model, point))
+
+    worklist = _worklist(context.log, server, query, request, output, has_results)
     delivery = Delivery(model, server)
     transfer = Transfer(read=server.read, deliver=delivery, at_once=_AT_ONCE, listed=worklist.listed)
     predict.score(context, uri, service, worklist.todo, options, uri, transfer)
+    unread = _unread(output)
+    expected = [path for path in worklist.todo if path not in unread]
+    missing = [path for path in expected if not has_results(path)]
+    if missing and not delivery.counts[FAILED]:  # all of them were refused in earlier runs, whose rows are kept
+        context.log.info("%d images scored by an earlier run have no results yet; answering them again", len(missing))
+        _deliver_again(service, server, delivery, missing, options)
+        missing = [path for path in missing if not has_results(path)]
     _report(context, delivery, server.url)
-    if delivery.counts[FAILED]:
+    if missing:
         raise CxrError(
-            f"{server.url}: {delivery.counts[FAILED]} images have no results there, as logged above; to try them "
-            "again, run this again with another output: images with results are left out"
+            f"{server.url}: {len(missing)} images have no results there, as logged above; to try these again, and no "
+            "others, run this again"
         )
+
+
+def _unread(output: Place) -> set[str]:
+    """Paths of the images in the table that got no answer, and so no results."""
+    with output.open("rb") as opened:
+        rows = pd.read_parquet(opened, columns=["path", "status"])
+    return set(rows["path"][rows["status"] == ERROR])
+
+
+def _deliver_again(
+    service: Service, server: Server, delivery: Delivery, paths: list[str], options: dict[str, object]
+) -> None:
+    """Answer images whose rows are kept once more, as the table has no heatmaps, and deliver their results."""
+    size = min(_AT_ONCE, service.limits.max_images)
+    for start in range(0, len(paths), size):
+        read = [server.read(path, service.limits.max_bytes) for path in paths[start : start + size]]
+        images = [data for data, _ in read]
+        answers = service.answer(images, strict=False, **options).astype(object)
+        delivery(images, answers)
+        for (_, error), status, reasons in zip(read, answers["status"], answers["reasons"], strict=True):
+            if status == ERROR:
+                delivery.reasons[error or reasons] += 1
 
 
 def _prepared(context: Context) -> tuple[str, Service, Model, dict[str, object]]:
@@ -81,22 +119,15 @@ def _worklist(
     log: logging.Logger,
     server: Server,
     query: dict[str, list[str]],
-    model: Model,
-    point: str,
+    request: str,
     output: Place,
-    uri: str,
+    has_results: Callable[[str], bool],
 ) -> Worklist:
     """The instances to answer: those of an interrupted run on `output`, or those that match and have no results."""
-    request = sha256_of_text(f"{server.url} {query} {uri} {point}")  # a query may hold the ID of a patient
     folder = shard_folder(output)
     if worklist := kept(folder, request):
         log.info("resuming with the %d images that an interrupted run has found", len(worklist.todo))
         return worklist
-
-    def has_results(path: str) -> bool:
-        study, _, instance = parts_of(path)
-        return server.has(ResultUIDs.of(study, instance, model, point))
-
     paths = server.instances(query)
     if not paths:
         log.warning("%s: no image matches the query", server.url)

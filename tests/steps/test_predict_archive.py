@@ -16,7 +16,7 @@ from cxr.archive.dicomweb import Server
 from cxr.imaging.decode import read_grey
 from cxr.serving import batch
 from cxr.serving.service import Service
-from tests.cxr.archive.fake_server import serving, status
+from tests.cxr.archive.fake_server import serving, status, times
 from tests.cxr.archive.made import STUDY, radiograph, validated
 from tests.cxr.archive.orthanc import PASSWORD, USER, running
 from tests.helpers import ROOT
@@ -139,12 +139,51 @@ def test_an_interrupted_run_continues_with_its_list(predict, fake, tmp_path, mon
     assert len(retrieved) == 1 and retrieved[0].endswith(last)
 
 
-def test_what_the_server_does_not_keep_fails_the_run_at_its_end(predict, fake, tmp_path, capfd):
-    fake.faults = [lambda handler: handler.command == "POST" and status(409)(handler)]
-    assert predict(dicomweb=fake.url, output=tmp_path / "preds.parquet") == 1
+def of_results(fault):
+    """A fault of the requests that store results."""
+    return lambda handler: handler.command == "POST" and fault(handler)
+
+
+def test_what_the_server_does_not_keep_fails_every_run_until_it_does(predict, fake, tmp_path, capfd):
+    given = {"dicomweb": fake.url, "output": tmp_path / "preds.parquet"}
+    fake.faults = [of_results(status(400))]
+    for _ in range(2):
+        assert predict(**given) == 1
+        printed = capfd.readouterr().err
+        assert "5 images have no results there, as logged above" in printed and "run this again" in printed
+        assert "5 images have no results in the archive: not stored: the server answered with status 400" in printed
+    table = pd.read_parquet(given["output"])
+    fake.faults = []
+    assert predict(**given) == 0
+    assert fake.modalities().count("SR") == 5
+    assert fake.modalities().count("OT") == (table["status"] == "ok").sum() > 0  # the table has no heatmaps
+    pd.testing.assert_frame_equal(pd.read_parquet(given["output"]), table)
+    assert predict(**given) == 0
+    assert fake.modalities().count("SR") == 5
+
+
+def test_what_was_refused_before_an_interruption_is_not_forgotten(predict, fake, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "SHARD_ROWS", 2)
+    given = {"dicomweb": fake.url, "output": tmp_path / "preds.parquet"}
+    # The first shard is kept, without results on the server.
+    fake.faults = [of_results(times(2, status(400))), status(401, sorted(fake.archive)[-1])]
+    assert predict(**given) == 1 and fake.modalities().count("SR") == 2
+    fake.faults = []
+    assert predict(**given) == 0 and fake.modalities().count("SR") == 5
+    (newest, _) = mlflow.search_runs(output_format="list", order_by=["attributes.start_time DESC"])
+    assert newest.data.metrics["dicom_reports"] == 3
+
+
+def test_an_image_that_cannot_be_read_again_is_told(predict, fake, tmp_path, capfd):
+    given = {"dicomweb": fake.url, "output": tmp_path / "preds.parquet"}
+    fake.faults = [of_results(status(400))]
+    assert predict(**given) == 1
+    capfd.readouterr()
+    fake.faults = [status(500, sorted(fake.archive)[0])]
+    assert predict(**given) == 1
     printed = capfd.readouterr().err
-    assert "5 images have no results there" in printed and "run this again with another output" in printed
-    assert len(pd.read_parquet(tmp_path / "preds.parquet")) == 5
+    assert "1 images have no results in the archive: the server answered with status 500" in printed
+    assert "1 images have no results there, as logged above" in printed and fake.modalities().count("SR") == 4
 
 
 def test_a_server_without_images_gives_an_empty_table(predict, fake, tmp_path, capfd):
