@@ -88,19 +88,18 @@ class Server:
         """Store a result and make sure that it is there.
 
         Raises:
-            NotStoredError: the server refuses it, or says nothing of it and does not have it.
+            NotStoredError: the server refuses it, or says nothing of it, and does not have it.
             CxrError: the server cannot be reached, or lets nobody in.
         """
         study, series, instance = (str(result[name].value) for name in _WANTED)
         try:
-            answer = asked(self.url, lambda: self._client().store_instances([result]))
-            refused = _listed(answer, "FailedSOPSequence").get(instance)
-            confirmed = instance in _listed(answer, "ReferencedSOPSequence")
-            if not confirmed and (refused is not None or instance not in self._stored(study, series)):
-                code = "" if refused in (None, "") else f", failure reason {refused}"
-                raise NotStoredError(f"the server does not keep them{code}")
+            why_not = asked(self.url, lambda: self._refusal(result, instance))
         except AnswerError as error:
-            raise NotStoredError(f"not stored: {error}") from None
+            why_not = f"not stored: {error}"
+        # A server may refuse what it has stored already, for example if its answer was lost. The identifier is a digest
+        # of image, model and operating point, so that what is there under it is this result.
+        if why_not is not None and instance not in self._stored(study, series):
+            raise NotStoredError(why_not)
         with self._lock:
             if (study, series) in self._reports:
                 self._reports[study, series].add(instance)
@@ -115,6 +114,14 @@ class Server:
             client.set_http_retry_params(retry=False)  # `asked` does that, and not where it is in vain
             self._local.client, self._local.session = client, session
         return self._local.client
+
+    def _refusal(self, result: Dataset, instance: str) -> str | None:
+        """Send a result; None if the server confirms it, otherwise what to say of one that is not there."""
+        answer = self._client().store_instances([result])
+        if instance in _listed(answer, "ReferencedSOPSequence"):
+            return None
+        code = _listed(answer, "FailedSOPSequence").get(instance)
+        return "the server does not keep them" + (f", failure reason {code}" if code else "")
 
     def _stored(self, study: str, series: str) -> set[str]:
         """Identifiers of the instances in a series; none if there is no such series."""

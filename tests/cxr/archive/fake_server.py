@@ -60,7 +60,11 @@ def read(data: bytes) -> pydicom.Dataset:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Searches, retrieves and stores."""
+    """Searches, retrieves and stores.
+
+    Attributes:
+        sent: the instances in a request to store.
+    """
 
     protocol_version = "HTTP/1.1"
 
@@ -78,16 +82,17 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(404)
 
     def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        parts = self.rfile.read(int(self.headers["Content-Length"])).split(b"--0f3cf5c0")[1:-1]
+        self.sent = [part.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n") for part in parts]
         if self._fault():
             return
-        parts = body.split(b"--0f3cf5c0")[1:-1]
-        stored = []
-        for part in parts:
-            data = part.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n")
-            self.server.put(data)
-            stored.append({"00081155": {"vr": "UI", "Value": [str(read(data).SOPInstanceUID)]}})
-        self.json({"00081199": {"vr": "SQ", "Value": stored}})
+        self.server.put(*self.sent)
+        self.json({"00081199": {"vr": "SQ", "Value": self.references()}})
+
+    def references(self, **elements) -> list[dict]:
+        """Items for an answer, one for each instance that was sent."""
+        names = [str(read(data).SOPInstanceUID) for data in self.sent]
+        return [{"00081155": {"vr": "UI", "Value": [name]}} | elements for name in names]
 
     def _fault(self) -> bool:
         self.server.requests.append(f"{self.command} {self.path}")

@@ -9,29 +9,15 @@ import time
 import pytest
 
 from cxr.archive import connection, dicomweb
-from cxr.archive.delivery import FAILED, HEATMAPS, PRESENT, REPORTS, Delivery
+from cxr.archive.delivery import HEATMAPS, REPORTS, Delivery
 from cxr.archive.dicomweb import Server, parts_of
-from cxr.archive.identity import ResultUIDs
 from cxr.archive.query import read_query
 from cxr.errors import CxrError
-from tests.cxr.archive.fake_server import hang_up, serving, status, times
+from tests.cxr.archive.fake_server import hang_up, status, times
 from tests.cxr.archive.made import MODEL, SERIES, STUDY, answer, radiograph, rows
 
 MAX_BYTES = 20_000_000
 ALL = read_query("")
-
-
-@pytest.fixture(autouse=True)
-def no_credentials(monkeypatch):
-    for name in (connection.USERNAME, connection.PASSWORD, connection.TOKEN):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(connection, "WAIT_S", 0.01)
-
-
-@pytest.fixture
-def fake():
-    with serving(*(radiograph(number) for number in range(1, 6))) as server:
-        yield server
 
 
 def path_of(server: Server, number: int = 1) -> str:
@@ -212,64 +198,6 @@ def test_half_broken_answers_to_a_search_are_told(fake, answered):
     with pytest.raises(CxrError, match=r"a search failed \(the server's answer") as error:
         Server(fake.url).instances(ALL)
     assert "html" not in str(error.value)
-
-
-def test_results_are_stored_once(fake):
-    deliver = Delivery(MODEL, Server(fake.url))
-    deliver([radiograph(1), radiograph(2)], rows(answer(), answer()))
-    assert deliver.counts == {REPORTS: 2, HEATMAPS: 2} and fake.modalities() == ["DX"] * 5 + ["OT", "OT", "SR", "SR"]
-    again = Delivery(MODEL, Server(fake.url))
-    again([radiograph(1), radiograph(2)], rows(answer(), answer()))
-    assert again.counts == {PRESENT: 2} and len(fake.archive) == 9
-    uids = ResultUIDs.of(STUDY, f"{SERIES}.1", MODEL, "argmax")
-    assert Server(fake.url).has(uids) and uids.report in fake.archive
-
-
-@pytest.mark.parametrize(
-    ("fault", "reason"),
-    [
-        (lambda h: (h.json({"00081198": failed(h, 272)}, 200), True)[1], "does not keep them, failure reason 0110"),
-        (lambda h: (h.json({}), True)[1], "the server does not keep them"),
-        (lambda h: (h.answer(200, b"thanks", "text/html"), True)[1], "the server does not keep them"),
-        (status(409), "not stored: the server answered with status 409"),
-        (lambda h: (h.answer(200, b"{", "application/dicom+json"), True)[1], "not stored: the server's answer is not"),
-    ],
-)
-def test_what_is_not_stored_is_counted_and_stops_nothing(fake, fault, reason):
-    server = Server(fake.url)
-    fake.faults = [first_post(fault)]
-    deliver = Delivery(MODEL, server)
-    deliver([radiograph(1), radiograph(2)], rows(answer(), answer()))
-    assert deliver.counts == {FAILED: 1, REPORTS: 1, HEATMAPS: 1}
-    assert [text for text in deliver.reasons if reason in text]
-
-
-def failed(handler, code: int) -> dict:
-    """An entry of the failures for every result: the fake server does not look into a body here."""
-    uids = ResultUIDs.of(STUDY, f"{SERIES}.1", MODEL, "argmax")
-    reference = {"00081155": {"vr": "UI", "Value": [uids.heatmap]}, "00081197": {"vr": "US", "Value": [code]}}
-    return {"vr": "SQ", "Value": [reference]}
-
-
-def first_post(fault):
-    """A fault of the first result that is sent."""
-    one = times(1, fault)
-    return lambda handler: handler.command == "POST" and one(handler)
-
-
-def test_a_server_that_stores_without_saying_so_is_asked(fake):
-    """Its answer has a content type that dicomweb-client does not read; the results are there all the same."""
-
-    def silent(handler):
-        vars(handler).pop("json", None)
-        if handler.command == "POST":
-            handler.json = lambda _: handler.answer(200, b"{}", "application/dicom+json; charset=utf-8")
-        return False
-
-    fake.faults = [silent]
-    deliver = Delivery(MODEL, Server(fake.url))
-    deliver([radiograph()], rows(answer()))
-    assert deliver.counts == {REPORTS: 1, HEATMAPS: 1}
 
 
 def test_nothing_of_a_patient_or_a_password_is_logged(fake, caplog, monkeypatch):
