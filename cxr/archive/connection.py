@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
@@ -30,6 +30,8 @@ _PART = 1 << 16
 _LATER = (408, 425, 429, 502, 503, 504)  # statuses of a server that may answer later
 _DENIED = (401, 403)
 _CREDENTIALS = f"{USERNAME} and {PASSWORD}, or {TOKEN}"
+_PLACE = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+")
+_PATH = re.compile(r"[A-Za-z0-9._~%/-]*")
 _CAUSE = re.compile(r"\[Errno -?\d+\] ([^'\")]+)")
 # They log addresses with the search in them.
 for _name in ("dicomweb_client", "urllib3.connectionpool"):
@@ -42,6 +44,37 @@ class AnswerError(Exception):
     def __init__(self, reason: str, status: int | None = None):
         super().__init__(reason)
         self.status = status
+
+
+class RedirectError(Exception):
+    """A server sends a request elsewhere.
+
+    The target may hold a password, a session or the ID of a patient. Told of it are its host, and its path up to what
+    was requested of the service.
+    """
+
+    def __init__(self, request: str, location: str):
+        super().__init__("the server redirects")
+        self.request, self.location = request, location
+
+    def told(self, url: str) -> str:
+        """One line for the user of the service at `url`."""
+        refused = "and redirects are not followed"
+        try:
+            target = urlsplit(urljoin(self.request, self.location))
+            place = f"{target.scheme}://{target.netloc.rpartition('@')[2]}"
+        except ValueError:
+            place = ""
+        if not _PLACE.fullmatch(place):
+            return f"{url}: redirects to no address, {refused}; give the address of the service itself"
+        resource = urlsplit(self.request).path.removeprefix(urlsplit(url).path)
+        path = target.path.removesuffix(resource)
+        if path != target.path and _PATH.fullmatch(path):
+            return f"{url}: redirects to {place}{path}, {refused}; if that is right, give it as the address"
+        return (
+            f"{url}: redirects to {place}, {refused}; give the address of the service itself, and set {_CREDENTIALS} "
+            "if that is its login"
+        )
 
 
 def check_address(url: str) -> str:
@@ -97,13 +130,26 @@ class Session(requests.Session):
     """A session whose answers are bounded in time and memory, also for dicomweb-client, which knows no bounds."""
 
     def send(self, request: requests.PreparedRequest, **options) -> requests.Response:
-        """Send a request and read its answer, unless it is to be streamed."""
+        """Send a request and read its answer, unless it is to be streamed.
+
+        Raises:
+            RedirectError: it is a redirect.
+            AnswerError: it has another status that no service gives, or passes a bound (see `read`).
+        """
         stream = options.pop("stream", False)
         response = super().send(request, stream=True, **options)
+        if 300 <= response.status_code < 400:
+            response.close()
+            if response.is_redirect:
+                raise RedirectError(str(request.url), response.headers["Location"])
+            raise AnswerError(f"the server answered with status {response.status_code}", response.status_code)
         if not stream:
             body = read(response, ANSWER_BYTES)
             response._content, response._content_consumed = body, True
         return response
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """No redirect is followed, nor looked at by requests, which would read a body of any size for it."""
 
 
 def read(response: requests.Response, limit: int) -> bytes:
@@ -134,7 +180,7 @@ def asked(url: str, call: Callable[[], T]) -> T:
 
     Raises:
         AnswerError: the server refuses this request, or its answer is of no use.
-        CxrError: the server cannot be reached, cannot be trusted, lets nobody in or is overloaded.
+        CxrError: the server cannot be reached, cannot be trusted, is elsewhere, lets nobody in or is overloaded.
     """
     last = CxrError(f"{url} was not asked")
     for wait in _waits():
@@ -145,7 +191,9 @@ def asked(url: str, call: Callable[[], T]) -> T:
             raise CxrError(
                 f"{url}: its certificate cannot be verified; name the file of your authority in REQUESTS_CA_BUNDLE"
             ) from None
-        except (exceptions.InvalidURL, exceptions.InvalidSchema, exceptions.TooManyRedirects) as error:
+        except RedirectError as error:
+            raise CxrError(error.told(url)) from None
+        except (exceptions.InvalidURL, exceptions.InvalidSchema) as error:
             raise CxrError(f"{url}: no usable address ({type(error).__name__}); give that of the service") from None
         except exceptions.HTTPError as error:
             status = error.response.status_code if error.response is not None else 0
