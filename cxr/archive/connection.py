@@ -99,8 +99,9 @@ def check_address(url: str) -> str:
 
 
 def session(url: str, environment: Mapping[str, str] = os.environ) -> "Session":
-    """A session with the credentials of the environment; warns if they would cross a network in clear."""
+    """A session with the credentials of the environment alone; warns if they would cross a network in clear."""
     made = Session()
+    made.auth = _no_credentials
     user, password, token = (environment.get(name, "") for name in (USERNAME, PASSWORD, TOKEN))
     if token and (user or password):
         raise CxrError(f"{TOKEN} and {USERNAME} or {PASSWORD} are both set; set one kind of credentials")
@@ -112,9 +113,14 @@ def session(url: str, environment: Mapping[str, str] = os.environ) -> "Session":
     elif user:
         made.auth = (user, password)
     parts = urlsplit(url)
-    if made.auth and parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+    if (token or user) and parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
         log.warning("the credentials go to %s unencrypted; use https where the server has it", parts.hostname)
     return made
+
+
+def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """No credentials; without this, requests takes those that ~/.netrc has for the server."""
+    return request
 
 
 class _Bearer(requests.auth.AuthBase):

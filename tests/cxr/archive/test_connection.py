@@ -3,6 +3,7 @@
 import ssl
 
 import pytest
+import requests
 
 from cxr.archive import connection
 from cxr.archive.connection import AnswerError, asked, check_address, session
@@ -49,6 +50,26 @@ def test_credentials_come_from_the_environment():
     assert header_of({}) is None
     assert header_of({connection.USERNAME: "reader", connection.PASSWORD: "secret"}) == "Basic cmVhZGVyOnNlY3JldA=="
     assert header_of({connection.TOKEN: "abc"}) == "Bearer abc"
+
+
+def test_credentials_in_the_home_folder_are_not_taken(tmp_path, monkeypatch):
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login reader password secret")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("NETRC", raising=False)
+    assert requests.utils.get_netrc_auth("http://127.0.0.1/") == ("reader", "secret")
+    assert header_of({}) is None
+    assert header_of({connection.TOKEN: "abc"}) == "Bearer abc"
+
+
+def test_proxies_of_the_environment_are_used(monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(radiograph()) as proxy:
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_port}")
+        session("http://archive.example", {}).get("http://archive.example/dicom-web/instances")
+    assert proxy.requests == ["GET http://archive.example/dicom-web/instances"]
 
 
 @pytest.mark.parametrize(
