@@ -6,8 +6,10 @@ No line names more than the address of the server: a search may hold the ID of a
 import logging
 import os
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -32,7 +34,9 @@ _DENIED = (401, 403)
 _CREDENTIALS = f"{USERNAME} and {PASSWORD}, or {TOKEN}"
 _PLACE = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+")
 _PATH = re.compile(r"[A-Za-z0-9._~%/-]*")
-_CAUSE = re.compile(r"\[Errno -?\d+\] ([^'\")]+)")
+_AUTHORITIES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")  # of which requests takes the first that is set
+_UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError")
+_CAUSE = re.compile(r"\[(?:Errno -?\d+|SSL: \w+)\] ([^'\"()]+[^'\"() ])")
 # They log addresses with the search in them.
 for _name in ("dicomweb_client", "urllib3.connectionpool"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
@@ -115,7 +119,23 @@ def session(url: str, environment: Mapping[str, str] = os.environ) -> "Session":
     parts = urlsplit(url)
     if (token or user) and parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
         log.warning("the credentials go to %s unencrypted; use https where the server has it", parts.hostname)
+    if parts.scheme == "https":
+        _check_authorities(environment)
     return made
+
+
+def _check_authorities(environment: Mapping[str, str]) -> None:
+    """Raise `CxrError` if the certificates that the environment names cannot be used."""
+    name = next((name for name in _AUTHORITIES if environment.get(name)), None)
+    if name is None:
+        return
+    path = environment[name]
+    kind = "capath" if Path(path).is_dir() else "cafile"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(**{kind: path})
+    except OSError as error:
+        why = "no certificates in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+        raise CxrError(f"{name}={path}: {why}; name the file of your authority, or unset it") from None
 
 
 def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -193,10 +213,18 @@ def asked(url: str, call: Callable[[], T]) -> T:
         time.sleep(wait)
         try:
             return call()
-        except exceptions.SSLError:
-            raise CxrError(
-                f"{url}: its certificate cannot be verified; name the file of your authority in REQUESTS_CA_BUNDLE"
-            ) from None
+        except exceptions.SSLError as error:
+            if _UNTRUSTED.search(str(error)):
+                raise CxrError(
+                    f"{url}: its certificate cannot be verified; name the file of your authority in {_AUTHORITIES[0]}"
+                ) from None
+            cause = _cause(error)
+            last = CxrError(f"{url}: no TLS connection ({cause}, {TRIES} tries); give http:// if the server has no TLS")
+        except (exceptions.ProxyError, exceptions.InvalidProxyURL) as error:
+            last = CxrError(
+                f"{url} cannot be reached through a proxy ({_cause(error)}, {TRIES} tries); check HTTP_PROXY, "
+                "HTTPS_PROXY and NO_PROXY in the environment"
+            )
         except RedirectError as error:
             raise CxrError(error.told(url)) from None
         except (exceptions.InvalidURL, exceptions.InvalidSchema) as error:

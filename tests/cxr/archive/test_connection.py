@@ -1,7 +1,5 @@
 """Addresses and credentials: what is allowed, and that no secret is ever repeated."""
 
-import ssl
-
 import pytest
 import requests
 
@@ -92,21 +90,6 @@ def test_half_credentials_are_refused(environment, words):
 def test_credentials_in_clear_are_warned_of(caplog, url, warned):
     session(url, {connection.TOKEN: "abc"})
     assert ("unencrypted" in caplog.text) == warned and "abc" not in caplog.text
-
-
-def test_certificates_are_verified(monkeypatch):
-    """A server with a certificate of its own making; the error names the variable that can name its authority."""
-    calls = []
-
-    def call():
-        calls.append(1)
-        made = session("https://127.0.0.1:1", {})
-        assert made.verify is True
-        raise connection.exceptions.SSLError(ssl.SSLCertVerificationError("self-signed"))
-
-    with pytest.raises(CxrError, match="certificate cannot be verified; name the file.*REQUESTS_CA_BUNDLE"):
-        asked("https://archive", call)
-    assert len(calls) == 1  # in vain to try again
 
 
 def test_surprises_of_libraries_are_told_without_their_words():
