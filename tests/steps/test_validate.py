@@ -23,6 +23,7 @@ from steps.registry import validations
 from steps.registry.model_files import service_folder
 from tests.cxr.imaging.test_dicom import file_of as dicom_file
 from tests.helpers import png
+from tests.steps.conftest import PLAIN, parameters
 
 NAME = "cxr-pneumonia"
 
@@ -51,27 +52,44 @@ def test_set(split, tmp_path_factory) -> Path:
     return laid_out(tmp_path_factory.mktemp("set"), split.split("test"))
 
 
+def newest(workflow) -> tuple[mlflow.entities.Run, ValidationReport]:
+    run = workflow.runs("validate")[0]
+    text = workflow.artifact(run, "validation/report.json").read_text()
+    return run, ValidationReport.model_validate_json(text)
+
+
 @pytest.fixture
 def validate(workflow, in_process):
-    """Function that validates and returns the run and its report."""
+    """Function that validates and returns the run and its report; if `plain`, without what the test is not about."""
 
-    def run(folder: Path | str, **given) -> tuple[mlflow.entities.Run, ValidationReport]:
+    def run(folder: Path | str, plain: bool = True, **given) -> tuple[mlflow.entities.Run, ValidationReport]:
+        given = {**(parameters(*PLAIN) if plain else {}), **given}
         assert in_process("validate", data_path=folder, data__classes=2, **given) == 0
-        made = workflow.runs("validate")[0]
-        text = workflow.artifact(made, "validation/report.json").read_text()
-        return made, ValidationReport.model_validate_json(text)
+        return newest(workflow)
 
     return run
+
+
+def versions(workflow) -> list[tuple[str, list[str]]]:
+    return [(v.version, v.aliases) for v in workflow.client.search_model_versions(f"name='{NAME}'")]
+
+
+@pytest.fixture(scope="module")
+def of_own_test_split(workflow, test_set):
+    """The run and the report of a whole validation on the test split of the champion, which changes no version."""
+    before = versions(workflow)
+    done = workflow.project("validate", f"data_path={test_set}", "data.classes=2")
+    assert done.returncode == 0, done.stderr
+    assert versions(workflow) == before
+    return newest(workflow)
 
 
 def champion(workflow):
     return workflow.client.get_model_version_by_alias(NAME, "champion")
 
 
-def test_on_its_own_test_split_the_figures_are_those_of_evaluate(workflow, validate, test_set):
-    before = [(v.version, v.aliases) for v in workflow.client.search_model_versions(f"name='{NAME}'")]
-    run, report = validate(test_set)
-    assert [(v.version, v.aliases) for v in workflow.client.search_model_versions(f"name='{NAME}'")] == before
+def test_on_its_own_test_split_the_figures_are_those_of_evaluate(workflow, of_own_test_split):
+    run, report = of_own_test_split
     version = champion(workflow)
     evaluated = workflow.client.get_run(version.tags["cxr.evaluate_run_id"])
     rows = json.loads(workflow.artifact(evaluated, "evaluation/predictions.json").read_text())
@@ -91,9 +109,10 @@ def test_on_its_own_test_split_the_figures_are_those_of_evaluate(workflow, valid
 
 
 def test_served_equals_validated_and_the_result_stands_on_run_logged_model_and_version(
-    workflow, validate, test_set, tmp_path
+    workflow, of_own_test_split, test_set, monkeypatch, tmp_path
 ):
-    run, report = validate(test_set)
+    workflow.enter(monkeypatch)
+    run, report = of_own_test_split
     version = champion(workflow)
     table = pd.read_parquet(workflow.artifact(run, "validation/predictions.parquet"))
     service = Service(service_folder(f"models:/{NAME}/{version.version}", tmp_path), threads=cores())
@@ -154,7 +173,7 @@ def test_without_fingerprints_the_report_says_that_it_could_not_be_checked(workf
 def test_a_set_of_one_class_gives_the_scores_that_it_defines(workflow, validate, split, tmp_path):
     ill = split.split("test")
     one = Manifest(ill.rows[ill.rows["label"] != "normal"].reset_index(drop=True), ill.root, ill.classes)
-    run, report = validate(laid_out(tmp_path / "set", one))
+    run, report = validate(laid_out(tmp_path / "set", one), plain=False)
     assert report.all.scores["sensitivity"].value is not None and report.all.scores["auc_pneumonia"].value is None
     assert "external_auc_pneumonia" not in run.data.metrics
     assert json.loads(champion(workflow).tags[validations.TAG])[-1]["auc"] is None
@@ -183,7 +202,7 @@ def test_no_more_images_are_held_than_a_few_batches(workflow, validate, tmp_path
         return raster
 
     monkeypatch.setattr(preprocess.InputSpec, "to_raster", counted)
-    _, report = validate(folder.parent, data__workers=1, evaluate__robustness_images=60)
+    _, report = validate(folder.parent, plain=False, data__workers=1, evaluate__robustness_images=60)
     assert report.all.images == 300 and report.distances.beyond > 0.5
     assert 0 < most <= 4 * BATCH
 
@@ -221,8 +240,8 @@ def test_the_newest_validation_fills_the_checklist_of_the_next_report(workflow, 
     assert report.data.overlap.checked and report.data.overlap.own_test == 0
     validate("sample", data__sample_images=30, seed=8)  # known to be phantoms: no external validation
     finetuned = workflow.first("finetune").info.run_id
-    quick = {"evaluate__robustness": "false", "evaluate__map_images": 0, "evaluate__gallery": 0}
-    assert in_process("evaluate", run_id=finetuned, registry__gate__minimum__auc_finding="null", **quick) == 0
+    plain = parameters(*PLAIN)
+    assert in_process("evaluate", run_id=finetuned, registry__gate__minimum__auc_finding="null", **plain) == 0
     text = workflow.artifact(workflow.runs("evaluate")[0], "evaluation/report.json").read_text()
     evaluated = EvaluationReport.model_validate_json(text)
     assert evaluated.external.run_id == run.info.run_id and evaluated.external.images == report.all.images
