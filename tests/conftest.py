@@ -26,11 +26,10 @@ BEFORE = pytest.StashKey[dict[str, str]]()
 # Tests that use one of these run whole steps or export a network to ONNX; `refused` builds on `workflow`.
 SLOW_FIXTURES = {"new_workflow", "workflow", "run_step", "served", "tracking_server"}
 # Fixtures that are made once for all files, and the group of the tests that use them.
-SHARED = {"workflow": "workflow of {}", "bucket": "s3", "tracking_server": "tracking_server"}
+SHARED = {"workflow": "workflow", "bucket": "s3", "tracking_server": "tracking_server"}
 # Groups of tests that take longer than others; the longest first.
 GROUPS = (
-    "workflow of steps",
-    "workflow of work",
+    "workflow",
     "tracking_server",
     "tests/steps/test_search.py",
     "several processes",
@@ -63,10 +62,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if SLOW_FIXTURES & fixtures:
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("xdist_group") is None:
-            shared = next((group for fixture, group in SHARED.items() if fixture in fixtures), None)
-            # By folder: a single group would still be at work when all others are done.
-            group = shared.format(item.path.parent.name) if shared else item.nodeid.partition("::")[0]
-            item.add_marker(pytest.mark.xdist_group(group))
+            shared = (group for fixture, group in SHARED.items() if fixture in fixtures)
+            item.add_marker(pytest.mark.xdist_group(next(shared, item.nodeid.partition("::")[0])))
     if hasattr(config, "workerinput"):
         items.sort(key=rank)
 
