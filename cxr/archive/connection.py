@@ -84,21 +84,22 @@ class RedirectError(Exception):
 def check_address(url: str) -> str:
     """An address of a DICOMweb server, without a slash at its end; raises `CxrError` if it is none, or has a secret."""
     example = "expected one like http://127.0.0.1:8042/dicom-web"
+    # Anywhere: without a scheme, or after a slash in the password, it does not count as part of the host.
+    if "@" in url:
+        raise CxrError(
+            "dicomweb: the address holds an @, and so a user or a password, which MLflow has noted with this run; "
+            f"change the password, and give it by {_CREDENTIALS} in the environment (an @ in a path is written %40)"
+        )
     try:
         parts = urlsplit(url)
         host = parts.hostname
         _ = parts.port
     except ValueError:
         raise CxrError(f"dicomweb: not an address; {example}") from None
-    if parts.username is not None or parts.password is not None:
-        raise CxrError(
-            f"dicomweb: the address holds a user or a password, which MLflow has noted with this run; change the "
-            f"password, and give it by the environment variables {_CREDENTIALS}"
-        )
-    if parts.scheme not in ("http", "https") or not host:
-        raise CxrError(f"dicomweb={url}: not an address; {example}")
     if parts.query or parts.fragment:
         raise CxrError(f"dicomweb: the address has more than a path; {example}, and a search as -P query=...")
+    if parts.scheme not in ("http", "https") or not host:
+        raise CxrError(f"dicomweb={url}: not an address; {example}")
     return url.rstrip("/")
 
 

@@ -222,6 +222,7 @@ def test_with_a_real_archive(predict, images, tmp_path, monkeypatch, capfd):
         ({"dicom_out": "IN/out"}, "is within input="),
         ({"dicom_out": "OUT", "input": "PICTURES"}, "none of its 2 files is DICOM"),
         ({"input": "", "dicomweb": "http://u:SECRET@127.0.0.1:9"}, "DICOMWEB_USERNAME and DICOMWEB_PASSWORD"),
+        ({"input": "", "dicomweb": "u:SECRET@127.0.0.1:9"}, "DICOMWEB_USERNAME and DICOMWEB_PASSWORD"),
         ({"input": "", "dicomweb": "http://127.0.0.1:9", "query": "{Modalty: DX}"}, "did you mean 'Modality'"),
         ({"input": "", "dicomweb": "http://127.0.0.1:9", "output": "preds.csv"}, "ends in .parquet"),
     ],
@@ -242,6 +243,8 @@ def test_parameters_that_do_not_go_together(predict, folder, tmp_path, capfd, gi
     parameters |= {name: place(value) for name, value in given.items()}
     assert predict(**parameters) == 1
     said = capfd.readouterr().err
+    (run,) = mlflow.search_runs(output_format="list")
+    assert not any("SECRET" in value for value in run.data.tags.values())
     assert words in said and "SECRET" not in said and said.count("ERROR") == 1 and "Traceback" not in said
 
 

@@ -14,10 +14,17 @@ from tests.cxr.archive.made import radiograph
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("http://reader:SECRET@127.0.0.1/dicom-web", "the address holds a user or a password"),
+        ("http://reader:SECRET@127.0.0.1/dicom-web", "the address holds an @, and so a user or a password"),
         ("https://SECRET@archive/dicom-web", "DICOMWEB_USERNAME and DICOMWEB_PASSWORD, or DICOMWEB_TOKEN"),
         ("http://:SECRET@archive", "change the password"),
+        ("reader:SECRET@archive:8042/dicom-web", "change the password"),
+        ("http:reader:SECRET@archive/dicom-web", "change the password"),
+        ("//reader:SECRET@archive", "change the password"),
+        ("http://reader:12/SECRET@archive/dicom-web", "change the password"),
+        ("http://archive/tenant@SECRET", "an @ in a path is written %40"),
         ("http://archive/dicom-web?token=SECRET", "more than a path"),
+        ("archive:8042/dicom-web?token=SECRET", "more than a path"),
+        ("archive/dicom-web#SECRET", "more than a path"),
         ("archive:8042", "not an address; expected one like http"),
         ("ftp://archive/", "not an address"),
         ("http://", "not an address"),
@@ -33,6 +40,7 @@ def test_addresses_that_are_refused(url, words):
 
 def test_an_address_loses_its_last_slash():
     assert check_address("https://archive:8042/dicom-web/") == "https://archive:8042/dicom-web"
+    assert check_address("https://archive/tenant%40site/") == "https://archive/tenant%40site"
 
 
 def header_of(environment: dict[str, str]) -> str | None:
