@@ -3,6 +3,9 @@
 With many columns and windows, chance alone raises alarms. The chance of any false alarm, `monitor.false_alarms`, is
 therefore shared out: one half over the comparisons of all answers together, the other over those of all windows
 (Bonferroni).
+
+Where too few images could be read to say anything about drift, the share of unreadable ones is still judged: when
+nothing can be read any more, nothing else is left to raise an alarm.
 """
 
 from dataclasses import dataclass
@@ -49,30 +52,30 @@ class Judge:
     seed: int
     truths: Truths | None = None
 
-    @property
-    def comparisons(self) -> int:
-        """Number of comparisons of one part that can raise an alarm."""
+    def comparisons(self, read: int) -> int:
+        """Number of comparisons that can raise an alarm, of a part of which so many images were read."""
         limits, classes = self.settings.limits, self.reference.classes
+        if read < self.settings.window_images:
+            return int(limits.referred is not None)
         columns = len(column_names(tuple(classes), self.reference.finding))
         numbers = {"psi": columns + 1, "ks": columns, "referred": len(KINDS) + 2, "class_share": len(classes)}
         return sum(number for name, number in numbers.items() if getattr(limits, name) is not None)
 
     def whole(self, rows: pd.DataFrame) -> Part:
         """All answers together."""
-        least, read = self.settings.window_images, int((rows["status"] != ERROR).sum())
-        if read < least:
+        if not self._enough(rows):
             raise CxrError(
-                f"{read} images were answered in this time; fewer than monitor.window_images={least} say nothing about "
-                "drift"
+                f"{len(rows)} images were answered in this time; fewer than monitor.window_images="
+                f"{self.settings.window_images} say nothing about drift"
             )
-        return self._part(rows, self.settings.false_alarms / 2 / max(1, self.comparisons))
+        return self._part(rows, self.settings.false_alarms / 2 / max(1, self.comparisons(_read(rows))))
 
     def windows(self, rows: pd.DataFrame, unit: str) -> list[Window]:
         """The answers of each day or week that has any."""
         periods = rows[TIME].dt.tz_localize(None).dt.to_period(UNITS[unit])
         groups = dict(iter(rows.groupby(periods.dt.start_time, sort=True)))
-        judged = [group for group in groups.values() if self._enough(group)]
-        chance = self.settings.false_alarms / 2 / max(1, self.comparisons * len(judged))
+        comparisons = sum(self.comparisons(_read(group)) for group in groups.values() if self._enough(group))
+        chance = self.settings.false_alarms / 2 / max(1, comparisons)
         return [
             Window(
                 begin=pd.Timestamp(begin).tz_localize("UTC").to_pydatetime(),
@@ -83,10 +86,16 @@ class Judge:
         ]
 
     def _enough(self, rows: pd.DataFrame) -> bool:
-        return int((rows["status"] != ERROR).sum()) >= self.settings.window_images
+        return len(rows) >= self.settings.window_images
 
     def _part(self, rows: pd.DataFrame, chance: float) -> Part:
         read, names = rows[rows["status"] != ERROR], self.reference.classes
+        scores = None if self.truths is None else self.truths.scores(rows, self.settings.limits.scores)
+        unreadable = {UNREADABLE: self._share(len(rows) - len(read), len(rows), 0, chance)}
+        if len(read) < self.settings.window_images:
+            why_not = f"fewer than {self.settings.window_images} images could be read"
+            shares = LabelShift(classes={}, why_not=why_not)
+            return Part(images=len(read), referred=unreadable, label_shift=shares, scores=scores)
         predicted = read[[f"probability_{name}" for name in names]].to_numpy(np.float64).argmax(1)
         calls = np.bincount(predicted, minlength=len(names))
         columns = column_names(tuple(names), self.reference.finding)
@@ -95,9 +104,9 @@ class Judge:
             columns={name: self._column(name, read[name].to_numpy(np.float64), chance) for name in columns},
             labels=dict(zip(names, calls.tolist(), strict=True)),
             label_psi=self._label_psi(calls, chance),
-            referred=self._referred(rows, read, chance),
+            referred=self._referred(read, chance) | unreadable,
             label_shift=self._label_shift(calls, chance),
-            scores=None if self.truths is None else self.truths.scores(rows, self.settings.limits.scores),
+            scores=scores,
         )
 
     def _column(self, name: str, values: ndarray, chance: float) -> ColumnDrift:
@@ -127,8 +136,8 @@ class Judge:
         by_chance = drift.psi_by_chance(expected / effect, calls.sum() / effect, chance)
         return Judged(value=drift.psi(expected, calls), limit=self.settings.limits.psi, chance=by_chance)
 
-    def _referred(self, rows: pd.DataFrame, read: pd.DataFrame, chance: float) -> dict[str, ReferralShare]:
-        """Shares by kind of reason, beside those expected at the operating points of the answers."""
+    def _referred(self, read: pd.DataFrame, chance: float) -> dict[str, ReferralShare]:
+        """Shares of the images that were read by kind of reason, beside those expected at their operating points."""
         points = read["operating_point"].value_counts(normalize=True)
         found = [set(kinds(text)) for text in read.loc[read["status"] == REFER, "reasons"]]
         counts = {ANY: len(found)} | {kind: sum(kind in kinds_ for kinds_ in found) for kind in KINDS}
@@ -140,7 +149,6 @@ class Judge:
             }
             expected = sum(of_point.get(point, 0) * share for point, share in points.items())
             shares[kind] = self._share(count, len(read), expected, chance)
-        shares[UNREADABLE] = self._share(len(rows) - len(read), len(rows), 0, chance)
         return shares
 
     def _share(self, count: int, images: int, expected: float, chance: float) -> ReferralShare:
@@ -174,13 +182,18 @@ class Judge:
         return LabelShift(classes=classes)
 
 
+def _read(rows: pd.DataFrame) -> int:
+    """Number of images that were read."""
+    return int((rows["status"] != ERROR).sum())
+
+
 def alarms(part: Part) -> list[str]:
     """One line for each limit that the answers of a part pass."""
     found = []
     for name, column in part.columns.items():
         for what, judged in (("PSI", column.psi), ("KS", column.ks)):
             found += [f"{name}: {what} {judged.value:.3f}, at most {judged.most:.3f}"] if judged.alarm else []
-    if part.label_psi.alarm:
+    if part.label_psi is not None and part.label_psi.alarm:
         found.append(f"label: PSI {part.label_psi.value:.3f}, at most {part.label_psi.most:.3f}")
     for kind, referral in part.referred.items():
         if referral.rise.alarm:

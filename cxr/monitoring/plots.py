@@ -26,10 +26,12 @@ _Parts = list[tuple[float, Part]]  # by the beginning of the window, as matplotl
 def figures(report: MonitoringReport, reference: Reference, columns: dict[str, ndarray]) -> dict[str, Figure]:
     """Every figure of the report by name; `columns` are the values of all answers by column."""
     parts = [(float(date2num(window.begin)), window.part) for window in report.windows if window.part is not None]
-    drawn = {"distributions": distributions(reference, columns)}
-    if not parts:
-        return drawn
-    drawn |= {"drift": drift(parts), "referred": referred(parts)}
+    compared = [(at, part) for at, part in parts if part.columns]  # of the others, too few images were read
+    drawn = {"distributions": distributions(reference, columns)} if report.whole.columns else {}
+    if compared:
+        drawn["drift"] = drift(compared)
+    if parts:
+        drawn["referred"] = referred(parts)
     if any(part.label_shift.classes for _, part in parts):
         drawn["class_shares"] = class_shares(parts)
     if any(part.scores is not None for _, part in parts):
@@ -61,7 +63,7 @@ def drift(parts: _Parts) -> Figure:
     drawn, panels = _panels(len(names) + 1, 1.9, sharey=True)
     for axes, name in zip(panels, [*names, "label"], strict=False):
         judged = [(at, part.label_psi if name == "label" else part.columns[name].psi) for at, part in parts]
-        _by_window(axes, judged)
+        _by_window(axes, [(at, found) for at, found in judged if found is not None])
         axes.set_title("likeliest class" if name == "label" else _words(name), fontsize=9)
     for axes in panels[::_ACROSS]:
         axes.set_ylabel("PSI")
@@ -72,10 +74,10 @@ def drift(parts: _Parts) -> Figure:
 
 def referred(parts: _Parts) -> Figure:
     """Share of referred images by window and kind of reason, with the share expected."""
-    names = list(parts[0][1].referred)
+    names = max((list(part.referred) for _, part in parts), key=len)  # of some, only unreadable images are known
     drawn, panels = _panels(len(names), 1.9)
     for axes, name in zip(panels, names, strict=False):
-        found = [(at, part.referred[name]) for at, part in parts]
+        found = [(at, part.referred[name]) for at, part in parts if name in part.referred]
         shifted = [
             (
                 at,

@@ -82,17 +82,26 @@ class TruthScores(ReportModel):
 
 
 class Part(ReportModel):
-    """The answers of one time, held against the reference."""
+    """The answers of one time, held against the reference.
+
+    Where fewer than `monitor.window_images` images were read, only the share of unreadable ones is.
+    """
 
     images: int = Field(description="Number of images that were read.")
-    columns: dict[str, ColumnDrift]
-    labels: dict[str, int] = Field(description="Number of images by likeliest class.")
-    label_psi: Judged = Field(description="Population stability index of the shares of the likeliest class.")
+    columns: dict[str, ColumnDrift] = Field(default={}, description="Empty if too few images were read.")
+    labels: dict[str, int] = Field(
+        default={}, description="Number of images by likeliest class; empty if too few were read."
+    )
+    label_psi: Judged | None = Field(
+        default=None,
+        description="Population stability index of the shares of the likeliest class; null if too few were read.",
+    )
     referred: dict[str, ReferralShare] = Field(
-        description="By kind of reason; `any` of them, and `unreadable` for images that were not read."
+        description="By kind of reason; `any` of them, and `unreadable` for images that were not read, which stands "
+        "alone if too few were."
     )
     label_shift: LabelShift
-    scores: TruthScores | None = Field(default=None, description="Null if no truths are known.")
+    scores: TruthScores | None = Field(default=None, description="Null if no truth of an image that was read is known.")
 
 
 class Window(ReportModel):
@@ -100,7 +109,9 @@ class Window(ReportModel):
 
     begin: datetime = Field(description="Its beginning, UTC.")
     images: int = Field(description="Number of answers, unreadable images included.")
-    part: Part | None = Field(description="Null if there are fewer images than `monitor.window_images`.")
+    part: Part | None = Field(
+        description="Null if there are fewer images than `monitor.window_images`, unreadable images included."
+    )
 
 
 class MonitoredModel(ReportModel):

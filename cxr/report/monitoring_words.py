@@ -43,7 +43,20 @@ def notices(report: MonitoringReport) -> list[str]:
     if gaps:
         few = f"{report.unit}s with fewer than {report.settings.window_images} images, not judged"
         told.append(f"{few.capitalize()}: {len(gaps)} of {len(report.windows)}.")
+    dark = [window for window in report.windows if window.part is not None and not window.part.columns]
+    if dark:
+        few = f"{report.unit}s of which fewer than {report.settings.window_images} images could be read"
+        told.append(
+            f"{few.capitalize()}, judged by the share of unreadable ones alone: {len(dark)} of {len(report.windows)}."
+        )
     return told
+
+
+def verdict(report: MonitoringReport) -> str:
+    """What it means that no limit is passed."""
+    if report.whole.columns:
+        return "No limit is passed: the answers are like those to the validation images."
+    return "No limit is passed, but too few images could be read to hold answers against those to validation images."
 
 
 def chances(report: MonitoringReport) -> str:
@@ -56,7 +69,7 @@ def chances(report: MonitoringReport) -> str:
 
 
 def columns(part: Part) -> list[tuple[str, ...]]:
-    """Distances of each number of the answers."""
+    """Distances of each number of the answers, of which enough images were read."""
     rows = [
         (
             name,
@@ -66,7 +79,8 @@ def columns(part: Part) -> list[tuple[str, ...]]:
         )
         for name, column in part.columns.items()
     ]
-    return [*rows, ("likeliest class", _judged(part.label_psi), "", "", "", "")]
+    likeliest = [] if part.label_psi is None else [("likeliest class", _judged(part.label_psi), "", "", "", "")]
+    return rows + likeliest
 
 
 def referred(part: Part) -> list[tuple[str, ...]]:
@@ -126,14 +140,14 @@ def _window(window: Window, finding: str) -> tuple[str, ...]:
     begin, part = f"{window.begin:%Y-%m-%d}", window.part
     if part is None:
         return (begin, f"{window.images:,}", "too few images", "", "", "", "")
-    name, worst = max(part.columns.items(), key=lambda item: item[1].psi.value)
+    worst = max(((column.psi.value, name) for name, column in part.columns.items()), default=None)
     auc = part.scores.scores[f"auc_{finding}"] if part.scores is not None else Estimate(value=None)
     found = alarms(part)
     return (
         begin,
         f"{window.images:,}",
-        f"{worst.psi.value:.3f} ({name})",
-        f"{part.referred[ANY].share:.1%}",
+        f"{worst[0]:.3f} ({worst[1]})" if worst else "too few images read",
+        f"{part.referred[ANY].share:.1%}" if ANY in part.referred else "",
         number(auc) if auc.value is not None else "",
         str(len(found)) if found else "",
         "; ".join(found),

@@ -48,7 +48,7 @@ def run(context: Context) -> None:
         *(len(answers.rows), version.name, version.version, reference.images),
     )
     whole, windows = judge.whole(answers.rows), judge.windows(answers.rows, unit)
-    judged = sum(window.part is not None for window in windows)
+    parts = [whole, *(window.part for window in windows if window.part is not None)]
     report = MonitoringReport(
         created=datetime.now(UTC),
         seed=context.settings.seed,
@@ -56,7 +56,7 @@ def run(context: Context) -> None:
         input=_input(context, answers, truth),
         settings=context.settings.monitor,
         unit="week" if unit == "week" else "day",
-        comparisons=judge.comparisons * (1 + judged),
+        comparisons=sum(judge.comparisons(part.images) for part in parts),
         whole=whole,
         windows=windows,
         alarms=_alarms(whole, windows, unit),
@@ -180,7 +180,9 @@ def _log_metrics(context: Context, report: MonitoringReport) -> None:
 
 
 def _metrics(part: Part) -> dict[str, float]:
-    values: dict[str, float | None] = {"images": part.images, "psi_label": part.label_psi.value}
+    values: dict[str, float | None] = {"images": part.images}
+    if part.label_psi is not None:
+        values["psi_label"] = part.label_psi.value
     for name, column in part.columns.items():
         values |= {f"psi_{name}": column.psi.value, f"ks_{name}": column.ks.value}
     values |= {f"referred_{kind.replace(' ', '_')}": found.share for kind, found in part.referred.items()}

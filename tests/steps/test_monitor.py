@@ -119,6 +119,33 @@ def test_passed_limits_fail_the_run_after_everything_is_logged(workflow, monitor
     assert monitor(tmp_path / "bright.parquet", **off)[1].alarms == []
 
 
+def test_an_outage_of_a_day_or_of_all_days_is_told(workflow, monitor, predicted, tmp_path):
+    table = pd.read_parquet(predicted)
+    numbers = [name for name in table if name.startswith("probability_") or name in ("distance", "brightness")]
+    for name, failed in (("day", table["time"] == MONDAY), ("all", table["time"].notna())):
+        dark = table.astype({"width": float, "height": float})
+        dark.loc[failed, ["status", "reasons"]] = ["error", "the file is empty (0 bytes)"]
+        dark.loc[failed, [*numbers, "width", "height"]] = np.nan
+        dark.to_parquet(tmp_path / f"{name}.parquet")
+    run, report = monitor(tmp_path / "day.parquet", status=1)
+    assert "day 2026-11-02: unreadable: 100.0%, at most" in " ".join(report.alarms)
+    assert report.windows[0].part.images == 0 and report.windows[1].part.columns
+    page = workflow.artifact(run, "monitoring/report.html").read_text()
+    assert "Days of which fewer than 5 images could be read, judged by the share of unreadable ones alone: 1 of" in page
+    assert "Days with fewer than 5 images, not judged: 1 of 4" in page and "too few images read" in page
+    run, report = monitor(tmp_path / "all.parquet", status=1)
+    assert report.whole.images == 0 and report.comparisons == 1 + 3
+    assert [line.rpartition(": unreadable")[0] for line in report.alarms] == [
+        "all answers", "day 2026-11-02", "day 2026-11-03", "day 2026-11-10"
+    ]  # fmt: skip
+    page = workflow.artifact(run, "monitoring/report.html").read_text()
+    assert "Not compared: fewer than 5 images could be read" in page and run.data.metrics["referred_unreadable"] == 1
+    off = {"monitor__limits__referred": "null"}
+    run, report = monitor(tmp_path / "all.parquet", **off)
+    page = workflow.artifact(run, "monitoring/report.html").read_text()
+    assert "No limit is passed, but too few images could be read" in page and report.comparisons == 0
+
+
 def test_truths_that_come_later_give_scores_by_window(workflow, monitor, predicted, split, tmp_path):
     rest = split.rows[split.rows["split"] != "train"].reset_index(drop=True)
     truth = pd.DataFrame({"path": rest["path"], "label": rest["label"], "patient": rest["patient"]})

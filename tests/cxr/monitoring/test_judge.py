@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from cxr.errors import CxrError
+from cxr.monitoring import drift
 from cxr.monitoring import reference as references
 from cxr.monitoring.judge import ANY, UNREADABLE, Judge, alarms
 from cxr.monitoring.reference import Reference
@@ -56,6 +57,14 @@ def of(known: pd.DataFrame, **more: pd.DataFrame) -> Reference:
         columns={name: known[name].to_numpy() for name in references.column_names(CLASSES, "pneumonia")},
         reasons=masks,
     )
+
+
+def failing(rows: pd.DataFrame, images: int) -> pd.DataFrame:
+    """The same answers, had the first so many images been unreadable."""
+    rows, failed = rows.reset_index(drop=True), np.arange(len(rows)) < images
+    rows.loc[failed, ["status", "reasons"]] = ["error", "the file is empty (0 bytes)"]
+    rows.loc[failed, references.column_names(CLASSES, "pneumonia")] = np.nan
+    return rows
 
 
 def raised(judge: Judge, rows: pd.DataFrame, days: int = 1) -> list[str]:
@@ -126,11 +135,32 @@ def test_referral_is_expected_at_the_operating_points_that_answered(settings):
 def test_images_that_cannot_be_read_count_for_themselves(settings):
     rng = np.random.default_rng(5)
     rows, judge = answers(rng, 300), Judge(of(answers(rng, 300)), settings, 0)
-    failed = rows.head(40).assign(status="error", reasons="the file is empty (0 bytes)")
-    failed.loc[:, [name for name in failed if name.startswith("probability_")]] = np.nan
-    part = judge.whole(pd.concat([rows, failed]))
+    part = judge.whole(pd.concat([rows, failing(rows.head(40), 40)]))
     assert part.images == 300 and part.referred[UNREADABLE].images == 40
     assert alarms(part) == [f"unreadable: {40 / 340:.1%}, at most 5.0%"]
+
+
+def test_a_day_of_which_nearly_nothing_can_be_read_raises_an_alarm(settings):
+    """Too few images for drift are left, but a day on which reading fails must not be the one that nobody judges."""
+    rng = np.random.default_rng(8)
+    judge = Judge(of(answers(rng, 300)), settings, 0)
+    outage = failing(answers(rng, 1000), 980).assign(time=MONDAY + pd.Timedelta("1D"))
+    before, day = (window.part for window in judge.windows(pd.concat([answers(rng, 300), outage]), "day"))
+    assert alarms(before) == [] and alarms(day) == ["unreadable: 98.0%, at most 5.0%"]
+    assert day.images == 20 and list(day.referred) == [UNREADABLE] and day.columns == {} and day.label_psi is None
+    assert day.label_shift.why_not == "fewer than 30 images could be read"
+    # It is one comparison more, no less and not all of them.
+    shared = settings.false_alarms / 2 / (judge.comparisons(300) + 1)
+    assert day.referred[UNREADABLE].rise.chance == drift.share_by_chance(0, 300, 1000, shared)
+    assert before.columns["distance"].ks.chance == pytest.approx(drift.ks_by_chance(300, 300, shared))
+    for whole in (judge.whole(outage), judge.whole(failing(answers(rng, 40), 40))):
+        assert [line.partition(":")[0] for line in alarms(whole)] == ["unreadable"]
+
+
+def test_without_a_limit_on_referrals_a_day_of_unreadable_images_is_no_comparison(settings):
+    rng, limits = np.random.default_rng(9), settings.limits.model_copy(update={"referred": None})
+    judge = Judge(of(answers(rng, 300)), settings.model_copy(update={"limits": limits}), 0)
+    assert judge.comparisons(0) == 0 and alarms(judge.whole(failing(answers(rng, 40), 40))) == []
 
 
 def test_small_windows_are_gaps_and_small_inputs_are_refused(settings):
