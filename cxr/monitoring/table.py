@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,8 +19,10 @@ from cxr.serving.columns import TIME
 
 KEYS = ("path", "request_id", "row")  # columns that name an image, as far as they are there
 _VERSION = "model_version"
-_ANSWER = ("status", "reasons", "operating_point", _VERSION, TIME)
-_KINDS = {name: pa.string() for name in ("path", "request_id", *_ANSWER)} | {TIME: pa.timestamp("us", tz="UTC")}
+_UNKNOWN = "unknown"  # version of answers that do not name one
+_ANSWER = ("status", "reasons", "operating_point", TIME)
+_TEXTS = ("path", "request_id", _VERSION, *_ANSWER)
+_KINDS = {name: pa.string() for name in _TEXTS} | {TIME: pa.timestamp("us", tz="UTC")}
 _MINUTE = "%Y-%m-%dT%H:%MZ"
 _LISTED = 3
 
@@ -68,11 +71,12 @@ def read(
 ) -> Answers:
     """Read the answers of `version` from `since` on, before `until`, from a Parquet file or all below a folder.
 
-    Of the log of a service, only files of this time are opened. Memory goes with the answers that are kept.
+    Of the log of a service, only files of this time are opened, and of those without answers of `version` only the
+    versions are read. Memory goes with the answers that are kept.
 
     Raises:
-        CxrError: there is no such file, a table lacks columns or has times without a zone, or there are no answers of
-            this version in this time.
+        CxrError: there is no such file, a table with answers of this version lacks columns or has times without a zone,
+            or there are no answers of this version in this time.
     """
     numbers = column_names(tuple(reference.classes), reference.finding)
     files = _files(source, since, until)
@@ -80,11 +84,13 @@ def read(
     answered: Counter[str] = Counter()
     outside, times = 0, []
     for file in files:
-        table = _read(file, numbers)
-        answered.update({row["values"]: row["counts"] for row in table[_VERSION].value_counts().to_pylist()})
-        table = table.filter(pc.equal(table[_VERSION], version)).drop_columns([_VERSION])
-        if table.num_rows:
-            times += pc.min_max(table[TIME]).as_py().values()
+        versions = _versions(file)
+        answered.update({row["values"]: row["counts"] for row in versions.value_counts().to_pylist()})
+        own = pc.equal(versions, version)
+        if not pc.any(own).as_py():
+            continue  # versions of other classes have other columns, and those of other times may lack some
+        table = _read(file, numbers, own)
+        times += pc.min_max(table[TIME]).as_py().values()
         inside = table
         if since is not None:
             inside = inside.filter(pc.greater_equal(inside[TIME], pa.scalar(since, _KINDS[TIME])))
@@ -92,8 +98,8 @@ def read(
             inside = inside.filter(pc.less(inside[TIME], pa.scalar(until, _KINDS[TIME])))
         outside += table.num_rows - inside.num_rows
         kept += [inside] if inside.num_rows else []
-    own = answered.pop(version, 0)
-    if not own:
+    count = answered.pop(version, 0)
+    if not count:
         told = f"answers of version {', '.join(sorted(answered))}" if answered else "no answers"
         raise CxrError(
             f"input={source} has {told}, and none of version {version}; name the version that answered: "
@@ -101,7 +107,7 @@ def read(
         )
     if not kept:
         raise CxrError(
-            f"input={source}: none of its {own} answers of version {version} is in the time asked for; they are "
+            f"input={source}: none of its {count} answers of version {version} is in the time asked for; they are "
             f"from {min(times):{_MINUTE}} to {max(times):{_MINUTE}}"
         )
     rows = pa.concat_tables(kept, promote_options="permissive").to_pandas()
@@ -145,35 +151,57 @@ def _below(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def _read(file: Path, numbers: list[str]) -> pa.Table:
-    """The columns that monitoring needs of a file, and the `KEYS` that it has, in one type for all files."""
+def _versions(file: Path) -> pa.ChunkedArray:
+    """The version that gave each answer of a file."""
+    with _readable(file):
+        if _VERSION not in parquet.read_schema(file).names:
+            raise _lacking(file, [_VERSION])
+        versions = parquet.read_table(file, columns=[_VERSION])[_VERSION]
+        versions = versions.cast(_KINDS[_VERSION], safe=False).fill_null("")
+        return pc.if_else(pc.equal(versions, ""), _UNKNOWN, versions)
+
+
+def _read(file: Path, numbers: list[str], own: pa.ChunkedArray) -> pa.Table:
+    """The columns that monitoring needs of a file, and the `KEYS` that it has, in one type for all files.
+
+    Of the rows that are `own` alone, so that what the others lack does not matter.
+    """
     wanted = [*numbers, *_ANSWER]
-    try:
+    with _readable(file):
         schema = parquet.read_schema(file)
         missing = [name for name in wanted if name not in schema.names]
         if missing:
-            raise CxrError(
-                f"{file} lacks {_some(missing)}: it was written before answers had what monitoring needs, or by a "
-                "model of other classes; score the images again with predict"
-            )
+            raise _lacking(file, missing)
         kind = schema.field(TIME).type
         if not pa.types.is_timestamp(kind) or kind.tz is None:
             raise CxrError(
                 f"{file}: its column {TIME} has no time zone ({kind}); expected times in UTC, as predict writes them"
             )
         keys = [name for name in KEYS if name in schema.names]
-        table = parquet.read_table(file, columns=[*keys, *wanted])
+        table = parquet.read_table(file, columns=[*keys, *wanted]).filter(own)
         kinds = {field.name: field.type for field in table.schema} | dict.fromkeys(numbers, pa.float64())
         kinds |= {name: kind for name, kind in _KINDS.items() if name in kinds}
         table = table.cast(pa.schema(list(kinds.items())), safe=False)  # nanoseconds become microseconds
-    except (pa.ArrowException, OSError) as error:
-        raise CxrError(f"{file}: not a Parquet file that can be read ({str(error).splitlines()[0]})") from None
     if table[TIME].null_count:
         without_time = table[TIME].null_count
-        raise CxrError(f"{file}: {without_time} of its {table.num_rows} rows have no {TIME}; give them one, in UTC")
-    for name in ("reasons", _VERSION):
-        table = table.set_column(table.schema.get_field_index(name), name, table[name].fill_null(""))
-    return table
+        raise CxrError(f"{file}: {without_time} of its {table.num_rows} answers have no {TIME}; give them one, in UTC")
+    return table.set_column(table.schema.get_field_index("reasons"), "reasons", table["reasons"].fill_null(""))
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Tells in one line why a file cannot be read."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise CxrError(f"{file}: not a Parquet file that can be read ({str(error).splitlines()[0]})") from None
+
+
+def _lacking(file: Path, missing: list[str]) -> CxrError:
+    return CxrError(
+        f"{file} lacks {_some(missing)}: it was written before answers had what monitoring needs, or by a "
+        "model of other classes; score the images again with predict"
+    )
 
 
 def _some(names: list[str]) -> str:

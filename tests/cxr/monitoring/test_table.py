@@ -80,6 +80,25 @@ def test_files_with_other_names_are_read_and_their_types_agree(tmp_path):
     assert (found.files, found.outside, found.others) == (3, 1, {"4": 1})
 
 
+def test_files_of_other_versions_may_have_other_columns(tmp_path):
+    """Of a version of other classes, or one from before answers had distances, only the number is told."""
+    three = answers(5, 6, version="2").drop(columns=["probability_pneumonia", "distance", "time"])
+    keep(tmp_path, answers(0, 9))
+    three.assign(probability_bacteria=0.5, probability_virus=0.25).to_parquet(tmp_path / "three.parquet")
+    mixed = pd.concat([answers(1), answers(2, version="").assign(time=pd.NaT)], ignore_index=True)
+    mixed["time"] = mixed["time"].astype("datetime64[us, UTC]")
+    mixed.to_parquet(tmp_path / "mixed.parquet")
+    keep(tmp_path, answers(4, version=None))
+    found = table.read(tmp_path, REFERENCE, "3")
+    assert found.rows["request_id"].tolist() == ["r0", "r1", "r9"]
+    assert (found.files, found.others) == (4, {"2": 2, "unknown": 2})
+    with pytest.raises(CxrError, match="three.parquet lacks the columns probability_pneumonia, distance, time: "):
+        table.read(tmp_path, REFERENCE, "2")
+    answers(1).drop(columns="model_version").to_parquet(tmp_path / "none.parquet")
+    with pytest.raises(CxrError, match="none.parquet lacks the column model_version: "):
+        table.read(tmp_path, REFERENCE, "3")
+
+
 def test_a_time_without_files_is_told_with_the_time_there_is(tmp_path):
     keep(tmp_path, answers(0, 70))
     keep(tmp_path, answers(3600))
