@@ -1,5 +1,6 @@
 """Reads the answers of a version in use: what `predict` writes, or the log of answers of a service."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,7 +117,11 @@ def read(
 
 
 def _files(source: Path, since: pd.Timestamp | None, until: pd.Timestamp | None) -> list[Path]:
-    if source.is_dir():
+    try:
+        is_folder, is_file = source.is_dir(), source.is_file()
+    except OSError as error:  # a folder above it that may not be entered
+        raise _unreadable(source, error) from None
+    if is_folder:
         files = sorted(_below(source))
         if not files:
             raise CxrError(f"input={source}: no .parquet files below it")
@@ -129,7 +134,7 @@ def _files(source: Path, since: pd.Timestamp | None, until: pd.Timestamp | None)
                 f"{first:{_MINUTE}} to {last:{_MINUTE}}"
             )
         return inside
-    if not source.is_file():
+    if not is_file:
         raise CxrError(
             f"input={source} does not exist; give a file that predict wrote, or the folder that CXR_ANSWERS named"
         )
@@ -144,11 +149,29 @@ def _may_hold(times: tuple[datetime, datetime] | None, since: datetime | None, u
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Parquet files, without those that are still being written and the shards of an unfinished prediction."""
-    for file in folder.rglob("*.parquet"):
-        parts = file.relative_to(folder).parts
-        if not any(part.startswith((".", "_")) or part.endswith(".shards") for part in parts):
-            yield file
+    """Parquet files, without those that are still being written and the shards of an unfinished prediction.
+
+    Raises:
+        CxrError: a folder cannot be read. Left out in silence, its days would pass for days without answers.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise _unreadable(error.filename or folder, error)
+
+    for above, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not _is_left_out(name)]
+        yield from (Path(above, name) for name in names if name.endswith(".parquet") and not _is_left_out(name))
+
+
+def _is_left_out(name: str) -> bool:
+    """Whether a file or folder holds no finished answers; `lost+found` is where a disk is mounted, for root alone."""
+    return name.startswith((".", "_")) or name.endswith(".shards") or name == "lost+found"
+
+
+def _unreadable(place: str | Path, error: OSError) -> CxrError:
+    if isinstance(error, PermissionError):
+        return CxrError(f"{place} may not be read; run as the user who wrote it: that of the service, or of predict")
+    return CxrError(f"{place} cannot be read ({error.strerror or error}); mend that, or give another input")
 
 
 def _versions(file: Path) -> pa.ChunkedArray:
@@ -193,6 +216,8 @@ def _readable(file: Path) -> Iterator[None]:
     """Tells in one line why a file cannot be read."""
     try:
         yield
+    except PermissionError as error:
+        raise _unreadable(file, error) from None
     except (pa.ArrowException, OSError) as error:
         raise CxrError(f"{file}: not a Parquet file that can be read ({str(error).splitlines()[0]})") from None
 

@@ -1,5 +1,6 @@
 """Of a log of answers, what was asked for is read, whatever its files look like; the rest is not even opened."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -97,6 +98,57 @@ def test_files_of_other_versions_may_have_other_columns(tmp_path):
     answers(1).drop(columns="model_version").to_parquet(tmp_path / "none.parquet")
     with pytest.raises(CxrError, match="none.parquet lacks the column model_version: "):
         table.read(tmp_path, REFERENCE, "3")
+
+
+@pytest.fixture
+def private(monkeypatch):
+    """Function that takes away the right to read a folder, for root as well."""
+    scan = os.scandir
+
+    def forbid(folder: Path) -> None:
+        def refuse(place: str | Path = ".") -> object:
+            if Path(place) == folder:
+                raise PermissionError(13, "Permission denied", str(place))
+            return scan(place)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+
+    return forbid
+
+
+def test_days_that_may_not_be_read_are_not_left_out(tmp_path, private):
+    keep(tmp_path, answers(0, 9))
+    day = keep(tmp_path, answers(24 * 3600)).parent
+    private(day)
+    with pytest.raises(CxrError) as error:
+        table.read(tmp_path, REFERENCE, "3")
+    told = f"{day} may not be read; run as the user who wrote it: that of the service, or of predict"
+    assert str(error.value) == told
+    private(tmp_path)
+    with pytest.raises(CxrError, match=f"{tmp_path} may not be read; run as the user who wrote it"):
+        table.read(tmp_path, REFERENCE, "3")
+
+
+@pytest.mark.parametrize("name", ["lost+found", ".snapshots", "_temporary", "preds.parquet.shards"])
+def test_folders_without_finished_answers_are_not_even_looked_into(tmp_path, private, name):
+    keep(tmp_path, answers(0, 9))
+    keep(tmp_path / name, answers(5))
+    private(tmp_path / name)
+    assert table.read(tmp_path, REFERENCE, "3").rows["request_id"].tolist() == ["r0", "r9"]
+
+
+@pytest.mark.parametrize("method", ["is_dir", "open"])
+def test_an_input_that_may_not_be_read_is_told_as_such(tmp_path, monkeypatch, method):
+    """In a folder that may not be entered, and a file of another user."""
+    file = tmp_path / "preds.parquet"
+    answers(0).to_parquet(file)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(*((Path, "is_dir") if method == "is_dir" else (table.parquet, "read_schema")), refuse)
+    with pytest.raises(CxrError, match="preds.parquet may not be read; run as the user who wrote it"):
+        table.read(file, REFERENCE, "3")
 
 
 def test_a_time_without_files_is_told_with_the_time_there_is(tmp_path):
