@@ -90,7 +90,7 @@ class Judge:
 
     def _part(self, rows: pd.DataFrame, chance: float) -> Part:
         read, names = rows[rows["status"] != ERROR], self.reference.classes
-        scores = None if self.truths is None else self.truths.scores(rows, self.settings.limits.scores)
+        scores = None if self.truths is None else self.truths.scores(rows, self.settings)
         unreadable = {UNREADABLE: self._share(len(rows) - len(read), len(rows), 0, chance)}
         if len(read) < self.settings.window_images:
             why_not = f"fewer than {self.settings.window_images} images could be read"

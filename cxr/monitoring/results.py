@@ -78,7 +78,12 @@ class TruthScores(ReportModel):
     patients: int
     by_class: dict[str, int] = Field(description="Number of these images by true class.")
     scores: Scores
-    alarms: list[str] = Field(description="Scores whose whole interval is below `monitor.limits.scores`.")
+    alarms: list[str] = Field(
+        description="Scores whose whole interval is below `monitor.limits.scores`, of those that are judged."
+    )
+    not_judged: dict[str, str] = Field(
+        default={}, description="Why a score is not held against its limit, by score: too few patients have a truth."
+    )
 
 
 class Part(ReportModel):

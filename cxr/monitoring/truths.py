@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from cxr.errors import CxrError
 from cxr.evaluation.class_mapping import ClassMapping
@@ -13,9 +14,13 @@ from cxr.evaluation.external import defined_scores
 from cxr.evaluation.scores import Sample, named
 from cxr.monitoring.reference import Reference
 from cxr.monitoring.results import TruthScores
+from cxr.serving.probabilities import NEGATIVE
 from cxr.serving.service import ERROR
-from cxr.settings.section import ScoreLimits
+from cxr.settings.monitoring import MonitorSettings
 
+# Least number of patients of each class that a score is about, or it raises no alarm: resamples of a few hardly vary,
+# so that its interval is far too narrow or has no width at all. Of two images ranked wrongly, the AUC is 0 (0 to 0).
+OF_CLASS = 10
 _ROW = "truth_row"  # number of the row in the table of truths, -1 without one
 
 
@@ -39,8 +44,12 @@ class Truths:
     seed: int
     unmatched: int
 
-    def scores(self, rows: pd.DataFrame, limits: ScoreLimits) -> TruthScores | None:
-        """Scores of the answers in `rows` that have a truth; None if there are none."""
+    def scores(self, rows: pd.DataFrame, settings: MonitorSettings) -> TruthScores | None:
+        """Scores of the answers in `rows` that have a truth; None if there are none.
+
+        Each is held against its limit if they are of `window_images` patients or more, and `OF_CLASS` or more of each
+        class that it is about.
+        """
         known = rows[(rows[_ROW] >= 0) & (rows["status"] != ERROR)]
         if known.empty:
             return None
@@ -50,19 +59,37 @@ class Truths:
         patients = self.patient.loc[known[_ROW]].to_numpy().astype(str)
         sample = Sample.from_labels(labels, patients, self.mapping.labels, self.seed, self.finding)
         found = defined_scores(sample, self.mapping.probabilities(served))
-        alarms = []
-        for name, least in limits.model_dump().items():
-            score = found[named(name, self.finding)]
-            if least is not None and score.high is not None and score.high < least:
+        alarms, not_judged = [], {}
+        for limited, least in settings.limits.scores.model_dump().items():
+            name = named(limited, self.finding)
+            score = found[name]
+            if least is None:
+                continue
+            if too_few := self._too_few(limited, labels, patients, settings.window_images):
+                not_judged[name] = too_few
+            elif score.high is not None and score.high < least:
                 value = f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})"
-                alarms.append(f"{named(name, self.finding)}: {value}, at least {least:g}")
+                alarms.append(f"{name}: {value}, at least {least:g}")
         return TruthScores(
             images=len(known),
             patients=len(np.unique(patients)),
             by_class={name: int((labels == i).sum()) for name, i in index.items()},
             scores=found,
             alarms=alarms,
+            not_judged=not_judged,
         )
+
+    def _too_few(self, score: str, labels: ndarray, patients: ndarray, least: int) -> str:
+        """Why these images are too few to hold a score against its limit; empty if they are enough."""
+        if (count := len(np.unique(patients))) < least:
+            return f"patients with a truth: {count}, fewer than {least}"
+        negative, finding = {self.mapping.labels[NEGATIVE]: labels == NEGATIVE}, {self.finding: labels != NEGATIVE}
+        about = {"accuracy": {}, "sensitivity": finding, "specificity": negative, "auc_finding": negative | finding}
+        classes = {name: labels == i for i, name in enumerate(self.mapping.labels)}  # of means over all of them
+        for name, images in about.get(score, classes).items():
+            if (count := len(np.unique(patients[images]))) < OF_CLASS:
+                return f"patients with the truth {name}: {count}, fewer than {OF_CLASS}"
+        return ""
 
 
 def attach(rows: pd.DataFrame, file: Path, reference: Reference, seed: int) -> tuple[pd.DataFrame, Truths]:

@@ -4,6 +4,7 @@ from cxr.evaluation.statistics import Estimate
 from cxr.monitoring.judge import ANY, UNREADABLE, alarms
 from cxr.monitoring.label_shift import WORST
 from cxr.monitoring.results import Judged, MonitoringReport, Part, TruthScores, Window
+from cxr.monitoring.truths import OF_CLASS
 from cxr.report.formatting import number
 from cxr.report.validation_words import title
 
@@ -129,6 +130,17 @@ def scores(found: TruthScores, finding: str) -> list[tuple[str, str]]:
     """Scores of the answers whose truth is known."""
     names = (f"auc_{finding}", f"auc_{finding}_delong", *_SCORES)
     return [(title(name, finding), number(found.scores[name])) for name in names]
+
+
+def not_judged(report: MonitoringReport) -> str:
+    """From how many patients on scores are held against their limits, and which are not."""
+    rule = (
+        f"A score is held against its limit where {report.settings.window_images} patients or more have a truth, "
+        f"{OF_CLASS} of each class that it is about."
+    )
+    found = {} if report.whole.scores is None else report.whole.scores.not_judged
+    told = [f"{title(name, report.model.finding)} ({why})" for name, why in found.items()]
+    return f"{rule} Of all answers, these are not: {'; '.join(told)}." if told else rule
 
 
 def windows(report: MonitoringReport) -> list[tuple[str, ...]]:

@@ -64,6 +64,8 @@ def run(context: Context) -> None:
         versions={name: version_of(name) for name in _LIBRARIES},
     )
     _log(context, version, report, reference, answers)
+    for name, too_few in (whole.scores.not_judged if whole.scores is not None else {}).items():
+        context.log.warning("%s is not held against its limit: %s", name, too_few)
     if report.alarms:
         more = f", and {len(report.alarms) - 1} more" if len(report.alarms) > 1 else ""
         raise CxrError(

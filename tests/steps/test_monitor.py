@@ -165,10 +165,16 @@ def test_truths_that_come_later_give_scores_by_window(workflow, monitor, predict
     # Two classes, and the wrong way round, so that no interval reaches up to 1.
     two = truth.assign(label=np.where(truth["label"] == "normal", "pneumonia", "normal"))
     two.to_csv(tmp_path / "two.csv", index=False)
-    limits = {"monitor__limits__scores__sensitivity": 1.0, "monitor__limits__scores__specificity": 1.0}
+    limits = {"monitor__limits__scores__accuracy": 1.0, "monitor__limits__scores__auc_finding": 1.0}
     _, failed = monitor(predicted, status=1, truth=tmp_path / "two.csv", **limits)
     assert set(failed.whole.scores.by_class) == {"normal", "pneumonia"}
-    assert any(re.match(r"all answers: (sensitivity|specificity): .*, at least 1", line) for line in failed.alarms)
+    assert any(re.match(r"all answers: accuracy: .*, at least 1", line) for line in failed.alarms)
+    few = two[two["label"] == "normal"].head(3)
+    few.to_csv(tmp_path / "few.csv", index=False)
+    few_run, shown = monitor(predicted, truth=tmp_path / "few.csv", **limits)
+    assert shown.whole.scores.scores["accuracy"].value is not None and shown.alarms == []
+    page = workflow.artifact(few_run, "monitoring/report.html").read_text()
+    assert "Of all answers, these are not: accuracy (patients with a truth: 3, fewer than 5)" in page
 
 
 def test_a_folder_of_the_log_of_a_service_and_answers_of_other_versions(workflow, monitor, predicted, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from cxr.errors import CxrError
 from cxr.monitoring import table, truths
 from cxr.monitoring.reference import Reference
+from tests.helpers import settings_with
 
 
 @pytest.fixture
@@ -22,6 +23,42 @@ def test_answers_of_predict_and_of_a_service_in_one_folder(tmp_path, reference, 
     matched, found = truths.attach(rows, tmp_path / "truth.csv", reference, 0)
     assert matched["truth_row"].tolist() == ([0, 1, -1, -1] if key == "path" else [-1, -1, 0, 1])
     assert found.unmatched == 0
+
+
+def scored(tmp_path, reference, normal: int, pneumonia: int, *, right: bool, patients: int | None = None):
+    """Scores of so many images of each kind, all of which the model takes for what they are, or for the other kind."""
+    label = ["normal"] * normal + ["pneumonia"] * pneumonia
+    truth = pd.DataFrame({"path": [f"{n}.png" for n in range(len(label))], "label": label})
+    if patients:
+        truth["patient"] = [f"p{n % patients}" for n in range(len(label))]
+    truth.to_csv(tmp_path / "truth.csv", index=False)
+    called = 0.9 - 0.8 * ((truth["label"] == "normal") == right)
+    rows = truth[["path"]].assign(probability_normal=1 - called, probability_pneumonia=called, status="ok")
+    matched, found = truths.attach(rows, tmp_path / "truth.csv", reference, 0)
+    limits = {"monitor.limits.scores.accuracy": 0.9, "monitor.limits.scores.sensitivity": 0.9}
+    return found.scores(matched, settings_with(limits).monitor)
+
+
+def test_a_few_truths_are_scored_and_raise_no_alarm(tmp_path, reference):
+    """Of two images ranked wrongly the interval has no width, and says nothing about how sure the score is."""
+    two = scored(tmp_path, reference, 1, 1, right=False)
+    assert (two.scores["auc_pneumonia"].value, two.scores["auc_pneumonia"].high) == (0, 0) and two.alarms == []
+    limited = ["accuracy", "balanced_accuracy", "auc_pneumonia", "sensitivity"]
+    assert two.not_judged == dict.fromkeys(limited, "patients with a truth: 2, fewer than 30")
+    alike = scored(tmp_path, reference, 30, 30, right=False, patients=6)
+    assert alike.alarms == [] and set(alike.not_judged.values()) == {"patients with a truth: 6, fewer than 30"}
+
+
+def test_a_score_is_judged_from_ten_patients_of_each_class_it_is_about(tmp_path, reference):
+    nine = scored(tmp_path, reference, 9, 30, right=False)
+    too_few = "patients with the truth normal: 9, fewer than 10"
+    assert nine.not_judged == dict.fromkeys(["balanced_accuracy", "auc_pneumonia"], too_few)
+    assert [line.partition(":")[0] for line in nine.alarms] == ["accuracy", "sensitivity"]
+    none = scored(tmp_path, reference, 30, 0, right=True)
+    assert none.alarms == [] and none.not_judged["sensitivity"] == "patients with the truth pneumonia: 0, fewer than 10"
+    ten = scored(tmp_path, reference, 10, 20, right=False)
+    assert ten.not_judged == {} and "auc_pneumonia: 0.000 (0.000 to 0.000), at least 0.8" in ten.alarms
+    assert scored(tmp_path, reference, 10, 20, right=True).alarms == []
 
 
 def test_the_last_day_of_the_calendar_is_refused_in_one_line():
