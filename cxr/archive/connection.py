@@ -16,6 +16,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 from requests import exceptions
+from requests.auth import AuthBase, HTTPBasicAuth
 
 from cxr.errors import CxrError
 
@@ -113,10 +114,12 @@ def session(url: str, environment: Mapping[str, str] = os.environ) -> "Session":
     if bool(user) != bool(password):
         missing, given = (PASSWORD, USERNAME) if user else (USERNAME, PASSWORD)
         raise CxrError(f"{given} is set, but {missing} is not; set both")
+    if not (token.isascii() and token.isprintable()):
+        raise CxrError(f"{TOKEN} holds a letter or a line end that no header can carry; set it to the token alone")
     if token:
         made.auth = _Bearer(token)
     elif user:
-        made.auth = (user, password)
+        made.auth = HTTPBasicAuth(user.encode(), password.encode())  # as texts, they would have to be Latin-1
     parts = urlsplit(url)
     if (token or user) and parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
         log.warning("the credentials go to %s unencrypted; use https where the server has it", parts.hostname)
@@ -144,7 +147,7 @@ def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedReque
     return request
 
 
-class _Bearer(requests.auth.AuthBase):
+class _Bearer(AuthBase):
     def __init__(self, token: str):
         self._token = token
 

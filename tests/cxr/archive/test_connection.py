@@ -56,6 +56,8 @@ def test_credentials_come_from_the_environment():
     assert header_of({}) is None
     assert header_of({connection.USERNAME: "reader", connection.PASSWORD: "secret"}) == "Basic cmVhZGVyOnNlY3JldA=="
     assert header_of({connection.TOKEN: "abc"}) == "Bearer abc"
+    # In UTF-8, whatever the letters.
+    assert header_of({connection.USERNAME: "Jürgen", connection.PASSWORD: "€"}) == "Basic SsO8cmdlbjrigqw="
 
 
 def test_credentials_in_the_home_folder_are_not_taken(tmp_path, monkeypatch):
@@ -84,9 +86,11 @@ def test_proxies_of_the_environment_are_used(monkeypatch):
         ({connection.USERNAME: "reader"}, "DICOMWEB_USERNAME is set, but DICOMWEB_PASSWORD is not; set both"),
         ({connection.PASSWORD: "SECRET"}, "DICOMWEB_PASSWORD is set, but DICOMWEB_USERNAME is not"),
         ({connection.TOKEN: "SECRET", connection.USERNAME: "reader"}, "both set; set one kind"),
+        ({connection.TOKEN: "SECRET\n"}, "DICOMWEB_TOKEN holds a letter or a line end that no header can carry"),
+        ({connection.TOKEN: "SECRET€"}, "DICOMWEB_TOKEN holds a letter or a line end"),
     ],
 )
-def test_half_credentials_are_refused(environment, words):
+def test_credentials_that_cannot_be_used_are_refused(environment, words):
     with pytest.raises(CxrError, match=words) as error:
         session("http://127.0.0.1", environment)
     assert "SECRET" not in str(error.value)
