@@ -34,6 +34,7 @@ WITHOUT = {  # the recipe without each of its parts
     "constant rate": finetune(scheduler="null", warmup=0.0),
     "no warm-up": finetune(warmup=0.0),
     "no weight decay": finetune(**{"optimizer.weight_decay": 0.0}),
+    "neither warm-up nor weight decay": finetune(warmup=0.0, **{"optimizer.weight_decay": 0.0}),
     "no class weights": finetune(class_weights="none"),
     "no augmentation": augment(**_LEVEL, clean=1.0, blank=0.0),
     "no tone": augment(**_LEVEL),
