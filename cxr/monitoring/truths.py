@@ -106,6 +106,7 @@ def attach(rows: pd.DataFrame, file: Path, reference: Reference, seed: int) -> t
     if key is None or "label" not in table:
         expected = " or ".join(name for name in ("path", "request_id") if name in rows)
         raise CxrError(f"truth={file}: expected a column label and a column {expected}, got {', '.join(table.columns)}")
+    _check_filled(table, [key, *(["row"] if key == "request_id" and "row" in table else [])], file)
     label = _labels(table, file, reference)
     places = _by_path(rows, table, file) if key == "path" else _by_request(rows, table, file)
     matched = rows.assign(**{_ROW: places})
@@ -113,7 +114,7 @@ def attach(rows: pd.DataFrame, file: Path, reference: Reference, seed: int) -> t
     if not known:
         raise CxrError(
             f"truth={file}: none of its {len(table)} images is among the answers; its column {key} begins with "
-            f"{table[key].iat[0]!r}, that of the answers with {rows[key].iat[0]!r}"
+            f"{table[key].iat[0]!r}, that of the answers with {next(iter(rows[key].dropna()), '')!r}"
         )
     mapping = ClassMapping.of(tuple(reference.classes), _classes(label, reference))
     patient = table["patient"] if "patient" in table else pd.Series("", table.index)
@@ -129,7 +130,19 @@ def _read(file: Path) -> pd.DataFrame:
         raise CxrError(f"truth={file}: cannot be read ({reason}); give a CSV table in UTF-8") from None
     if table.empty:
         raise CxrError(f"truth={file}: the table is empty")
+    if not isinstance(table.index, pd.RangeIndex):  # pandas has taken the first cell of each row for its name
+        raise CxrError(f"truth={file}: its rows have more cells than its header; give each column a name, or remove it")
     return table
+
+
+def _check_filled(table: pd.DataFrame, names: list[str], file: Path) -> None:
+    """Raise `CxrError` for a row that names no image."""
+    for name in names:
+        empty = int((table[name].str.strip() == "").sum())
+        if empty:
+            raise CxrError(
+                f"truth={file}: {empty} of its {len(table)} rows have no {name}; give them one, or leave them out"
+            )
 
 
 def _labels(table: pd.DataFrame, file: Path, reference: Reference) -> pd.Series:
@@ -159,13 +172,15 @@ def _by_path(rows: pd.DataFrame, table: pd.DataFrame, file: Path) -> list[int]:
     wanted: dict[tuple[str, ...], int] = {}
     for place, path in enumerate(table["path"]):
         parts = PurePath(path).parts
+        if not parts:  # every path would end with it
+            raise CxrError(f"truth={file}: {path!r} names no file; give a path, or its end")
         if wanted.setdefault(parts, place) != place and table["label"].iat[wanted[parts]] != table["label"].iat[place]:
             raise CxrError(f"truth={file}: two labels for {path}")
     lengths = sorted({len(parts) for parts in wanted}, reverse=True)
     places: list[int] = []
     named_by: dict[int, str] = {}
-    for path in rows["path"].fillna(""):  # those of a service beside those of predict have none
-        parts = PurePath(path).parts
+    for path in rows["path"]:
+        parts = PurePath(path).parts if isinstance(path, str) else ()  # those of a service have none
         place = next((wanted[parts[-n:]] for n in lengths if n <= len(parts) and parts[-n:] in wanted), -1)
         if place >= 0 and named_by.setdefault(place, path) != path:
             raise CxrError(

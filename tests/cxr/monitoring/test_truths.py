@@ -1,5 +1,7 @@
 """Truths beside answers of two sources, and times at the end of the calendar."""
 
+import re
+
 import pandas as pd
 import pytest
 
@@ -23,6 +25,26 @@ def test_answers_of_predict_and_of_a_service_in_one_folder(tmp_path, reference, 
     matched, found = truths.attach(rows, tmp_path / "truth.csv", reference, 0)
     assert matched["truth_row"].tolist() == ([0, 1, -1, -1] if key == "path" else [-1, -1, 0, 1])
     assert found.unmatched == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("path,label\na/1.png,normal\n,pneumonia\n ,normal\n", "2 of its 3 rows have no path; give them one, or leave"),
+        ("path,label\n.,normal\n", "'.' names no file; give a path, or its end"),
+        ("request_id,label\n,normal\n", "1 of its 1 rows have no request_id; give them one"),
+        ("request_id,row,label\nr1,0,normal\nr1,,normal\n", "1 of its 2 rows have no row; give them one"),
+        ("path,label\na/1.png,normal,\n", "its rows have more cells than its header; give each column a name"),
+        ("path,label\nnan,normal\n", "its column path begins with 'nan', that of the answers with 'a/1.png'"),
+    ],
+)
+def test_a_truth_that_names_no_image_is_refused_in_one_line(tmp_path, reference, table, words):
+    """Taken as it stands, it would be that of every answer without a path or a request."""
+    logged = pd.DataFrame({"request_id": ["r1", "r2"], "row": [0, 0]})
+    rows = pd.concat([logged, pd.DataFrame({"path": ["a/1.png"]})], ignore_index=True)
+    (tmp_path / "truth.csv").write_text(table)
+    with pytest.raises(CxrError, match=re.escape(words)):
+        truths.attach(rows, tmp_path / "truth.csv", reference, 0)
 
 
 def scored(tmp_path, reference, normal: int, pneumonia: int, *, right: bool, patients: int | None = None):
