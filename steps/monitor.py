@@ -18,7 +18,7 @@ STEP = Step(
         "since": "first day (2026-11-01, UTC) or time (2026-11-01T08:00Z) of answers; default: all",
         "until": "last day or end; default: all",
         "window": "day | week; default: day",
-        "truth": "CSV table of true classes: label, and path or request_id; patient, if known",
+        "truth": "CSV table of true classes: label, and path or request_id (and row); patient, if known",
         "model_uri": "models:/NAME@ALIAS or models:/NAME/VERSION; default: the champion",
     },
 )

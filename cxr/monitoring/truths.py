@@ -21,6 +21,8 @@ from cxr.settings.monitoring import MonitorSettings
 # Least number of patients of each class that a score is about, or it raises no alarm: resamples of a few hardly vary,
 # so that its interval is far too narrow or has no width at all. Of two images ranked wrongly, the AUC is 0 (0 to 0).
 OF_CLASS = 10
+_OF_PICTURE = ("brightness", "width", "height")  # columns by which answers to one picture agree, whoever computed them
+_SAME = 0.01  # largest difference in these
 _ROW = "truth_row"  # number of the row in the table of truths, -1 without one
 
 
@@ -112,9 +114,10 @@ def attach(rows: pd.DataFrame, file: Path, reference: Reference, seed: int) -> t
     matched = rows.assign(**{_ROW: places})
     known = sorted(set(places) - {-1})
     if not known:
+        names = [key, "row"] if key == "request_id" and "row" in table and "row" in rows else [key]
         raise CxrError(
             f"truth={file}: none of its {len(table)} images is among the answers; its column {key} begins with "
-            f"{table[key].iat[0]!r}, that of the answers with {next(iter(rows[key].dropna()), '')!r}"
+            f"{_first(table[names])}, that of the answers with {_first(rows[names].dropna())}"
         )
     mapping = ClassMapping.of(tuple(reference.classes), _classes(label, reference))
     patient = table["patient"] if "patient" in table else pd.Series("", table.index)
@@ -143,6 +146,14 @@ def _check_filled(table: pd.DataFrame, names: list[str], file: Path) -> None:
             raise CxrError(
                 f"truth={file}: {empty} of its {len(table)} rows have no {name}; give them one, or leave them out"
             )
+
+
+def _first(named: pd.DataFrame) -> str:
+    """The first name of an image, with its row of the request if there is one."""
+    if named.empty:
+        return "nothing"
+    name, *row = named.iloc[0]
+    return f"{name!r} (row {int(float(row[0]))})" if row else repr(name)
 
 
 def _labels(table: pd.DataFrame, file: Path, reference: Reference) -> pd.Series:
@@ -191,19 +202,51 @@ def _by_path(rows: pd.DataFrame, table: pd.DataFrame, file: Path) -> list[int]:
 
 
 def _by_request(rows: pd.DataFrame, table: pd.DataFrame, file: Path) -> list[int]:
-    """The row of the table for each answer, by request and, if the table has it, row of the request."""
+    """The row of the table for each answer, by request and, if the table has it, row of the request; -1 without one."""
     with_row = "row" in table and "row" in rows
-    names = ["request_id", "row"] if with_row else ["request_id"]
-    keys = list(table[names].itertuples(index=False, name=None))
-    number = {"row": "Int64"} if with_row else {}  # whole, also beside rows of predict, which have none
-    answers = list(rows[names].astype(number).astype(str).itertuples(index=False, name=None))
-    twice = [key for key, count in Counter(keys).items() if count > 1]
-    if twice:
-        raise CxrError(f"truth={file}: {' row '.join(twice[0])} is there more than once")
+    numbers = _numbers(table, file) if with_row else [0] * len(table)
+    keys = list(zip(table["request_id"], numbers, strict=True))
+    for (request, number), count in Counter(keys).items():
+        if count > 1:
+            raise CxrError(f"truth={file}: {request}{f' row {number}' if with_row else ''} is there more than once")
     wanted = {key: place for place, key in enumerate(keys)}
-    several = [key for key, count in Counter(answers).items() if count > 1 and key in wanted]
-    if several:
+    asked = rows["row"].fillna(-1).astype(int) if with_row else [0] * len(rows)  # predict answers to no request
+    places = [wanted.get(answer, -1) for answer in zip(rows["request_id"], asked, strict=True)]
+    _check_repeated(rows, pd.Series(places, rows.index), table, file, with_row)
+    return places
+
+
+def _numbers(table: pd.DataFrame, file: Path) -> list[int]:
+    """The column `row` of a table: the number of each image in its request."""
+    numbers = pd.to_numeric(table["row"], errors="coerce")
+    bad = table["row"][~(numbers.ge(0) & (numbers % 1 == 0))]
+    if len(bad):
+        raise CxrError(f"truth={file}: row {bad.iat[0]!r}: expected a whole number, 0 for the first image of a request")
+    return [int(number) for number in numbers]
+
+
+def _check_repeated(rows: pd.DataFrame, places: pd.Series, table: pd.DataFrame, file: Path, with_row: bool) -> None:
+    """Answers may have the truth in common if they are to one picture: clients and proxies send a request again.
+
+    Raises:
+        CxrError: a request had several pictures, or its ID is that of requests with other pictures.
+    """
+    repeated = places[places.ge(0) & places.duplicated(keep=False)]
+    if repeated.empty:
+        return
+    taken = rows.loc[repeated.index]
+    if not with_row and "row" in rows:
+        several = taken.groupby(repeated)["row"].nunique() > 1
+        if several.any():
+            request = table["request_id"].iat[several.idxmax()]
+            raise CxrError(
+                f"truth={file}: request {request} had several images; add a column row, 0 for the first of them"
+            )
+    seen = taken[list(_OF_PICTURE)].astype(float).groupby(repeated)  # of one that could not be read: NaN, left out
+    other = ((seen.max() - seen.min()) > _SAME).any(axis=1)
+    if other.any():
+        request = table["request_id"].iat[other.idxmax()]
         raise CxrError(
-            f"truth={file}: request {several[0][0]} had several images; add a column row, 0 for the first of them"
+            f"truth={file}: the ID {request} is that of several requests with different images, and names none of "
+            "them; leave it out, and let clients send another X-Request-ID with each request, or none"
         )
-    return [wanted.get(key, -1) for key in answers]

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -42,6 +43,47 @@ def test_a_truth_that_names_no_image_is_refused_in_one_line(tmp_path, reference,
     """Taken as it stands, it would be that of every answer without a path or a request."""
     logged = pd.DataFrame({"request_id": ["r1", "r2"], "row": [0, 0]})
     rows = pd.concat([logged, pd.DataFrame({"path": ["a/1.png"]})], ignore_index=True)
+    (tmp_path / "truth.csv").write_text(table)
+    with pytest.raises(CxrError, match=re.escape(words)):
+        truths.attach(rows, tmp_path / "truth.csv", reference, 0)
+
+
+def logged(*answers: tuple[str, int, float], status: str = "ok") -> pd.DataFrame:
+    """Answers of a service, each with its request, row and brightness."""
+    rows = pd.DataFrame(answers, columns=["request_id", "row", "brightness"])
+    return rows.assign(width=640.0, height=480.0, status=status)
+
+
+@pytest.mark.parametrize("table", ["request_id,row,label\nr1,0,normal\nr2,1,normal\n", "request_id,label\nr1,normal\n"])
+def test_a_request_that_was_sent_again_takes_its_truth_again(tmp_path, reference, table):
+    """A client or proxy that repeats a POST keeps its X-Request-ID; the first picture may have been cut off."""
+    failed = logged(("r1", 0, np.nan), status="error").assign(width=np.nan, height=np.nan)
+    again = logged(("r1", 0, 120.0), ("r2", 0, 99.0), ("r2", 1, 80.0), ("r1", 0, 120.0), ("r2", 1, 80.0))
+    predicted = pd.DataFrame({"path": ["a/1.png"]})
+    rows = pd.concat([failed, again, predicted], ignore_index=True)
+    (tmp_path / "truth.csv").write_text(table)
+    matched, found = truths.attach(rows, tmp_path / "truth.csv", reference, 0)
+    other = 1 if "row" in table else -1
+    assert matched["truth_row"].tolist() == [0, 0, -1, other, 0, other, -1] and found.unmatched == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("request_id,label\nr2,normal\n", "request r2 had several images; add a column row, 0 for the first of them"),
+        ("request_id,row,label\nr1,0,normal\n", "the ID r1 is that of several requests with different images"),
+        ("request_id,label\nr1,normal\n", "the ID r1 is that of several requests with different images"),
+        ("request_id,row,label\nr1,0.5,normal\n", "row '0.5': expected a whole number, 0 for the first"),
+        ("request_id,row,label\nr1,first,normal\n", "row 'first': expected a whole number, 0 for the first"),
+        ("request_id,row,label\nr1,-1,normal\n", "row '-1': expected a whole number, 0 for the first"),
+        ("request_id,row,label\nr1,0,normal\nr1,0.0,normal\n", "r1 row 0 is there more than once"),
+        ("request_id,row,label\nr2,2,normal\n", "begins with 'r2' (row 2), that of the answers with 'r1' (row 0)"),
+        ("request_id,label\nnan,normal\n", "its column request_id begins with 'nan', that of the answers with 'r1'"),
+    ],
+)
+def test_an_id_of_several_images_is_told_as_such(tmp_path, reference, table, words):
+    answers = logged(("r1", 0, 120.0), ("r1", 0, 90.0), ("r2", 0, 99.0), ("r2", 1, 80.0))
+    rows = pd.concat([answers, pd.DataFrame({"path": ["a/1.png"]})], ignore_index=True)
     (tmp_path / "truth.csv").write_text(table)
     with pytest.raises(CxrError, match=re.escape(words)):
         truths.attach(rows, tmp_path / "truth.csv", reference, 0)
