@@ -56,11 +56,11 @@ def moment(text: str, name: str, *, end: bool = False) -> pd.Timestamp:
             day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
             return pd.Timestamp(day + timedelta(days=1) if end else day)
         time = datetime.fromisoformat(text)
+        if time.tzinfo is not None:
+            return pd.Timestamp(time.astimezone(UTC))
     except (ValueError, OverflowError):
         raise CxrError(f"{name}={text}: expected a date or a time, such as 2026-11-01 or 2026-11-01T08:00Z") from None
-    if time.tzinfo is None:
-        raise CxrError(f"{name}={text}: a time without a zone; add it, as in {text}Z or {text}+01:00")
-    return pd.Timestamp(time.astimezone(UTC))
+    raise CxrError(f"{name}={text}: a time without a zone; add it, as in {text}Z or {text}+01:00")
 
 
 def read(

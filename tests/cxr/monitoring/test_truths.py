@@ -76,7 +76,7 @@ def test_a_request_that_was_sent_again_takes_its_truth_again(tmp_path, reference
         ("request_id,row,label\nr1,0.5,normal\n", "row '0.5': expected a whole number, 0 for the first"),
         ("request_id,row,label\nr1,first,normal\n", "row 'first': expected a whole number, 0 for the first"),
         ("request_id,row,label\nr1,-1,normal\n", "row '-1': expected a whole number, 0 for the first"),
-        ("request_id,row,label\nr1,0,normal\nr1,0.0,normal\n", "r1 row 0 is there more than once"),
+        ("request_id,row,label\nr1,0,normal\nr1,0.0,pneumonia\n", "two labels for r1 row 0.0, normal and pneumonia;"),
         ("request_id,row,label\nr2,2,normal\n", "begins with 'r2' (row 2), that of the answers with 'r1' (row 0)"),
         ("request_id,label\nnan,normal\n", "its column request_id begins with 'nan', that of the answers with 'r1'"),
     ],
@@ -125,6 +125,27 @@ def test_a_score_is_judged_from_ten_patients_of_each_class_it_is_about(tmp_path,
     assert scored(tmp_path, reference, 10, 20, right=True).alarms == []
 
 
-def test_the_last_day_of_the_calendar_is_refused_in_one_line():
-    with pytest.raises(CxrError, match="until=9999-12-31: expected a date"):
-        table.moment("9999-12-31", "until", end=True)
+def test_an_image_that_is_listed_twice_is_one_truth(tmp_path, reference):
+    """Unless its labels differ, a list that was joined of two is as good as another."""
+    rows = pd.DataFrame({"path": ["x/a/1.png", "./x/a/1.png", "x/2.png"]})
+    table = "path,label\na/1.png,normal\n2.png,pneumonia\na//1.png,normal\n3.png,normal\n3.png,normal\n"
+    (tmp_path / "truth.csv").write_text(table)
+    matched, found = truths.attach(rows, tmp_path / "truth.csv", reference, 0)
+    assert matched["truth_row"].tolist() == [0, 0, 1] and found.label.tolist() == ["normal", "pneumonia", "normal"]
+    assert found.unmatched == 1
+    (tmp_path / "truth.csv").write_text(table.replace("a//1.png,normal", "a//1.png,pneumonia"))
+    with pytest.raises(CxrError, match="two labels for a//1.png, normal and pneumonia; leave the wrong one out"):
+        truths.attach(rows, tmp_path / "truth.csv", reference, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("until", "9999-12-31"),
+        ("until", "9999-12-31T23:30-01:00"),
+        ("since", "0001-01-01T00:00+01:00"),
+    ],
+)
+def test_the_ends_of_the_calendar_are_refused_in_one_line(name, text):
+    with pytest.raises(CxrError, match=re.escape(f"{name}={text}: expected a date or a time")):
+        table.moment(text, name, end=name == "until")
