@@ -102,8 +102,9 @@ def read(
     count = answered.pop(version, 0)
     if not count:
         told = f"answers of version {', '.join(sorted(answered))}" if answered else "no answers"
+        when = "" if since is None and until is None else " in its files of the time asked for"
         raise CxrError(
-            f"input={source} has {told}, and none of version {version}; name the version that answered: "
+            f"input={source} has {told}{when}, and none of version {version}; name the version that answered: "
             "-P model_uri=models:/NAME/VERSION"
         )
     if not kept:

@@ -160,6 +160,9 @@ def test_a_time_without_files_is_told_with_the_time_there_is(tmp_path):
         f"input={tmp_path}: none of its 2 files is of the time asked for; they are from 2026-11-28T00:00Z to "
         "2026-11-28T01:00Z"
     )
+    keep(tmp_path, answers(9000, version="4"))
+    with pytest.raises(CxrError, match="version 4 in its files of the time asked for, and none of version 3"):
+        table.read(tmp_path, REFERENCE, "3", since=at(7200))
     with pytest.raises(
         CxrError, match=r"none of its 2 answers of version 3 is in the time .* from 2026-11-28T00:00Z to"
     ):
