@@ -56,17 +56,20 @@ def operating_point(
 
 
 def _at_prevalence(prevalence: float, resampled: dict[str, ndarray], found: Scores) -> PredictiveValues:
-    """Predictive values; those of 0 or 1 lie between the ones at the ends of sensitivity and specificity."""
-    values = scores.predictive_values(resampled["sensitivity"], resampled["specificity"], prevalence)
-    sensitivity, specificity = (
-        np.array([found[name].low, found[name].high], float) for name in ("sensitivity", "specificity")
-    )
-    ppv, npv = (
-        Estimate(value=estimate.value, low=float(low), high=float(high)) if estimate.value in (0, 1) else estimate
-        for estimate, (low, high) in zip(
-            map(scores.estimate, values),
-            scores.predictive_values(sensitivity, specificity, prevalence),
-            strict=True,
-        )
-    )
+    """Predictive values, which rise with sensitivity and with specificity.
+
+    Where one of these has an interval wider than its resamples, theirs reach as far as its ends say.
+    """
+    both = resampled["sensitivity"], resampled["specificity"]
+    sensitivity, specificity = found["sensitivity"], found["specificity"]
+    ppv, npv = map(scores.estimate, scores.predictive_values(*both, prevalence))
+    if [sensitivity, specificity] != list(map(scores.estimate, both)):
+        ends = np.array([[one.low, one.high] for one in (sensitivity, specificity)], float)
+        ppv, npv = map(_wider, (ppv, npv), scores.predictive_values(ends[0], ends[1], prevalence))
     return PredictiveValues(prevalence=prevalence, ppv=ppv, npv=npv)
+
+
+def _wider(estimate: Estimate, ends: ndarray) -> Estimate:
+    if estimate.low is None or estimate.high is None or np.isnan(ends).any():
+        return estimate
+    return Estimate(value=estimate.value, low=min(estimate.low, ends[0]), high=max(estimate.high, ends[1]))

@@ -63,8 +63,8 @@ def methods(differences: str) -> tuple[str, ...]:
         "bench.coverage).",
         "The intervals of shares from 0.9 to 0.995 of 40 or 125 patients contained them in at least 95 % of samples "
         "(python -m bench.coverage).",
-        "Predictive values at other prevalences follow from sensitivity and specificity by Bayes' rule; one of 0 or 1 "
-        "has the interval that follows from the ends of theirs.",
+        "Predictive values at other prevalences follow from sensitivity and specificity by Bayes' rule, and where "
+        "these have exact intervals, their intervals from the ends of both.",
     )
 
 

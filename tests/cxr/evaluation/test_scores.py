@@ -216,3 +216,12 @@ def test_predictive_values_without_a_mistake_are_no_surer_than_what_they_follow_
     ppv, npv = scores.predictive_values(low, low, 0.1)
     assert (found.ppv.value, found.ppv.low, found.ppv.high) == pytest.approx((1, ppv, 1))
     assert (found.npv.value, found.npv.low, found.npv.high) == pytest.approx((1, npv, 1))
+
+
+def test_predictive_values_of_a_model_that_calls_everything_positive_are_not_certain():
+    labels = np.repeat([0, 1], [4, 8])
+    sample = Sample.from_labels(labels, np.arange(12).astype(str), CLASSES, seed=0)
+    point = operating_point(sample, np.tile([0.1, 0.9, 0.0], (12, 1)), "argmax", 0.5, [0.1])
+    (found,) = point.prevalences
+    assert found.ppv.value == pytest.approx(0.1) and found.ppv.low < 0.1 < found.ppv.high
+    assert found.npv.value is None
