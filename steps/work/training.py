@@ -21,7 +21,7 @@ from cxr.training.loop import Callbacks, Training, train
 from cxr.training.results import Epoch, TrainingResult, Validation
 from cxr.training.resuming import State
 from cxr.training.setup import set_up
-from steps.runtime import runs, step_key
+from steps.runtime import step_key
 from steps.runtime.context import Context
 
 if TYPE_CHECKING:
@@ -238,6 +238,8 @@ class _BundleKeeper:
 
 
 def _resumable(context: Context, run_id: str) -> "Run":
+    from steps.runtime import runs  # imports MLflow, which the other processes of a training do without
+
     run = runs.known(context.client, run_id)
     if run is None:
         raise CxrError(f"resume={run_id}: no run with this ID; give the ID of an interrupted training")
