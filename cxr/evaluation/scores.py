@@ -44,9 +44,7 @@ class Sample:
     @classmethod
     def of(cls, split: Manifest, seed: int) -> "Sample":
         """The images of a split, with resamples drawn by `seed`; an image without a patient is a patient of its own."""
-        patients = split.rows["patient"].where(split.rows["patient"] != "", split.rows["path"])
-        names = patients.to_numpy().astype(str)
-        return cls.from_labels(split.labels(), names, split.classes, seed, split.finding)
+        return cls.from_labels(split.labels(), patients_of(split), split.classes, seed, split.finding)
 
     @classmethod
     def from_labels(
@@ -60,6 +58,12 @@ class Sample:
     def subset(self, rows: ndarray) -> "Sample":
         """Some of the images, by mask or indices, with the same resamples restricted to them."""
         return Sample(self.labels[rows], self.patients[rows], self.classes, self.weights[:, rows], self.finding)
+
+
+def patients_of(split: Manifest) -> ndarray:
+    """The patient of each image of a split, of shape (n,); an image without one is a patient of its own."""
+    patients = split.rows["patient"].where(split.rows["patient"] != "", split.rows["path"])
+    return patients.to_numpy().astype(str)
 
 
 def named(score: str, finding: str) -> str:

@@ -67,7 +67,7 @@ def by_group(split: Manifest, sample: Sample, probabilities: ndarray) -> list[Su
 
 def too_small(split: Manifest) -> dict[str, int]:
     """Number of images of every group with fewer than `LEAST` images or patients, by `property: group`."""
-    patients = split.rows["patient"].where(split.rows["patient"] != "", split.rows["path"]).to_numpy()
+    patients = scores.patients_of(split)
     return {
         f"{question}: {group}": len(rows)
         for question, group, rows in _each(split)
