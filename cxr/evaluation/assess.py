@@ -63,7 +63,7 @@ def _at_prevalence(prevalence: float, resampled: dict[str, ndarray], found: Scor
     both = resampled["sensitivity"], resampled["specificity"]
     sensitivity, specificity = found["sensitivity"], found["specificity"]
     ppv, npv = map(scores.estimate, scores.predictive_values(*both, prevalence))
-    if [sensitivity, specificity] != list(map(scores.estimate, both)):
+    if any(map(scores.is_widened, (sensitivity, specificity), both)):
         ends = np.array([[one.low, one.high] for one in (sensitivity, specificity)], float)
         ppv, npv = map(_wider, (ppv, npv), scores.predictive_values(ends[0], ends[1], prevalence))
     return PredictiveValues(prevalence=prevalence, ppv=ppv, npv=npv)

@@ -92,15 +92,11 @@ def side_by_side(
         difference = Estimate(value=None)
         if shown_there[name].value is not None and shown_here[name].value is not None:
             difference = scores.estimate(here[name][: count + 1] - there[name][pairing])
-            if any(_widened(*one) for one in ((shown_there[name], there[name]), (shown_here[name], here[name]))):
+            sets = (shown_there, there), (shown_here, here)
+            if any(scores.is_widened(shown[name], resampled[name]) for shown, resampled in sets):
                 difference = bootstrap.of_difference(shown_here[name], shown_there[name])
         rows[name] = SideBySide(internal=shown_there[name], external=shown_here[name], difference=difference)
     return rows
-
-
-def _widened(shown: Estimate, resampled: ndarray) -> bool:
-    """Whether an interval is wider than the resamples are, which then say too little of a difference, too."""
-    return shown != scores.estimate(resampled)
 
 
 def _shown(sample: Sample, values: dict[str, ndarray]) -> Scores:

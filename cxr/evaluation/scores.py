@@ -158,6 +158,11 @@ def summarised(sample: Sample, resampled: dict[str, ndarray], among: dict[str, n
     return found
 
 
+def is_widened(shown: Estimate, resampled: ndarray) -> bool:
+    """Whether an interval is wider than its resamples, which then say too little of what follows from them, too."""
+    return shown != estimate(resampled)
+
+
 def estimates(sample: Sample, probabilities: ndarray) -> Scores:
     """Every score with its interval; areas under the ROC curve also with DeLong's, as `auc_NAME_delong`."""
     predicted = probabilities.argmax(1)
