@@ -30,6 +30,7 @@ MEETING_S = 900.0  # for which a process waits for the others to start; pulling 
 # dies closes its connections, or is noticed by what started it.
 _PATIENCE = timedelta(days=2)
 _FAILED = "cxr/failed"  # key of the store: which process failed, and why
+_HEARD = "cxr/heard"  # keys of the store: which processes know
 LAST_WORDS_S = 15.0  # for which a process waits for the one that ended the training to say why, or to be ended itself
 _Value = TypeVar("_Value")
 
@@ -136,7 +137,9 @@ class Processes(Crew):
         with suppress(KeyboardInterrupt, RuntimeError):
             while self.store is not None and time.monotonic() < end:
                 if self.store.check([_FAILED]):
-                    return LostError(self.store.get(_FAILED).decode(), known=True)
+                    words = self.store.get(_FAILED).decode()
+                    self.store.set(f"{_HEARD}/{self.share.rank}", "")
+                    return LostError(words, known=True)
                 time.sleep(0.2)
         return LostError(
             "another process of this training ended without a message (was it killed, or out of memory?); start again "
@@ -149,6 +152,17 @@ class Processes(Crew):
         if self.store is not None:
             with suppress(RuntimeError):
                 self.store.set(_FAILED, f"process {self.share.rank} of {self.share.world}: {words}")
+                self.store.set(f"{_HEARD}/{self.share.rank}", "")
+
+    def wait_until_heard(self) -> None:
+        """Wait, in the first process, until the others know why the training ends: the store ends with this process."""
+        if self.store is None or not self.first:
+            return
+        end = time.monotonic() + LAST_WORDS_S
+        heard = [f"{_HEARD}/{rank}" for rank in range(self.share.world)]
+        with suppress(RuntimeError):
+            while self.store.check([_FAILED]) and not self.store.check(heard) and time.monotonic() < end:
+                time.sleep(0.05)
 
 
 @contextmanager
@@ -176,6 +190,8 @@ def group() -> Iterator[Processes]:
         # The others notice. Connections of cards would wait for what no longer comes: they end with the process.
         if done or not torch.cuda.is_available():
             dist.destroy_process_group()
+            if not done:
+                processes.wait_until_heard()
 
 
 def _meet(own: Share) -> Processes:

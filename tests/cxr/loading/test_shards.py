@@ -136,6 +136,22 @@ def test_an_error_of_one_is_heard_by_all_and_leaves_nothing(tmp_path, failing):
     assert all((rows == ROWS_OF).all() for rows in several.run(3, fill, tmp_path))
 
 
+def fill_and_hear_late(folder: Path, failing: int) -> np.ndarray:
+    """As `fill`; the last process is slow to ask why another has ended."""
+    if os.environ["RANK"] != "2":
+        return fill(folder, failing)
+    lost = distributed.Processes._lost
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distributed.Processes, "_lost", lambda self: time.sleep(2) or lost(self))
+        return fill(folder, failing)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_the_first_process_stays_until_the_others_know_why(tmp_path, failing):
+    errors = [future.exception() for future in several.start([0, 1, 2], 3, fill_and_hear_late, tmp_path, failing)]
+    assert str(errors[2]) == f"process {failing} of 3: image x.png has changed"
+
+
 def member(rank: int, port: int) -> dict[str, str]:
     """The variables of one of two processes of a machine."""
     numbers = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
