@@ -1,4 +1,7 @@
-"""The variants that `bench.recipe` compares, as settings on top of the profile `cpu`, which is the first of them."""
+"""The variants that `bench.recipe` compares, as settings on top of the profile `cpu`.
+
+The profile is the recipe. It once had two more parts; the other variants change that one, and are compared with it.
+"""
 
 from typing import Any
 
@@ -26,7 +29,9 @@ def _rate(lr: float) -> dict[str, Any]:
     return finetune(**{"optimizer.lr": lr})
 
 
-WITHOUT = {  # the recipe without each of its parts
+EARLIER = finetune(warmup=0.25, optimizer="{_target_: torch.optim.AdamW, lr: 3.0e-4, weight_decay: 0.02}")
+
+WITHOUT = {  # each of the parts
     "head alone": {**finetune(unfreeze=0, epochs=1), **_rate(1e-12)},
     "two blocks": finetune(unfreeze=2),
     "centre crop": {"model.resize_mode": "crop"},
@@ -34,7 +39,10 @@ WITHOUT = {  # the recipe without each of its parts
     "constant rate": finetune(scheduler="null", warmup=0.0),
     "no warm-up": finetune(warmup=0.0),
     "no weight decay": finetune(**{"optimizer.weight_decay": 0.0}),
-    "neither warm-up nor weight decay": finetune(warmup=0.0, **{"optimizer.weight_decay": 0.0}),
+    "no warm-up, weight decay, schedule or tone": {
+        **finetune(scheduler="null", warmup=0.0, **{"optimizer.weight_decay": 0.0}),
+        **augment(**_LEVEL),
+    },
     "no class weights": finetune(class_weights="none"),
     "no augmentation": augment(**_LEVEL, clean=1.0, blank=0.0),
     "no tone": augment(**_LEVEL),
@@ -59,10 +67,14 @@ TRIED = {  # and not part of it
     "mix-up": augment(mixup=0.2),
     "label smoothing": finetune(loss=_SMOOTHED),
     "whole network": finetune(unfreeze="all", layer_decay=0.8),
-    "growing size": finetune(stages=_stages((0.5, 128, 0.5), (0.2, 176, 0.75), (0.3, 224, 1.0))),
+    "growing size": finetune(stages=_stages((0.6, 112, 0.5), (0.2, 160, 0.75), (0.2, 224, 1.0))),
     "288 pixels": {"model.input_size": 288},
     "efficientnet_lite1": {"model.name": "efficientnet_lite1"},
     "efficientnet_lite2": {"model.name": "efficientnet_lite2"},
     "chosen by robustness": finetune(select="robust"),
 }
-VARIANTS: dict[str, dict[str, Any]] = {"recipe": {}, **WITHOUT, **TRIED}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "with warm-up and weight decay": EARLIER,
+    "recipe": {},
+    **{name: {**EARLIER, **changed} for name, changed in (WITHOUT | TRIED).items()},
+}
