@@ -2,13 +2,17 @@
 
 import hashlib
 import io
+import os
+import secrets
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 from PIL import Image
 
@@ -105,10 +109,24 @@ def png(grey: np.ndarray, kind: str = "PNG") -> bytes:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """A port that nobody listens on, and that no other process of the suite is given.
+
+    It may be used seconds later: ports that the system chooses could be those of another server by then.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    while True:
+        port = 20_000 + 3_000 * (worker % 4) + secrets.randbelow(3_000)  # below those that the system chooses
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+
+
+def lives(pid: int) -> bool:
+    """Whether the process has not ended."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_for(condition, seconds: float = 90):

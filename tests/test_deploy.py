@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ import requests
 from cxr.serving.metrics import INVOCATIONS
 from tests.cxr.serving.application import JPEG, Told, applications
 from tests.cxr.serving.servers import BREAKABLE, save
-from tests.helpers import wait_for
+from tests.helpers import free_port, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
@@ -118,11 +117,7 @@ def test_a_container_passes_metrics_and_finishes_what_it_has_begun(served, tmp_p
     """The entry point of the container, with other ports: nginx, the server behind it, and an orderly end of both."""
     nginx = tool("nginx")
     model = save(served, tmp_path)
-    ports = []
-    for _ in range(2):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            ports.append(str(free.getsockname()[1]))
+    ports = [str(free_port()), str(free_port())]
     conf = (DEPLOY / "container/nginx.conf").read_text()
     for name, port in zip(("8080", "8000"), ports, strict=True):
         assert name in conf

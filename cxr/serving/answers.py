@@ -131,7 +131,8 @@ class AnswerLog:
             self._wake.wait(self._every_s)
             self._wake.clear()
             with self._lock:
-                is_due = self._rows >= FEW_ROWS or time.monotonic() - self._since >= self._seldom_s
+                long = bool(self._waiting) and time.monotonic() - self._since >= self._seldom_s
+                is_due = long or self._rows >= FEW_ROWS
             if is_due or self._closed:
                 self.write()
 

@@ -62,7 +62,7 @@ class Workflow:
         mlflow.set_experiment(experiment_id=self.experiment_id)
 
     def project(
-        self, entry_point: str, *settings: str, timeout: float = 300, drawn: bool = False
+        self, entry_point: str, *settings: str, timeout: float = 1200, drawn: bool = False
     ) -> subprocess.CompletedProcess:
         """Run `mlflow run . -e ENTRY_POINT -P ...`, as a user types it; its processes are forks of `preloaded`.
 
@@ -199,7 +199,7 @@ def run_step(store, tmp_path, programs):
     """Function that runs a step in a process of its own, as MLflow does, and returns the finished process."""
     environment = {**os.environ, "MLFLOW_TRACKING_URI": store}
 
-    def run(step: str, *argv: str, timeout: float = 240) -> subprocess.CompletedProcess:
+    def run(step: str, *argv: str, timeout: float = 900) -> subprocess.CompletedProcess:
         command = [str(programs / "python"), "-m", f"steps.{step}", "--log_dir", str(tmp_path / "logs"), *argv]
         return subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False

@@ -22,7 +22,7 @@ def page(workflow):
         settings = ("port=0", "open=false", "model_uri=models:/cxr-pneumonia/1")
         process = workflow.start("demo", *settings, stdout=out, stderr=out)
         try:
-            yield wait_for(lambda: re.search(r"answers at (http://127\.0\.0\.1:\d+)", log.read_text()), 60)[1]
+            yield wait_for(lambda: re.search(r"answers at (http://127\.0\.0\.1:\d+)", log.read_text()), 240)[1]
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(30)

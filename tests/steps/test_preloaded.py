@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.helpers import wait_for
+from tests.helpers import lives, wait_for
 from tests.steps import preloaded
 from tests.steps.conftest import ROOT
 
@@ -67,7 +67,7 @@ def test_it_ends_by_the_signals_of_who_has_asked_for_it(started, which):
     process = started(*PROBE, "wait")
     fork = psutil.Process(int(process.stdout.readline().split()[0]))
     process.send_signal(which)
-    wait_for(lambda: not fork.is_running() or fork.status() == psutil.STATUS_ZOMBIE, 30)
+    wait_for(lambda: not lives(fork.pid), 30)
     process.communicate(timeout=30)
     # As a shell tells it; who is killed tells nothing. Python turns SIGINT into an exception, which ends it the same.
     assert process.returncode == (-which if which == signal.SIGKILL else 128 + which)

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -16,14 +15,12 @@ import requests
 from cxr.datasets import phantom
 from cxr.datasets.manifest import Manifest
 from cxr.serving.service import columns
-from tests.helpers import wait_for
+from tests.helpers import free_port, wait_for
 
 
 @pytest.fixture(scope="module")
 def address(workflow):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     words = [str(Path(sys.executable).parent / "mlflow"), "models", "serve", "-m", "models:/cxr-pneumonia/1"]
     words += ["--env-manager", "local", "--port", str(port)]
     environment = {**workflow.environment, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}

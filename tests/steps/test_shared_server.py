@@ -90,7 +90,7 @@ def check(everyone: list[Workflow], model: str) -> None:
 def group(checkouts) -> list[Workflow]:
     """Two people who have each run `main`, at the same time."""
     everyone = checkouts("group", 2)
-    all_at_once(everyone, timeout=500)
+    all_at_once(everyone, timeout=1200)
     return everyone
 
 

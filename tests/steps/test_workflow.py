@@ -154,12 +154,12 @@ def interrupt(workflow, settings: tuple[str, ...], signal_: signal.Signals) -> s
     driver = workflow.start("main", *settings)
     known = sum(map(len, epochs_seen(workflow)))
     try:
-        wait_for(lambda: workflow.runs("train", "RUNNING") and sum(map(len, epochs_seen(workflow))) > known)
+        wait_for(lambda: workflow.runs("train", "RUNNING") and sum(map(len, epochs_seen(workflow))) > known, 300)
         running = workflow.runs("train", "RUNNING")[0].info.run_id
     finally:
         os.kill(driver.pid, signal_)
         driver.wait(60)
-    wait_for(lambda: not processes_of(workflow.folder), 30)
+    wait_for(lambda: not processes_of(workflow.folder), 120)
     return running
 
 

@@ -81,7 +81,7 @@ def test_a_server_that_sends_a_byte_now_and_then_is_left(fake, monkeypatch):
         handler.send_response(200)
         handler.send_header("Content-Length", "1000")
         handler.end_headers()
-        for _ in range(40):
+        for _ in range(400):
             handler.wfile.write(b"x")
             time.sleep(0.05)
         return True
@@ -90,7 +90,7 @@ def test_a_server_that_sends_a_byte_now_and_then_is_left(fake, monkeypatch):
     started = time.monotonic()
     server = Server(fake.url)
     assert "not complete after 0.3 s" in server.read(path_of(server), MAX_BYTES)[1]
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 15
 
 
 BROKEN = {

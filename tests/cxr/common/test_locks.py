@@ -2,10 +2,10 @@
 
 import os
 import threading
-import time
 
 from cxr.common import locks
 from cxr.common.locks import alone
+from tests.helpers import wait_for
 
 
 def test_the_second_waits_for_the_first_and_says_so(tmp_path, monkeypatch, caplog):
@@ -20,11 +20,10 @@ def test_the_second_waits_for_the_first_and_says_so(tmp_path, monkeypatch, caplo
     thread = threading.Thread(target=second)
     with alone(tmp_path / "lock"):
         thread.start()
-        time.sleep(0.5)
+        wait_for(lambda: "waiting for another process to finish" in caplog.text)
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
-    assert "waiting for another process to finish" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_is_used_without_a_lock(tmp_path, monkeypatch):

@@ -103,13 +103,13 @@ def test_mcnemar_is_the_binomial_test():
 
 
 def test_scores_of_2000_resamples_take_seconds():
-    started = time.perf_counter()
+    started = time.process_time()
     truth, score = RNG.random(624) < 0.6, RNG.random(624)
     weights = bootstrap.patient_weights(np.arange(624) // 2, 0)
     for _ in range(4):
         bootstrap.auc(truth, score, weights)
         bootstrap.average_precision(truth, score, weights)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_a_basic_interval_leaves_undefined_resamples_out():

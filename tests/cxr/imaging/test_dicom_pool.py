@@ -16,6 +16,7 @@ from cxr.imaging.dicom_pool import Pool
 from cxr.imaging.preprocess import InputSpec
 from cxr.imaging.reader import ImageReader
 from tests.cxr.imaging.test_dicom import NOISE, RAMP, file_of
+from tests.helpers import lives, wait_for
 
 # The decoder of a worker whose file says in its patient ID how to misbehave.
 MISBEHAVING = """
@@ -99,6 +100,7 @@ def test_good_files_wait_for_hanging_ones_no_longer_than_stated(pool):
 
 @pytest.mark.slow
 def test_a_decoder_that_waits_for_nothing_is_ended(pool):
+    pool.read(GOOD, PIXELS)  # its process starts before the time runs
     start = time.monotonic()
     assert "ran for too long" in refusal(pool, misbehaving("sleeps"))
     assert time.monotonic() - start < dicom_worker.ELAPSED * SPIN_S + 3
@@ -120,6 +122,7 @@ def test_who_waits_too_long_for_a_turn_is_told_to_come_back(pool):
     pool.read(GOOD, PIXELS)
     with ThreadPoolExecutor(4) as callers:
         hanging = [callers.submit(refusal, pool, misbehaving("sleeps")) for _ in range(2)]
+        wait_for(lambda: not pool._idle, 20)
         time.sleep(0.1)
         start = time.monotonic()
         with pytest.raises(BusyError, match="other DICOM files are being decoded, for more than 0.3 s; send it again"):
@@ -149,7 +152,8 @@ def test_a_reader_waits_as_long_as_it_takes_unless_it_is_told_how_long(monkeypat
 def test_a_process_ended_from_outside_is_replaced_and_blames_no_file(pool, monkeypatch, how):
     pool.read(GOOD, PIXELS)
     forks: set[int] = set()
-    watcher = threading.Thread(target=lambda: forks.update(_children_for(1.0, pool._idle[0].pid)))
+    pid = pool._idle[0].pid
+    watcher = threading.Thread(target=lambda: forks.update(_children_for(1.0, pid)))
     watcher.start()
     with monkeypatch.context() as shorter:
         shorter.setattr(dicom_worker, "ELAPSED", 1)
@@ -158,7 +162,7 @@ def test_a_process_ended_from_outside_is_replaced_and_blames_no_file(pool, monke
             pool.read(misbehaving(how), PIXELS)
     watcher.join()
     assert forks or how != "never ends"
-    _until(lambda: not any(_lives(fork) for fork in forks))
+    wait_for(lambda: not any(lives(fork) for fork in forks))
     assert pool.read(GOOD, PIXELS).grey.shape == NOISE.shape
 
 
@@ -178,14 +182,14 @@ def test_no_process_outlives_its_parent(tmp_path, how):
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root,
     )  # fmt: skip
     if how:
-        _until(lambda: len(_offspring(parent.pid)) == 2)
+        wait_for(lambda: len(_offspring(parent.pid)) == 2)
     else:
         parent.stdout.readline()
     children = _offspring(parent.pid)
     assert len(children) == (2 if how else 1)
     parent.kill()
     parent.communicate()
-    _until(lambda: not any(_lives(child.pid) for child in children))
+    wait_for(lambda: not any(lives(child.pid) for child in children))
 
 
 def test_an_error_of_the_system_at_the_start_is_one_line(monkeypatch):
@@ -212,17 +216,3 @@ def _children_for(seconds: float, pid: int) -> set[int]:
         seen |= {child.pid for child in _offspring(pid)}
         time.sleep(0.005)
     return seen
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _until(condition, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.02)

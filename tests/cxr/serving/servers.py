@@ -14,7 +14,7 @@ from pathlib import Path
 import requests
 
 from bench.serve import save_model
-from tests.helpers import CLASSES, Deployed, wait_for
+from tests.helpers import CLASSES, Deployed, free_port, wait_for
 
 # MLflow's application, whose network fails while there is a file `broken`, and waits while there is a file `slow`.
 APPLICATION = """
@@ -107,9 +107,7 @@ def save(served: Deployed, folder: Path) -> Path:
 def running(model: Path, application: str = PLAIN, workers: int = 1, **environment: str) -> Iterator[Server]:
     """A server of a saved model, as `mlflow models serve` starts it, from its first answer on."""
     folder = model.parent
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, "__pyfunc_model_path__": str(model), **environment}
     words = [sys.executable, "-m", "uvicorn", "--port", str(port), "--workers", str(workers), application]
     with (folder / "server.log").open("w") as log:

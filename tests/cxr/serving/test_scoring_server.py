@@ -136,6 +136,14 @@ def test_a_body_over_the_limit_gets_413(server, body, chunked, kind):
     assert server.ask(body).status_code == 200 and time.monotonic() - started < 30
 
 
+def refuses_connections(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def test_a_server_that_is_told_to_stop_finishes_what_it_has_begun(model, picture):
     """A request in flight is answered, another connection is refused, and the exit status is 0."""
     answers: list[requests.Response] = []
@@ -147,9 +155,7 @@ def test_a_server_that_is_told_to_stop_finishes_what_it_has_begun(model, picture
             waiting.start()
             wait_for((model.parent / "running").exists)
             server.process.terminate()
-            wait_for(lambda: "Shutting down" in server.log())
-            with pytest.raises(ConnectionRefusedError):
-                socket.create_connection(("127.0.0.1", server.port), timeout=5)
+            wait_for(lambda: refuses_connections(server.port))
             assert server.process.poll() is None and not answers
         finally:
             (model.parent / "slow").unlink()

@@ -126,7 +126,10 @@ def test_an_error_of_one_process_is_heard_by_all():
 
 def meet() -> int:
     with distributed.group() as processes:
-        return int(processes.total(torch.ones(1)))
+        added = int(processes.total(torch.ones(1)))
+        while processes.store.add("cxr/here/1", 0) < 2:  # the one of the other job has not asked yet
+            time.sleep(0.05)
+        return added
 
 
 def test_a_process_of_another_job_on_the_same_port_is_refused():
