@@ -139,6 +139,8 @@ def _against(rules: GateSettings, name: str, comparison: Comparison, version: in
     if difference.value is None or difference.low is None or difference.high is None:
         return [GateCheck(rule=better, passed=False, words=f"validation {name} is undefined")]
     interval = f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+    within = difference.low >= -rules.margin
+    could_be = "is not worse" if within else "could be worse"
     return [
         GateCheck(
             rule=better,
@@ -147,8 +149,8 @@ def _against(rules: GateSettings, name: str, comparison: Comparison, version: in
         ),
         GateCheck(
             rule=f"not worse by more than {rules.margin:g} at the lower end of the interval",
-            passed=difference.low >= -rules.margin,
-            words=f"validation {name} could be worse than version {version}'s by more than {rules.margin:g} "
+            passed=within,
+            words=f"validation {name} {could_be} than version {version}'s by more than {rules.margin:g} "
             f"({interval}{on})",
         ),
     ]

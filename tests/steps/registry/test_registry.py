@@ -89,6 +89,7 @@ def test_a_champion_of_another_split_yields_to_a_better_model_and_the_verdict_sa
     verdict = settle(version(), (0.03, -0.01, 0.07), left_out=110)
     assert str(verdict) == f"champion: validation macro_f1 +0.0300 (-0.0100 to +0.0700) against version 1, {on}"
     assert mlflow.MlflowClient().get_model_version(NAME, "3").tags["cxr.gate"] == str(verdict)
+    assert verdict.checks[-1].words.startswith("validation macro_f1 is not worse than version 1's by more than 0.02 (")
     check = verdict.checks[1]
     assert check.rule == "at least 100 validation images that a champion of another split has not seen"
     assert check.passed and check.words.startswith(f"compared {on}; version 1 has seen the others")
