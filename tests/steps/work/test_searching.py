@@ -159,7 +159,7 @@ def test_a_study_goes_on_where_it_ended(make):
 
 def test_interrupted_trials_are_made_up_for_and_failed_ones_are_not(make):
     search, trainings = make(lambda number: [0.5], trials=3)
-    values = {"finetune.optimizer.lr": 1e-4, "finetune.optimizer.weight_decay": 0.01, "finetune.unfreeze": 2}
+    values = {"finetune.optimizer.lr": 1e-4, "finetune.unfreeze": 2}
     for number, state in enumerate(("interrupted", "failed"), start=1):
         key = trials.begin(search.context, number, values, SHARED)
         trials.end(search.context, key, state)
