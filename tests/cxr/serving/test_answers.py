@@ -209,7 +209,8 @@ def test_a_kill_loses_no_more_than_the_last_moments(tmp_path):
     command = [sys.executable, "-c", KILLED, str(tmp_path / "answers")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
-            if int(line) >= 150 and len(files(tmp_path)) >= 2:  # a slow machine may take a second for a file
+            # A slow machine may take a second for a file.
+            if int(line) >= 150 and files(tmp_path) and len(read(tmp_path)) >= 100:
                 break
         else:
             raise AssertionError("hardly anything was written in ten seconds")
@@ -217,7 +218,7 @@ def test_a_kill_loses_no_more_than_the_last_moments(tmp_path):
     found = read(tmp_path)
     numbers = sorted({int(name[1:]) for name in found["request_id"]})
     assert numbers == list(range(len(numbers))) and len(found) == 2 * len(numbers)  # whole requests, none left out
-    assert numbers
+    assert len(numbers) >= 50  # of 151 or more
 
 
 def test_without_the_variable_nothing_is_kept(served, monkeypatch, tmp_path):
