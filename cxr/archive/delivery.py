@@ -62,6 +62,10 @@ class Folder:
         except OSError as error:
             raise CxrError(f"dicom_out={folder}: cannot be made ({error.strerror}); give another folder") from None
 
+    def is_empty(self) -> bool:
+        """Whether the folder holds no result."""
+        return next(self.folder.glob("*/*.dcm"), None) is None
+
     def has(self, uids: ResultUIDs) -> bool:
         """Whether the file of the report is there."""
         return self._path("SR", uids.study, uids.report).is_file()

@@ -10,13 +10,15 @@ from cxr.archive.delivery import FAILED, FOREIGN, HEATMAPS, PRESENT, REPORTS, UN
 from cxr.archive.dicomweb import Server, parts_of
 from cxr.archive.identity import Model, ResultUIDs
 from cxr.archive.query import read_query
+from cxr.archive.source import HeaderError, Source
 from cxr.archive.worklist import Worklist, kept
 from cxr.common import storage
 from cxr.common.files import sha256_of_text
 from cxr.common.storage import Place
 from cxr.errors import CxrError
+from cxr.imaging.dicom import is_dicom
 from cxr.serving.batch import SHARD, Transfer, check_output, shard_folder
-from cxr.serving.inputs import is_dicom_file, list_files
+from cxr.serving.inputs import is_dicom_file, list_files, read_file
 from cxr.serving.service import ERROR, Service
 from steps.registry.model_files import requested_service
 from steps.runtime.context import Context
@@ -46,11 +48,17 @@ def _in_folder(context: Context) -> None:
             "dicom_out out"
         )
     uri, service, model, options = _prepared(context)
-    delivery = Delivery(model, Folder(folder))
+    archive = Folder(folder)
+    delivery = Delivery(model, archive)
     context.log.info("%s will hold names of patients; only its owner can read what is written", folder)
     transfer = Transfer(deliver=delivery)
     predict.score(context, uri, service, paths, options, f"{uri} to {folder.resolve()}", transfer)
     _report(context, delivery, str(folder))
+    if not delivery.counts and archive.is_empty() and _has_reported(context, service, paths):
+        raise CxrError(
+            f"dicom_out={folder} holds no reports, but {context.flags['output']} is of an earlier run that wrote them "
+            "there; to make them again, give another output"
+        )
 
 
 def _on_server(context: Context) -> None:
@@ -83,6 +91,21 @@ def _on_server(context: Context) -> None:
             f"{server.url}: {len(missing)} images have no results there, as logged above; to try these again, and no "
             "others, run this again"
         )
+
+
+def _has_reported(context: Context, service: Service, paths: list[str]) -> bool:
+    """Whether the table answers an image that results can refer to, so that a report of it was written."""
+    unread = _unread(storage.given(context.flags["output"], "output"))
+    for path in paths:
+        data, _ = (None, "") if path in unread else read_file(path, service.limits.max_bytes)
+        if data is None or not is_dicom(data):
+            continue
+        try:
+            Source.of(data)
+        except HeaderError:
+            continue
+        return True
+    return False
 
 
 def _unread(output: Place) -> set[str]:

@@ -1,6 +1,7 @@
 """`predict` with results in an archive, as a user starts it."""
 
 import io
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -89,6 +90,25 @@ def test_a_folder_of_results(predict, folder, tmp_path, capfd):
     assert before == {file: file.stat().st_mtime_ns for file in out.rglob("*.dcm")}
     for file in before:
         assert validated(file.read_bytes(), tmp_path) == []
+
+
+def test_a_deleted_folder_of_results_is_told(predict, folder, tmp_path, capfd):
+    given = {"input": folder, "output": tmp_path / "preds.parquet", "dicom_out": tmp_path / "out"}
+    assert predict(**given) == 0
+    shutil.rmtree(tmp_path / "out")
+    assert predict(**given) == 1
+    assert f"dicom_out={tmp_path / 'out'} holds no reports, but " in capfd.readouterr().err
+    assert predict(**given | {"output": tmp_path / "other.parquet"}) == 0
+    assert predict(**given) == 0
+
+
+def test_a_folder_of_images_without_results_misses_none(predict, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "1.dcm").write_bytes(radiograph(7)[:600])
+    (tmp_path / "in" / "2.dcm").write_bytes(radiograph(8, StudyInstanceUID=None))
+    given = {"input": tmp_path / "in", "output": tmp_path / "preds.parquet", "dicom_out": tmp_path / "out"}
+    assert predict(**given) == 0
+    assert predict(**given) == 0
 
 
 def test_the_champion_answers_for_an_archive(workflow, folder, tmp_path):
