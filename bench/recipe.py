@@ -1,6 +1,6 @@
-"""What each part of the training recipe is worth: the recipe, and variants without each of its parts, on validation.
+"""What each part of the training recipe is worth: the recipe, and the recipe without each of its parts, on validation.
 
-    python -m bench.recipe --variants "with warm-up and weight decay" recipe --folds 0 1 2
+    python -m bench.recipe --variants recipe "no blanked images" --folds 0 1 2
 
 Each variant trains a head and then fine-tunes, as `main` does with `data.folds=5`, once per fold: a fold changes the
 order of the images, as another seed would, and the images as well, on which more depends. Its scores are those on the

@@ -18,11 +18,9 @@ EXPLAINED = """Scores on validation, means over folds of a cross-validation, eac
 `python -m bench.recipe`. The loss is that of calibrated answers, with the temperature that fits the unchanged images
 best. Robust: the mean over the rows of the robustness table; worst: the lowest of them. Border AUC: for pneumonia, of
 images whose inside is black; 0.5 is chance. Differences are to the first row, over the folds that both have, with 95 %
-intervals paired over patients. The first row is what `cpu` was at first: all others but `recipe`, which is what it is
-now, and those named after it change that. Where no epoch was better than the start, a row has the scores of the head
-alone. Minutes are those of training alone, beside the other trainings of `--jobs` and whatever else ran. All answers
-kept so far are of networks whose blanked images had every class alike as their label, whatever the weights of the
-classes."""
+intervals paired over patients. Where no epoch was better than the start, a row has the scores of the head alone.
+Minutes are those of training alone, beside the other trainings of `--jobs` and whatever else ran. All answers kept so
+far are of networks whose blanked images had every class alike as their label, whatever the weights of the classes."""
 SHOWN = ("macro_f1", "auc_pneumonia", "specificity", "loss")
 COMPARED = ("macro_f1", "robust macro_f1", "loss")
 
