@@ -56,8 +56,8 @@ def _in_folder(context: Context) -> None:
     _report(context, delivery, str(folder))
     if not delivery.counts and archive.is_empty() and _has_reported(context, service, paths):
         raise CxrError(
-            f"dicom_out={folder} holds no reports, but {context.flags['output']} is of an earlier run that wrote them "
-            "there; to make them again, give another output"
+            f"dicom_out={folder} holds no reports, but {context.flags['output']} is complete from an earlier run; to "
+            "make them again, give another output"
         )
 
 
